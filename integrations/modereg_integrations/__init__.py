@@ -1,0 +1,1 @@
+"""Adapters of modereg to other libraries; each submodule needs the extra of its name."""
