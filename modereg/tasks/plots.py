@@ -1,0 +1,95 @@
+"""Pictures of trajectories; matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from modereg.tasks.avoid_geometry import CYLINDERS, GOAL_Y, NUM_MODES
+from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOALS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_avoid", "plot_gaussian_mixture", "plot_trajectories"]
+
+UNDECIDED = "0.75"
+
+
+def plot_trajectories(
+    ax: Axes,
+    observations: Tensor,
+    modes: Tensor,
+    *,
+    num_modes: int,
+    lengths: Tensor | None = None,
+    limit: int = 400,
+    linewidth: float = 0.7,
+    alpha: float = 0.6,
+) -> None:
+    """Draws the current positions of episodes, one colour a mode, grey where it is undecided.
+
+    Args:
+        ax: matplotlib axes.
+        observations: ``[N, T, D]``, whose last two dimensions are x and y.
+        modes: ``[N]`` int64, -1 where undecided.
+        num_modes: number of modes, for the colours.
+        lengths: ``[N]`` int64, valid observations of each episode; None for all.
+        limit: draw the first so many episodes only.
+        linewidth: in points.
+        alpha: opacity.
+    """
+    from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
+
+    paths = observations[:limit, :, -2:].detach().cpu().numpy()
+    ends = [len(path) for path in paths] if lengths is None else lengths[:limit].tolist()
+    colormap = colormaps["turbo"]
+    colors = [
+        UNDECIDED if mode < 0 else colormap((mode + 0.5) / num_modes)
+        for mode in modes[:limit].tolist()
+    ]
+    segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
+    ax.add_collection(LineCollection(segments, colors=colors, linewidths=linewidth, alpha=alpha))
+
+
+def plot_avoid(
+    ax: Axes, observations: Tensor, modes: Tensor, *, lengths: Tensor | None = None, limit: int = 400
+) -> None:
+    """Draws Avoid's cylinders and goal line, and trajectories coloured by mode.
+
+    Args:
+        ax: matplotlib axes.
+        observations: ``[N, T, 4]`` or ``[N, T, 2]``.
+        modes: ``[N]`` int64.
+        lengths: ``[N]`` int64, valid observations of each episode; None for all.
+        limit: draw the first so many episodes only.
+    """
+    from matplotlib.patches import Circle
+
+    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
+    for x, y, radius in CYLINDERS:
+        ax.add_patch(Circle((x, y), radius, color="0.25", zorder=3))
+    ax.axhline(GOAL_Y, color="0.4", linestyle="--", linewidth=1)
+    ax.set(xlim=(0.2, 0.8), ylim=(-0.31, 0.38), aspect="equal", xticks=[], yticks=[])
+
+
+def plot_gaussian_mixture(
+    ax: Axes, observations: Tensor, modes: Tensor, *, lengths: Tensor | None = None, limit: int = 400
+) -> None:
+    """Draws the four goals of the Gaussian mixture, and trajectories coloured by mode.
+
+    Args:
+        ax: matplotlib axes.
+        observations: ``[N, T, 2]``.
+        modes: ``[N]`` int64.
+        lengths: ``[N]`` int64, valid observations of each episode; None for all.
+        limit: draw the first so many episodes only.
+    """
+    from matplotlib.patches import Circle
+
+    plot_trajectories(ax, observations, modes, num_modes=len(GOALS), lengths=lengths, limit=limit)
+    for goal in GOALS:
+        ax.add_patch(Circle(goal, GOAL_RADIUS, fill=False, color="0.25", zorder=3))
+    ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xticks=[], yticks=[])
