@@ -1,0 +1,183 @@
+"""Gaussian mixture: a point goes to one of four goals around it.
+
+After the two-dimensional example of BMD (Longhini et al., arXiv 2605.11387), in which a policy is
+multimodal because its demonstrations are drawn from a mixture of four Gaussians. Ours: the sizes,
+the control step, the sparse reward and its unequal pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from modereg.errors import ShapeError
+from modereg.keys import ELAPSED, OBSERVATION
+from modereg.tasks.base import Demonstrations, Task
+from modereg.tasks.experts import assign_modes, collect, record
+from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOAL_STD, GOALS, MODE_NAMES
+from modereg.tasks.planar import PlanarEnv
+from modereg.tasks.plots import plot_gaussian_mixture
+
+__all__ = ["GaussianMixture", "demonstrate_gaussian_mixture", "gaussian_mixture_task", "goal_pay"]
+
+MAX_STEPS = 24
+HORIZON = 4
+
+
+def goal_pay(spread: float) -> Tensor:
+    """Pay of each goal, evenly from ``1 + spread`` for the first to ``1 - spread``, ``[4]``."""
+    return torch.linspace(1 + spread, 1 - spread, len(GOALS))
+
+
+class GaussianMixture(PlanarEnv):
+    """A point in the plane and four goals, one a mode, in pure torch.
+
+    Entries are those of :class:`~modereg.tasks.planar.PlanarEnv`; the observation is the position,
+    ``[N, 2]``. An episode succeeds when the point is within .2 of a goal, and fails after 24 steps.
+
+    Args:
+        num_envs: batch size ``N``.
+        pay_spread: how unequally the goals pay, see :func:`goal_pay`; 0 pays 1 for each.
+        pay: ``[4]``, own pay of each goal instead.
+        start_noise: half-width of the uniform noise on the start.
+        max_delta: largest step per axis.
+        max_steps: time limit in environment steps.
+        seed: seed of the environment's own generator; None draws one from torch's.
+        device: device of all tensors.
+        dtype: floating-point type of observations, actions and rewards.
+
+    Raises:
+        ShapeError: if ``pay`` is not of shape ``[4]``.
+        ConfigurationError: if an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        pay_spread: float = 0.0,
+        pay: Tensor | Sequence[float] | None = None,
+        start_noise: float = 0.05,
+        max_delta: float = 0.08,
+        max_steps: int = MAX_STEPS,
+        seed: int | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        pay = goal_pay(pay_spread) if pay is None else torch.as_tensor(pay)
+        if pay.shape != (len(GOALS),):
+            raise ShapeError(
+                f"GaussianMixture needs one pay per goal, shape [{len(GOALS)}], got "
+                f"{list(pay.shape)}."
+            )
+        super().__init__(
+            num_envs,
+            start=(0.0, 0.0),
+            start_noise=start_noise,
+            max_delta=max_delta,
+            max_steps=max_steps,
+            tracking=1.0,
+            pay=pay,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+        )
+
+    def _allocate(self) -> None:
+        super()._allocate()
+        self._goals = torch.tensor(GOALS, device=self.device, dtype=self._dtype)
+
+    def judge(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Success at a goal, which is the mode; no failure. See ``PlanarEnv.judge``."""
+        offset = position.unsqueeze(1) - self._goals  # [N, 4, 2]
+        distance_squared, nearest = offset.square().sum(-1).min(-1)
+        success = distance_squared < GOAL_RADIUS**2
+        mode = torch.where(success, nearest, -1)
+        return success, torch.zeros_like(success), mode
+
+
+def demonstrate_gaussian_mixture(
+    make_env: Callable[..., PlanarEnv],
+    num_episodes: int,
+    seed: int,
+    shares: Tensor | Sequence[float] | None = None,
+    *,
+    action_noise: float = 0.3,
+    keep_failures: bool = False,
+) -> Demonstrations:
+    """Episodes that go straight to a point drawn from one of the four Gaussians.
+
+    Noisy actions are executed, clean ones noted.
+
+    Args:
+        make_env: called as ``make_env(num_envs, seed=...)``.
+        num_episodes: number of episodes ``N``.
+        seed: seed of everything that is random here.
+        shares: ``[4]``, relative frequencies of the goals; None for equal ones.
+        action_noise: standard deviation of the noise on executed actions, in units of the largest
+            step.
+        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
+            repeated, and all ``N`` succeed in the mode that was asked for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def run(modes: Tensor) -> Demonstrations:
+        env = make_env(len(modes), seed=int(torch.randint(2**31, (), generator=generator)))
+        aims = torch.tensor(GOALS)[modes]
+        aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
+
+        def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
+            clean = _straight(aims - root[OBSERVATION], env.max_delta)
+            noise = torch.randn(clean.shape, generator=generator) * action_noise * env.max_delta
+            return clean + noise, clean
+
+        return record(env, env.max_steps, act)
+
+    modes = assign_modes(num_episodes, len(GOALS), shares, generator)
+    return collect(run, modes, keep_failures=keep_failures)
+
+
+def _straight(offset: Tensor, max_delta: float) -> Tensor:
+    """The largest step towards ``offset`` ``[N, 2]`` that keeps its direction."""
+    longest = offset.abs().amax(-1, keepdim=True).clamp_min(max_delta)
+    return offset * (max_delta / longest)
+
+
+def gaussian_mixture_task(
+    *,
+    pay_spread: float = 0.3,
+    pay: Tensor | Sequence[float] | None = None,
+    action_noise: float = 0.3,
+    num_envs: int = 256,
+) -> Task:
+    """The Gaussian mixture as a task named ``gaussian_mixture``: chunks of 4 actions, 4 modes.
+
+    Args:
+        pay_spread: how unequally the goals pay, see :func:`goal_pay`.
+        pay: ``[4]``, own pay of each goal instead.
+        action_noise: noise on the expert's executed actions, in units of the largest step.
+        num_envs: sensible number of environments in a batch.
+    """
+    return Task(
+        name="gaussian_mixture",
+        make_env=partial(GaussianMixture, pay_spread=pay_spread, pay=pay),
+        max_steps=MAX_STEPS,
+        horizon=HORIZON,
+        execute=HORIZON,
+        observation_keys=(OBSERVATION,),
+        steering_keys=(OBSERVATION, ELAPSED),
+        feature_keys=(OBSERVATION,),
+        num_modes=len(GOALS),
+        mode_names=MODE_NAMES,
+        demonstrate=partial(
+            demonstrate_gaussian_mixture, GaussianMixture, action_noise=action_noise
+        ),
+        time_limit="terminates",
+        num_envs=num_envs,
+        feature_noise=0.25,
+        plot=plot_gaussian_mixture,
+    )
