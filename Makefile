@@ -1,0 +1,108 @@
+# Every target sets up what it needs in .venv, behind a stamp, and costs nothing the second time.
+# Nothing needs root or writes outside this folder. To pass options to pip: make PIP_ARGS="..." demo
+# (for example the extra index of PyTorch's CPU builds, which are much smaller than the default's).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP_ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --compile $(PIP_ARGS) \
+	-c constraints.txt
+LOCK := pyproject.toml constraints.txt
+
+# One thread each: the networks are small, and several threads only wait for each other.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: help demo test lint format bench bench-smoke wheel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: $(STAMPS)/core ## fine-tune on Avoid, plainly and with modereg: runs/demo/index.html
+	$(BIN)/modereg demo --out runs/demo
+
+# ManiSkill's tests beside the rest, in two processes; both logs are shown, closing lines last.
+PYTEST := $(BIN)/python -m pytest -q --durations=10
+BESIDE := tests/integrations/maniskill
+test: $(STAMPS)/test ## all tests; ARGS="..." goes to pytest, in one process
+ifdef ARGS
+	@$(VULKAN) $(PYTEST) $(ARGS)
+else
+	@$(VULKAN) log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	$(PYTEST) $(BESIDE) >"$$log" 2>&1 & beside=$$!; \
+	failed=0; \
+	$(PYTEST) $(addprefix --ignore=,$(BESIDE)) || failed=1; \
+	wait $$beside || failed=1; \
+	cat "$$log"; \
+	exit $$failed
+endif
+
+lint: $(STAMPS)/dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=.:integrations $(BIN)/lint-imports --no-cache
+
+format: $(STAMPS)/dev ## ruff's formatter and its safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-smoke: $(STAMPS)/bench ## every benchmark with a tiny budget
+	@$(VULKAN) set -x; for file in benchmarks/*.py; do \
+		$(BIN)/python "$$file" --smoke --json "runs/bench-smoke/$$(basename "$$file" .py).json"; \
+	done
+
+wheel: $(STAMPS)/dev ## dist/modereg-*.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+clean: ## remove what was built here; runs/ stays
+	rm -rf $(VENV) .vulkan dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# --- set-up -----------------------------------------------------------------------------------
+
+VULKAN := if [ -f .vulkan/env.sh ]; then source .vulkan/env.sh; fi;
+
+$(STAMPS)/venv:
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		python=; \
+		for candidate in python3 python3.11 python3.12 python3.13; do \
+			if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+				>/dev/null 2>&1; then python=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "modereg needs Python 3.11 or newer: found none on the PATH." >&2; exit 1; \
+		fi; \
+		if ! $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+			echo "$$python cannot make virtual environments: install its venv module" \
+				"(on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; \
+		fi; \
+		$$python -m venv --clear $(VENV); \
+	fi
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/core: $(STAMPS)/venv $(LOCK)
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/core
+	$(PIP) --no-build-isolation -e ".[dev]"
+	@touch $@
+
+$(STAMPS)/maniskill: $(STAMPS)/core
+	$(PIP) --no-build-isolation -e ".[maniskill]"
+	$(BIN)/python -m modereg_integrations.maniskill.vulkan --prefix .vulkan
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/dev $(STAMPS)/maniskill
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/maniskill
+	$(PIP) --no-build-isolation -e ".[bench]"
+	@touch $@
