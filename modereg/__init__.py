@@ -1,0 +1,1 @@
+"""modereg: mutual-information regularisation that keeps the behaviours of a generative policy."""

@@ -1,0 +1,79 @@
+"""Default tensordict keys, in one place.
+
+Every object of modereg takes the keys that it reads and writes as arguments
+(:class:`~tensordict.NestedKey`, so tuples name nested entries); these are the defaults.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ACTION",
+    "CHUNK",
+    "CLIPPED",
+    "ELAPSED",
+    "EXECUTED",
+    "HISTORY",
+    "LATENT",
+    "LATENT_FEATURES",
+    "LOGITS",
+    "MI_REWARD",
+    "MODE",
+    "NOISE",
+    "OBSERVATION",
+    "REGULARIZED_REWARD",
+    "REWARD",
+    "STEPS",
+    "SUCCESS",
+]
+
+OBSERVATION = "observation"
+"""What the base policy reads, ``[*B, O]``."""
+
+ACTION = "action"
+"""What the agent emits. On the environment side this is the noise, ``[*B, *noise_shape]``."""
+
+NOISE = "noise"
+"""The latent noise ``w`` of a generative policy, ``[*B, *noise_shape]``."""
+
+CHUNK = "action_chunk"
+"""A decoded action chunk, ``[*B, H, A]``."""
+
+EXECUTED = "executed_chunk"
+"""The part of the chunk that was played, clipped to the action spec, ``[*B, execute, A]``."""
+
+LATENT = "latent"
+"""The code ``z`` of the episode, ``[*B]`` int64 for discrete priors."""
+
+LATENT_FEATURES = "latent_features"
+"""What networks read of the code: one-hot, or the code itself, ``[*B, D]``."""
+
+LOGITS = "logits"
+"""Unnormalised log-probabilities over codes, ``[*B, K]``."""
+
+HISTORY = "history"
+"""Observations at the decision boundaries so far, flattened, ``[*B, F]``."""
+
+REWARD = "reward"
+"""The environment's reward, never overwritten, ``[*B, 1]``."""
+
+MI_REWARD = "mi_reward"
+"""The intrinsic reward, ``[*B, 1]``."""
+
+REGULARIZED_REWARD = "regularized_reward"
+"""``reward + coef * mi_reward``, ``[*B, 1]``."""
+
+STEPS = "steps_to_next_obs"
+"""Environment steps between two decisions, ``[*B, 1]`` int64; TorchRL's value estimators raise
+the discount to it."""
+
+CLIPPED = "clipped_share"
+"""Share of the played action components that had to be clipped, ``[*B, 1]``."""
+
+ELAPSED = "elapsed"
+"""Elapsed share of the time limit, ``[*B, 1]`` in [0, 1]."""
+
+SUCCESS = "success"
+"""Whether the task is solved, ``[*B, 1]`` bool."""
+
+MODE = "mode"
+"""Mode label of the episode so far, ``[*B, 1]`` int64, -1 while undecided."""

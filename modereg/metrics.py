@@ -1,0 +1,225 @@
+r"""How a fine-tuned policy is judged: its success, always beside what became of its modes.
+
+Definitions, which every recipe and benchmark shares:
+
+- *Success* is the share of episodes that solved the task; SR_M is the mean of the per-mode rates.
+- *Per-mode success*: successes over the episodes attributed to that mode. A failed episode is
+  attributed once its label is decided, else it counts as undecided.
+- A mode is *present* if it has at least 1 % of the successful episodes.
+- A mode m is *commandable* if some code z has P(success and mode m | z) >= 0.8.
+- *Behaviour entropy*: H = - sum p log p / log M over the modes of successful episodes (D3IL,
+  arXiv 2402.14606). The plug-in estimate is biased down by about (M - 1) / 2N nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modereg import functional
+from modereg.errors import ShapeError
+
+__all__ = [
+    "COMMANDABLE",
+    "PRESENT",
+    "BehaviourMetrics",
+    "behaviour_metrics",
+    "bootstrap_interval",
+    "contingency",
+    "interquartile_mean",
+    "probability_of_improvement",
+]
+
+PRESENT = 0.01
+"""Share of the successful episodes from which a mode counts as present."""
+
+COMMANDABLE = 0.8
+"""Probability of success in a mode, given some code, from which it counts as commandable."""
+
+
+@dataclass(frozen=True)
+class BehaviourMetrics:
+    """What :func:`behaviour_metrics` returns; figures that need a mode label are None without one.
+
+    Attributes:
+        episodes: number of episodes.
+        success: share of successes.
+        success_error: its standard error.
+        per_code_success: success given each code, NaN where a code was never drawn, K entries.
+        code_shares: share of the episodes of each code.
+        effective_codes: exp I(z; z') nats of the commanded code z and the code z' that the
+            discoverer reads off the episode: how many behaviours can be told apart. None without
+            a discoverer.
+        entropy: behaviour entropy in [0, 1].
+        present_modes: number of present modes.
+        commandable_modes: number of commandable modes.
+        mean_mode_success: SR_M, over modes with an episode.
+        mastered_modes: modes with a per-mode success of at least 0.8 ("mc@0.8" in BMD).
+        per_mode_success: NaN where no episode is attributed to the mode.
+        mode_shares: shares among the successes.
+        undecided: share of all episodes whose label was never decided.
+        code_mode_nmi: normalised mutual information of code and mode over successes.
+        code_mode_table: successes of each code in each mode, ``[K][M]`` counts.
+    """
+
+    episodes: int
+    success: float
+    success_error: float
+    per_code_success: list[float]
+    code_shares: list[float]
+    effective_codes: float | None = None
+    entropy: float | None = None
+    present_modes: int | None = None
+    commandable_modes: int | None = None
+    mean_mode_success: float | None = None
+    mastered_modes: int | None = None
+    per_mode_success: list[float] | None = None
+    mode_shares: list[float] | None = None
+    undecided: float | None = None
+    code_mode_nmi: float | None = None
+    code_mode_table: list[list[int]] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary; NaN becomes None."""
+        return {key: _jsonable(value) for key, value in asdict(self).items()}
+
+    def sentence(self) -> str:
+        """Return a line for logs: success and, with a label, the modes beside it."""
+        text = f"success {self.success:.3f} +- {self.success_error:.3f}"
+        if self.present_modes is None:
+            codes = "" if self.effective_codes is None else f", codes {self.effective_codes:.1f}"
+            return text + codes
+        return (
+            f"{text}, entropy {self.entropy:.3f}, modes present {self.present_modes}, "
+            f"commandable {self.commandable_modes}, undecided {self.undecided:.3f}"
+        )
+
+
+def contingency(rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) -> Tensor:
+    """Count pairs: ``rows [N]`` and ``columns [N]`` int64 give a table ``[num_rows, num_columns]``."""
+    flat = rows * num_columns + columns
+    return torch.bincount(flat, minlength=num_rows * num_columns).reshape(num_rows, num_columns)
+
+
+def behaviour_metrics(
+    success: Tensor,
+    codes: Tensor,
+    num_codes: int,
+    *,
+    modes: Tensor | None = None,
+    num_modes: int | None = None,
+    predicted_codes: Tensor | None = None,
+) -> BehaviourMetrics:
+    """Judge a set of episodes; the module's docstring defines every figure.
+
+    Args:
+        success: ``[N]`` bool.
+        codes: the code of each episode, ``[N]`` int64 in ``[0, num_codes)``.
+        num_codes: K.
+        modes: label of each episode, ``[N]`` int64, -1 while undecided; None without a label.
+        num_modes: M, needed with ``modes``.
+        predicted_codes: the code that the discoverer reads off each episode, ``[N]`` int64.
+
+    Raises:
+        ShapeError: if the entries disagree on N, or there is no episode.
+    """
+    others = [value for value in (codes, modes, predicted_codes) if value is not None]
+    if success.ndim != 1 or not len(success) or any(v.shape != success.shape for v in others):
+        raise ShapeError(
+            "expected success, codes and labels of one shape [N] with N > 0, got "
+            f"{[tuple(value.shape) for value in (success, *others)]}"
+        )
+    counts = torch.bincount(codes, minlength=num_codes).double()
+    solved = torch.bincount(codes[success], minlength=num_codes).double()
+    rate = float(success.double().mean())
+    effective = None
+    if predicted_codes is not None:
+        table = contingency(codes, predicted_codes, num_codes, num_codes)
+        effective = float(np.exp(float(functional.mutual_information(table))))
+    common = dict(
+        episodes=len(success),
+        success=rate,
+        success_error=float(np.sqrt(rate * (1 - rate) / len(success))),
+        per_code_success=(solved / counts).tolist(),
+        code_shares=(counts / len(success)).tolist(),
+        effective_codes=effective,
+    )
+    if modes is None or num_modes is None:
+        return BehaviourMetrics(**common)
+    return BehaviourMetrics(**common, **_mode_figures(success, codes, counts, modes, num_modes))
+
+
+def _mode_figures(
+    success: Tensor, codes: Tensor, counts: Tensor, modes: Tensor, num_modes: int
+) -> dict[str, Any]:
+    decided, num_codes = modes >= 0, len(counts)
+    labelled = success & decided
+    attributed = torch.bincount(modes[decided], minlength=num_modes).double()
+    table = contingency(codes[labelled], modes[labelled], num_codes, num_modes)
+    solved = table.sum(0).double()
+    shares = solved / solved.sum().clamp_min(1)
+    per_mode = solved / attributed
+    commanded = (table.double() / counts.clamp_min(1)[:, None]).amax(0)
+    return dict(
+        entropy=float(functional.normalized_entropy(solved, num_modes)),
+        present_modes=int((shares >= PRESENT).sum()),
+        commandable_modes=int((commanded >= COMMANDABLE).sum()),
+        mean_mode_success=float(per_mode[attributed > 0].mean()) if decided.any() else 0.0,
+        mastered_modes=int((per_mode >= COMMANDABLE).sum()),
+        per_mode_success=per_mode.tolist(),
+        mode_shares=shares.tolist(),
+        undecided=float((~decided).double().mean()),
+        code_mode_nmi=float(functional.normalized_mutual_information(table)),
+        code_mode_table=table.tolist(),
+    )
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Return the mean of the middle half of the values (Agarwal et al., arXiv 2108.13264)."""
+    ordered = np.sort(np.asarray(values, dtype=float).ravel())
+    cut = int(len(ordered) * 0.25)
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[[np.ndarray], float] = interquartile_mean,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return a percentile bootstrap interval, stratified by task.
+
+    Args:
+        values: ``[runs]`` or ``[runs, tasks]``; runs are resampled within each task.
+        statistic: maps such an array to a number.
+        confidence: coverage of the interval.
+        resamples: number of resamples.
+        seed: of numpy's generator.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[:, None] if values.ndim == 1 else values
+    rng, (runs, tasks) = np.random.default_rng(seed), values.shape
+    index = rng.integers(0, runs, (resamples, runs, tasks))
+    draws = [statistic(np.take_along_axis(values, rows, 0)) for rows in index]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return P(X > Y) over pairs of runs, ties counting half (Agarwal et al., arXiv 2108.13264)."""
+    difference = np.asarray(ours, float)[:, None] - np.asarray(theirs, float)[None, :]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_jsonable(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

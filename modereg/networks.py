@@ -1,0 +1,136 @@
+"""Small networks for steering, value and inference: an MLP with standardised sine features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modereg.errors import ConfigurationError, ShapeError
+
+__all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
+
+
+def flat_features(inputs: Sequence[Tensor]) -> Tensor:
+    """Concatenate inputs that are batched alike along their last dimension, ``[*B, sum]``."""
+    return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), -1)
+
+
+class FourierFeatures(nn.Module):
+    """Standardised inputs beside sines and cosines of them at octaves.
+
+    The shift and scale are buffers, set once from data by :meth:`fit`; before that they are 0 and
+    1. An MLP on these features follows a position far more closely than one on the position.
+
+    Args:
+        in_features: length of the input.
+        octaves: number of frequencies, pi/4 * 2^i for a standardised input; 0 only standardises.
+    """
+
+    def __init__(self, in_features: int, octaves: int = 4) -> None:
+        super().__init__()
+        if octaves < 0:
+            raise ConfigurationError(f"expected a non-negative number of octaves, got {octaves}")
+        self.register_buffer("shift", torch.zeros(in_features))
+        self.register_buffer("scale", torch.ones(in_features))
+        frequencies = torch.pi / 4 * 2.0 ** torch.arange(octaves)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.out_features = in_features * (1 + 2 * octaves)
+
+    @torch.no_grad()
+    def fit(self, data: Tensor) -> None:
+        """Take mean and standard deviation of data ``[N, in_features]``; constants keep scale 1."""
+        std = data.std(0)
+        self.shift.copy_(data.mean(0))
+        self.scale.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features ``[*B, out_features]`` of ``x [*B, in_features]``."""
+        x = (x - self.shift) / self.scale
+        if not len(self.frequencies):
+            return x
+        angles = (x.unsqueeze(-1) * self.frequencies).flatten(-2)
+        return torch.cat([x, angles.sin(), angles.cos()], -1)
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron on the concatenation of its inputs.
+
+    Args:
+        in_features: total length of the inputs.
+        out_features: length of the output.
+        hidden: widths of the hidden layers.
+        octaves: if positive, the inputs but the last ``plain_features`` ones pass through
+            :class:`FourierFeatures`.
+        plain_features: how many of the last input features are left as they are (one-hot codes).
+        activation: class of the activation.
+        zero_init: whether the last layer starts at zero.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden: Sequence[int] = (128, 128),
+        *,
+        octaves: int = 0,
+        plain_features: int = 0,
+        activation: type[nn.Module] = nn.Mish,
+        zero_init: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= plain_features < in_features:
+            raise ShapeError(
+                f"expected plain_features in [0, {in_features}), got {plain_features}"
+            )
+        self.in_features, self.plain_features = in_features, plain_features
+        self.out_features = out_features
+        self.features = FourierFeatures(in_features - plain_features, octaves)
+        widths = [self.features.out_features + plain_features, *hidden]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), activation()]
+        last = nn.Linear(widths[-1], out_features)
+        if zero_init:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return ``[*B, out_features]``; several inputs are concatenated in their order."""
+        x = flat_features(inputs)
+        if x.shape[-1] != self.in_features:
+            raise ShapeError(
+                f"expected inputs of total length {self.in_features}, got {x.shape[-1]} from "
+                f"shapes {[tuple(value.shape) for value in inputs]}"
+            )
+        split = self.in_features - self.plain_features
+        if self.plain_features:
+            x = torch.cat([self.features(x[..., :split]), x[..., split:]], -1)
+        else:
+            x = self.features(x)
+        return self.layers(x)
+
+
+class InputNoise(nn.Module):
+    """A network with Gaussian noise on its input, in the input's own units.
+
+    The noise is drawn only where ``noisy=True`` is passed, never by the module's training mode:
+    an inference model is trained with it and read without it.
+
+    Args:
+        network: maps ``[*B, F]`` to ``[*B, K]``.
+        std: standard deviation of the noise.
+    """
+
+    def __init__(self, network: nn.Module, std: float) -> None:
+        super().__init__()
+        if std < 0:
+            raise ConfigurationError(f"expected a non-negative noise, got {std}")
+        self.network, self.std = network, std
+
+    def forward(self, *inputs: Tensor, noisy: bool = False) -> Tensor:
+        """Return the network's output, with noise on its input if asked."""
+        x = flat_features(inputs)
+        return self.network(x + self.std * torch.randn_like(x) if noisy else x)

@@ -1,0 +1,199 @@
+r"""The steering policy :math:`\psi(w \mid s, z)`: a conditional Gaussian over the base's noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import (
+    InteractionType,
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+)
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from modereg import keys
+from modereg.errors import ConfigurationError, ShapeError
+from modereg.networks import MLP, flat_features
+
+__all__ = ["NoiseNormal", "SteeringHead", "SteeringPolicy"]
+
+
+class NoiseNormal(Independent):
+    """A diagonal Gaussian over noises: ``Independent(Normal(loc, scale), len(noise_shape))``.
+
+    Args:
+        loc: mean, ``[*B, *noise_shape]``.
+        scale: standard deviation, ``[*B, *noise_shape]``.
+        event_dims: number of dimensions of one noise.
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
+        super().__init__(Normal(loc, scale, validate_args=False), event_dims, validate_args=False)
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """The mean noise."""
+        return self.base_dist.loc
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> NoiseNormal:
+        """Expand the batch."""
+        shape = (*batch_shape, *self.event_shape)
+        base = self.base_dist
+        return NoiseNormal(base.loc.expand(shape), base.scale.expand(shape), len(self.event_shape))
+
+    def kl_to_standard_normal(self) -> Tensor:
+        """KL(psi || N(0, I)) in nats, ``[*B]``: what leaving the base policy costs."""
+        loc, scale = self.base_dist.loc, self.base_dist.scale
+        kl = 0.5 * (loc.square() + scale.square() - 1.0) - scale.log()
+        return kl.flatten(-len(self.event_shape)).sum(-1)
+
+
+class SteeringHead(nn.Module):
+    """Mean and standard deviation of the noise from features and a code.
+
+    The mean is ``b tanh(m / b)`` of a network that starts at zero; the log standard deviation is a
+    linear function of the code's features alone, squashed smoothly into ``log_std_range``, which
+    must contain 0: at its initial parameters it is exactly 0, with gradient 1.
+
+    Args:
+        network: maps the concatenated inputs ``[*B, *]`` to ``[*B, prod(noise_shape)]``.
+        latent_dim: length of the code's features, which come last among the inputs.
+        noise_shape: shape of one noise.
+        mean_bound: b.
+        log_std_range: bounds of the log standard deviation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        latent_dim: int,
+        noise_shape: Sequence[int],
+        mean_bound: float = 2.0,
+        log_std_range: tuple[float, float] = (-3.0, 0.3),
+    ) -> None:
+        super().__init__()
+        if not log_std_range[0] < 0.0 < log_std_range[1]:
+            raise ConfigurationError(
+                f"expected a log_std_range around 0, where the base policy is, got {log_std_range}"
+            )
+        self.network, self.noise_shape = network, torch.Size(noise_shape)
+        self.mean_bound, self.log_std_range = mean_bound, log_std_range
+        self.log_std = nn.Linear(latent_dim, self.noise_shape.numel())
+        nn.init.zeros_(self.log_std.weight)
+        nn.init.zeros_(self.log_std.bias)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loc and scale, each ``[*B, *noise_shape]``; the last input is the code's."""
+        mean = self.network(*inputs)
+        mean = self.mean_bound * torch.tanh(mean / self.mean_bound)
+        log_std = self._squash(self.log_std(inputs[-1]))
+        shape = (*mean.shape[:-1], *self.noise_shape)
+        return mean.reshape(shape), log_std.exp().reshape(shape)
+
+    def _squash(self, raw: Tensor) -> Tensor:
+        low, high = self.log_std_range
+        return torch.where(raw > 0, high * torch.tanh(raw / high), low * torch.tanh(raw / low))
+
+    @torch.no_grad()
+    def set_std(self, std: float) -> None:
+        """Give every code and dimension this standard deviation.
+
+        Raises:
+            ConfigurationError: if it lies outside the range of the head.
+        """
+        low, high = self.log_std_range
+        if not math.exp(low) < std < math.exp(high):
+            raise ConfigurationError(
+                f"expected a standard deviation within ({math.exp(low):.3g}, {math.exp(high):.3g}),"
+                f" got {std}; widen log_std_range or choose another"
+            )
+        log_std, bound = math.log(std), high if std > 1.0 else low
+        self.log_std.weight.zero_()
+        self.log_std.bias.fill_(bound * math.atanh(log_std / bound) if log_std else 0.0)
+
+
+class SteeringPolicy(ProbabilisticTensorDictSequential):
+    r"""A conditional Gaussian over the noise, :math:`\psi(w \mid s, z)`, that starts at N(0, I).
+
+    Before any update the steered policy *is* the base policy. It reads the observations and the
+    code's features and writes ``loc``, ``scale``, the noise under ``action_key`` and its
+    log-probability: what TorchRL's losses for continuous actions expect.
+
+    Args:
+        observation_keys: entries that it reads besides the code, each ``[*B, ...]`` float.
+        observation_dim: their total length once flattened.
+        latent_dim: length of the code's features.
+        noise_shape: shape of one noise.
+        network: replaces the MLP: called with the observations and the code's features, returns
+            ``[*B, prod(noise_shape)]``. Its last layer must give zeros at the start; a
+            :class:`~modereg.networks.MLP` with ``zero_init=True`` does.
+        hidden: widths of the default MLP.
+        latent_key: entry of the code's features.
+        action_key: entry of the noise that it writes.
+        mean_bound: bound of the mean, see :class:`SteeringHead`.
+        log_std_range: bounds of the log standard deviation.
+
+    Raises:
+        ShapeError: if a size is not positive.
+    """
+
+    def __init__(
+        self,
+        observation_keys: Sequence[NestedKey],
+        observation_dim: int,
+        latent_dim: int,
+        noise_shape: Sequence[int],
+        *,
+        network: nn.Module | None = None,
+        hidden: Sequence[int] = (128, 128),
+        latent_key: NestedKey = keys.LATENT_FEATURES,
+        action_key: NestedKey = keys.ACTION,
+        mean_bound: float = 2.0,
+        log_std_range: tuple[float, float] = (-3.0, 0.3),
+    ) -> None:
+        if min(observation_dim, latent_dim, *noise_shape) < 1:
+            raise ShapeError(
+                f"expected positive sizes, got observation_dim {observation_dim}, latent_dim "
+                f"{latent_dim}, noise_shape {tuple(noise_shape)}"
+            )
+        noise_shape = torch.Size(noise_shape)
+        if network is None:
+            size = observation_dim + latent_dim
+            network = MLP(size, noise_shape.numel(), hidden, zero_init=True)
+        head = SteeringHead(network, latent_dim, noise_shape, mean_bound, log_std_range)
+        parent = action_key[:-1] if isinstance(action_key, tuple) else ()
+        params = {name: (*parent, name) if parent else name for name in ("loc", "scale")}
+        super().__init__(
+            TensorDictModule(head, [*observation_keys, latent_key], list(params.values())),
+            ProbabilisticTensorDictModule(
+                in_keys=params,
+                out_keys=[action_key],
+                distribution_class=NoiseNormal,
+                distribution_kwargs={"event_dims": len(noise_shape)},
+                return_log_prob=True,
+                default_interaction_type=InteractionType.RANDOM,
+            ),
+        )
+        self.noise_shape, self.action_key = noise_shape, action_key
+        self.observation_keys, self.latent_key = list(observation_keys), latent_key
+
+    @property
+    def head(self) -> SteeringHead:
+        """The module that gives mean and standard deviation."""
+        return self.module[0].module
+
+    def set_std(self, std: float) -> None:
+        """Give every code and dimension this standard deviation."""
+        self.head.set_std(std)
+
+    def distribution(self, tensordict: TensorDictBase) -> NoiseNormal:
+        """Return psi(. | s, z) for the entries of a tensordict, which is left as it is."""
+        inputs = [tensordict.get(key) for key in self.module[0].in_keys]
+        loc, scale = self.head(*inputs)
+        return NoiseNormal(loc, scale, len(self.noise_shape))
