@@ -1,0 +1,42 @@
+"""What every test runs under: one thread, the same seeds, no display, Vulkan where it was set up."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+os.environ["MPLBACKEND"] = "Agg"
+
+# HYPOTHESIS_PROFILE=deep make test: many fresh examples instead of few that are always the same.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.register_profile("deep", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set one thread for torch, and use the driver that ``make test`` unpacked, if there is one."""
+    torch.set_num_threads(1)
+    prefix = config.rootpath / ".vulkan"
+    if prefix.is_dir():
+        from modereg_integrations.maniskill.vulkan import activate
+
+        activate(prefix)
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> Iterator[None]:
+    """Start each test from the same random state, and leave no trace in the next one."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        yield
+    random.setstate(python)
+    np.random.set_state(legacy)

@@ -1,0 +1,142 @@
+"""The package as a whole: its names, its metadata, and what importing it does (nothing).
+
+``.ci/run`` runs this file against the built wheel too, with MODEREG_CHECKOUT set.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+import modereg
+import modereg_integrations
+import pytest
+from packaging.requirements import Requirement
+
+PACKAGES = (modereg, modereg_integrations)
+OPTIONAL = ("mani_skill", "sapien", "sklearn", "stable_baselines3", "wandb", "jaxtyping")
+
+
+def _modules() -> list[str]:
+    names = [package.__name__ for package in PACKAGES]
+    for package in PACKAGES:
+        found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        names += [module.name for module in found]
+    return [name for name in names if not name.rpartition(".")[2].startswith("_")]
+
+
+def _run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _isort_style(name: str) -> tuple[int, str]:
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_public_name_exists_and_all_is_sorted(name: str) -> None:
+    module = importlib.import_module(name)
+    public = [n for n in module.__all__ if not n.startswith("__")]
+    for attribute in module.__all__:
+        assert hasattr(module, attribute), f"{name}.__all__ names {attribute!r}: there is none"
+    assert public == sorted(public, key=_isort_style)
+    assert len(set(public)) == len(public)
+    assert module.__doc__
+
+
+def test_the_root_is_small() -> None:
+    assert 5 <= len(modereg.__all__) <= 15
+    assert set(modereg.__all__) <= set(dir(modereg))
+
+
+def test_version() -> None:
+    assert modereg.__version__ == metadata.version("modereg")
+
+
+def test_the_installed_versions_are_the_declared_ones() -> None:
+    for line in metadata.requires("modereg") or ():
+        requirement = Requirement(line)
+        if requirement.marker is None:
+            assert metadata.version(requirement.name) in requirement.specifier, line
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_types_are_published(package: object) -> None:
+    assert resources.files(package).joinpath("py.typed").is_file()
+
+
+def test_the_code_under_test_is_the_intended_one() -> None:
+    checkout = os.environ.get("MODEREG_CHECKOUT")
+    for package in PACKAGES:
+        origin = Path(str(package.__file__)).resolve()
+        if checkout is None:
+            assert origin.is_relative_to(Path(__file__).resolve().parents[1])
+        else:
+            assert not origin.is_relative_to(Path(checkout).resolve())
+
+
+@pytest.mark.parametrize("group", ["modereg.policies", "modereg.tasks"])
+def test_entry_points_load(group: str) -> None:
+    points = [p for p in metadata.entry_points(group=group) if p.dist.name == "modereg"]
+    assert points
+    for point in points:
+        assert point.load() is not None
+
+
+def test_without_the_optional_libraries_everything_still_imports() -> None:
+    _run(
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
+        f"for name in {_modules()!r}: importlib.import_module(name)\n"
+    )
+
+
+def test_importing_changes_no_global_setting() -> None:
+    changed = _run(
+        "import importlib, logging, multiprocessing, random, warnings\n"
+        "import diffusers, gymnasium, matplotlib, numpy, tensordict, torch, torchrl, torchrl.data\n"
+        "import torchrl.collectors, torchrl.envs, torchrl.modules, torchrl.objectives\n"
+        "def state():\n"
+        "    return dict(\n"
+        "        dtype=torch.get_default_dtype(), device=torch.get_default_device(),\n"
+        "        threads=torch.get_num_threads(), grad=torch.is_grad_enabled(),\n"
+        "        deterministic=torch.are_deterministic_algorithms_enabled(),\n"
+        "        precision=torch.get_float32_matmul_precision(),\n"
+        "        validate=torch.distributions.Distribution._validate_args,\n"
+        "        torch_random=torch.get_rng_state().tolist(), python_random=random.getstate(),\n"
+        "        numpy_random=str(numpy.random.get_state()), warnings=list(warnings.filters),\n"
+        "        handlers=list(logging.getLogger().handlers), level=logging.getLogger().level,\n"
+        "        start=multiprocessing.get_start_method(allow_none=True),\n"
+        "        backend=dict.get(matplotlib.rcParams, 'backend'),\n"
+        "    )\n"
+        "before = state()\n"
+        f"for name in {_modules()!r}:\n"
+        "    importlib.import_module(name)\n"
+        "after = state()\n"
+        "print([name for name in before if before[name] != after[name]])\n"
+    )
+    assert changed == "[]"
+
+
+def test_the_command_line_helps_without_importing_torch() -> None:
+    output = _run(
+        "import sys\n"
+        "sys.argv = ['modereg', '--help']\n"
+        "from modereg.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "heavy = {'diffusers', 'gymnasium', 'matplotlib', 'scipy', 'tensordict', 'torch', 'torchrl'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    for command in ("pretrain", "discover", "finetune", "evaluate", "demo"):
+        assert command in output
+    assert output.endswith("[]"), f"modereg --help imports {output.splitlines()[-1]}"
