@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from modereg.tasks.avoid import Avoid, avoid_task
 from modereg.tasks.base import Demonstrations, Task
+from modereg.tasks.gaussian_mixture import GaussianMixture, gaussian_mixture_task
+from modereg.tasks.gymnasium import GymnasiumEnv, gymnasium_task
 
-__all__ = ["Demonstrations", "Task"]
+__all__ = [
+    "Avoid",
+    "Demonstrations",
+    "GaussianMixture",
+    "GymnasiumEnv",
+    "Task",
+    "avoid_task",
+    "gaussian_mixture_task",
+    "gymnasium_task",
+]

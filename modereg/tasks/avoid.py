@@ -89,8 +89,8 @@ class Avoid(PlanarEnv):
         smallest = min(radius for _, _, radius in CYLINDERS)
         if max_delta * 2**0.5 > smallest:
             raise ConfigurationError(
-                f"Avoid judges contact where a step ends, so steps must be shorter than {smallest} m; "
-                f"got max_delta={max_delta} per axis, use at most {smallest / 2**0.5:.4f}."
+                f"Avoid judges contact where a step ends, so a step must be shorter than {smallest} "
+                f"m; got max_delta={max_delta} per axis, use at most {smallest / 2**0.5:.4f}."
             )
         super().__init__(
             num_envs,
@@ -119,7 +119,7 @@ class Avoid(PlanarEnv):
         self._crossed = self._crossed & ~mask.squeeze(-1)
 
     def judge(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Success beyond the goal line, failure on contact, and the mode; see ``PlanarEnv.judge``."""
+        """Success beyond the goal line, failure on contact, and the mode."""
         x, y = position.unbind(-1)
         from_x, from_y = x - self._centre_x, y - self._centre_y  # [6, N]
         hit = (from_x.square() + from_y.square() < self._radius_squared).any(0)

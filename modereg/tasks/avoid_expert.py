@@ -73,7 +73,7 @@ def demonstrate_avoid(
         shares: ``[24]``, relative frequencies of the modes; None for equal ones.
         action_noise: standard deviation of the noise on executed actions, in units of the largest
             step.
-        lane_noise: standard deviation of an episode's offset from the middle of each gap, in metres.
+        lane_noise: standard deviation of an episode's offset from its lane in each row, in metres.
         keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
             repeated, and all ``N`` succeed in the mode that was asked for.
 

@@ -1,4 +1,4 @@
-"""What a task is: an environment, the chunk layout of its policies, and what is known of its modes."""
+"""What a task is: an environment, the layout of chunks, and what is known of its modes."""
 
 from __future__ import annotations
 
@@ -74,13 +74,14 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Task:
-    """An environment with what its policies and modes need. Only ``name``, ``make_env`` and
-    ``max_steps`` are required.
+    """An environment with what its policies and modes need.
+
+    Only ``name``, ``make_env`` and ``max_steps`` are required.
 
     Attributes:
         name: printed in reports and stored in checkpoints.
-        make_env: called as ``make_env(num_envs, device=..., **options)``; returns an ``EnvBase`` with
-            batch size ``[num_envs]`` (a single environment may have the batch size ``[]``).
+        make_env: called as ``make_env(num_envs, device=..., **options)``; returns an ``EnvBase``
+            with batch size ``[num_envs]`` (a single environment may have the batch size ``[]``).
         max_steps: environment steps of an episode.
         horizon: actions in a chunk ``H`` of policies made for this task.
         execute: actions of a chunk that are played, open loop.
@@ -149,8 +150,8 @@ def _check_layout(task: Task) -> None:
         )
     if task.offset + task.execute > task.horizon:
         raise ConfigurationError(
-            f"Task {task.name!r} plays actions {task.offset} to {task.offset + task.execute - 1} of "
-            f"chunks of {task.horizon}; raise horizon or lower execute or offset."
+            f"Task {task.name!r} plays actions {task.offset} to {task.offset + task.execute - 1} "
+            f"of chunks of {task.horizon}; raise horizon or lower execute or offset."
         )
     if task.time_limit not in ("terminates", "truncates"):
         raise ConfigurationError(

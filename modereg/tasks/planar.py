@@ -19,8 +19,8 @@ __all__ = ["PlanarEnv"]
 class PlanarEnv(EnvBase):
     """Batched environments in which an action moves the desired position of a point.
 
-    The action ``[N, 2]`` is a step of the desired position, clipped to ``+-max_delta`` per axis; the
-    current position closes the share ``tracking`` of its distance to the desired one in every step
+    The action ``[N, 2]`` is a step of the desired position, clipped to ``+-max_delta`` per axis;
+    the current position closes the share ``tracking`` of its distance to the desired one in every step
     (a first-order lag; 1 means that it follows exactly). An episode ends in success, in failure, or
     after ``max_steps`` steps, which is a failure too: so the time is part of the state, and stands
     in its own entry. A sub-environment that has ended stays where it is, whatever it is told, and
@@ -83,10 +83,10 @@ class PlanarEnv(EnvBase):
 
     @abstractmethod
     def judge(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Says of the current positions ``[N, 2]`` whether they are a success or a failure
-        (``[N]`` bool each) and which mode the episodes show (``[N]`` int64, -1 while undecided).
+        """Says whether positions ``[N, 2]`` are a success or a failure, and which mode they show.
 
-        It may remember the path, and is called once a step. For a position that does not change
+        Returns success and failure, ``[N]`` bool each, and the mode of the episode, ``[N]`` int64,
+        -1 while undecided. It may remember the path, and is called once a step. For a position that does not change
         it must repeat its answer.
         """
 

@@ -55,7 +55,12 @@ def plot_trajectories(
 
 
 def plot_avoid(
-    ax: Axes, observations: Tensor, modes: Tensor, *, lengths: Tensor | None = None, limit: int = 400
+    ax: Axes,
+    observations: Tensor,
+    modes: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    limit: int = 400,
 ) -> None:
     """Draws Avoid's cylinders and goal line, and trajectories coloured by mode.
 
@@ -76,7 +81,12 @@ def plot_avoid(
 
 
 def plot_gaussian_mixture(
-    ax: Axes, observations: Tensor, modes: Tensor, *, lengths: Tensor | None = None, limit: int = 400
+    ax: Axes,
+    observations: Tensor,
+    modes: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    limit: int = 400,
 ) -> None:
     """Draws the four goals of the Gaussian mixture, and trajectories coloured by mode.
 
