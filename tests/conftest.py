@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, the same seeds, no display, Vulkan where it was set up."""
+"""What every test runs under: one thread, the same seeds, no display, Vulkan where set up."""
 
 from __future__ import annotations
 
