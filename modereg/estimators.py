@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from modereg import functional, keys
-from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.errors import ConfigurationError
 from modereg.networks import InputNoise
 from modereg.priors import CategoricalPrior, Prior, as_prior
+from modereg.reading import evaluate, require
 
-__all__ = ["CategoricalMI", "RewardEstimator", "check_support", "network_logits", "require"]
+__all__ = ["CategoricalMI", "RewardEstimator", "check_support"]
 
 
 class RewardEstimator(nn.Module, ABC):
@@ -81,6 +82,8 @@ class CategoricalMI(RewardEstimator):
     """
 
     is_lower_bound = True
+    prior: CategoricalPrior
+    log_prior: Tensor
 
     def __init__(
         self,
@@ -91,16 +94,15 @@ class CategoricalMI(RewardEstimator):
         latent_key: NestedKey = keys.LATENT,
         logits_key: NestedKey = keys.LOGITS,
     ) -> None:
-        network = _as_tensordict_module(network, in_keys, logits_key)
+        module = _as_tensordict_module(network, in_keys, logits_key)
         prior = as_prior(prior)
         if not isinstance(prior, CategoricalPrior):
             raise ConfigurationError(
                 f"expected a discrete prior, got {prior!r}; a classifier needs codes in [0, K)"
             )
-        _check_width(prior, _declared_width(network))
-        super().__init__(prior, network.in_keys, latent_key)
-        self.prior: CategoricalPrior = prior
-        self.network, self.logits_key = network, logits_key
+        _check_width(prior, _declared_width(module))
+        super().__init__(prior, module.in_keys, latent_key)
+        self.network, self.logits_key = module, logits_key
         self.register_buffer("log_prior", prior.log_probs.clone(), persistent=False)
 
     @property
@@ -115,7 +117,7 @@ class CategoricalMI(RewardEstimator):
             KeyMismatchError: if a feature is missing.
             ConfigurationError: if q has another number of codes than the prior.
         """
-        logits = network_logits(self.network, tensordict, self.logits_key, noisy=noisy)
+        logits = evaluate(self.network, tensordict, self.logits_key, noisy=noisy, reader="q")
         _check_width(self.prior, logits.shape[-1])
         return logits
 
@@ -185,50 +187,6 @@ def _declared_width(network: nn.Module) -> int | None:
     return getattr(network, "out_features", None)
 
 
-def network_logits(
-    network: TensorDictModuleBase,
-    tensordict: TensorDictBase,
-    logits_key: NestedKey = keys.LOGITS,
-    *,
-    noisy: bool = False,
-) -> Tensor:
-    """Evaluate q on a tensordict, which is left as it is.
-
-    Args:
-        network: q.
-        tensordict: with q's ``in_keys``, ``[*B]``.
-        logits_key: entry that q writes.
-        noisy: whether an :class:`~modereg.networks.InputNoise` adds its noise.
-
-    Returns:
-        Logits, ``[*B, K]``.
-
-    Raises:
-        KeyMismatchError: if a feature is missing.
-    """
-    values = [require(tensordict, key, "q") for key in network.in_keys]
-    if type(network) is TensorDictModule and len(network.out_keys) == 1:
-        module = network.module
-        noisy = noisy and isinstance(module, InputNoise)
-        return module(*values, noisy=True) if noisy else module(*values)
-    return network(tensordict.select(*network.in_keys)).get(logits_key)
-
-
-def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
-    """Return an entry.
-
-    Raises:
-        KeyMismatchError: if it is missing; the sentence names ``reader`` and what is there.
-    """
-    value = tensordict.get(key, None)
-    if value is None:
-        raise KeyMismatchError(
-            f"{reader} reads {key!r}, which the tensordict lacks (it has "
-            f"{sorted(map(str, tensordict.keys(True, True)))}); rename the entry or pass its key"
-        )
-    return value
-
-
 def check_support(prior: Prior, latent: Tensor, key: NestedKey = keys.LATENT) -> None:
     """Check that discrete codes have positive probability; continuous codes pass.
 
@@ -240,7 +198,7 @@ def check_support(prior: Prior, latent: Tensor, key: NestedKey = keys.LATENT) ->
     if latent.is_floating_point():
         raise ConfigurationError(f"expected integer codes under {key!r}, got {latent.dtype}")
     low, high = latent.aminmax()
-    inside = 0 <= int(low) and int(high) < prior.num_codes
+    inside = 0 <= int(low) and int(high) < len(prior.probs)
     if not inside or not bool((prior.probs.to(latent.device) > 0)[latent].all()):
         support = prior.probs.nonzero().squeeze(-1).tolist()
         raise ConfigurationError(

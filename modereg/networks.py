@@ -121,14 +121,15 @@ class InputNoise(nn.Module):
 
     Args:
         network: maps ``[*B, F]`` to ``[*B, K]``.
-        std: standard deviation of the noise.
+        std: standard deviation of the noise; a buffer, so that it is saved and can be set.
     """
 
     def __init__(self, network: nn.Module, std: float) -> None:
         super().__init__()
         if std < 0:
             raise ConfigurationError(f"expected a non-negative noise, got {std}")
-        self.network, self.std = network, std
+        self.network = network
+        self.register_buffer("std", torch.tensor(float(std)))
 
     def forward(self, *inputs: Tensor, noisy: bool = False) -> Tensor:
         """Return the network's output, with noise on its input if asked."""

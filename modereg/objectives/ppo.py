@@ -1,0 +1,196 @@
+"""A lean clipped PPO objective, equal to TorchRL's ``ClipPPOLoss`` on what both can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from torch import Tensor
+from torch.nn import functional as F
+from torchrl.objectives.common import LossModule
+
+from modereg import functional, keys
+from modereg.errors import ConfigurationError
+from modereg.reading import evaluate, require
+
+__all__ = ["LeanPPOLoss"]
+
+CriticLoss = Literal["smooth_l1", "l2", "l1"]
+_MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
+_DISTANCES = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss, "l1": F.l1_loss}
+
+
+class LeanPPOLoss(LossModule):
+    r"""Clipped PPO with an optional penalty for leaving the base policy.
+
+    ``loss_objective`` is :math:`-E \min(r A, \mathrm{clip}(r) A)` (Schulman et al., Proximal Policy
+    Optimization, arXiv 1707.06347, Eq. 7), ``loss_critic`` the distance of the value to its target,
+    ``loss_entropy`` minus the entropy, and ``loss_kl`` :math:`KL(\psi \| N(0, I))`, each times its
+    coefficient. The first three and their gradients are those of
+    :class:`~torchrl.objectives.ClipPPOLoss`, whose keys it shares; what takes time there
+    (functional parameters, copies of tensordicts) is left out, so there are no target networks, and
+    the parameters are those of the networks themselves. The advantage must be there already, from
+    TorchRL's ``GAE`` once a batch; rows that TorchRL marks invalid, by ``("collector", "mask")`` or
+    GAE's ``"shifted_valid"``, are dropped.
+
+    Args:
+        actor_network: a :class:`~modereg.steering.SteeringPolicy`, or any actor with ``get_dist``.
+        critic_network: writes the value, ``[*B, 1]``.
+        clip_epsilon: clip range of the ratio.
+        entropy_coeff: weight of the entropy; 0 leaves the term out.
+        critic_coeff: weight of the critic's loss.
+        kl_coef: weight of the KL to N(0, I); 0 leaves the term out. Needs a distribution with
+            ``kl_to_standard_normal``, as a SteeringPolicy's.
+        loss_critic_type: distance of the value to its target.
+        normalize_advantage: whether each batch's advantages are standardised.
+
+    The coefficients and ``clip_epsilon`` are attributes, which may be changed between calls.
+
+    Raises:
+        ConfigurationError: if an option is out of range.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """Keys that :meth:`set_keys` accepts, as in ClipPPOLoss."""
+
+        advantage: NestedKey = "advantage"
+        value_target: NestedKey = "value_target"
+        value: NestedKey = "state_value"
+        sample_log_prob: NestedKey = "action_log_prob"
+        action: NestedKey = keys.ACTION
+        reward: NestedKey = keys.REWARD
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    actor_network: TensorDictModuleBase
+    critic_network: TensorDictModuleBase
+
+    def __init__(
+        self,
+        actor_network: ProbabilisticTensorDictSequential,
+        critic_network: TensorDictModuleBase,
+        *,
+        clip_epsilon: float = 0.2,
+        entropy_coeff: float = 0.01,
+        critic_coeff: float = 1.0,
+        kl_coef: float = 0.0,
+        loss_critic_type: CriticLoss = "smooth_l1",
+        normalize_advantage: bool = False,
+    ) -> None:
+        super().__init__()
+        if loss_critic_type not in _DISTANCES:
+            raise ConfigurationError(
+                f"expected loss_critic_type of {sorted(_DISTANCES)}, got {loss_critic_type!r}"
+            )
+        if not 0.0 < clip_epsilon < 1.0:
+            raise ConfigurationError(f"expected clip_epsilon in (0, 1), got {clip_epsilon}")
+        self.actor_network, self.critic_network = actor_network, critic_network
+        self.clip_epsilon, self.loss_critic_type = clip_epsilon, loss_critic_type
+        self.entropy_coeff, self.critic_coeff, self.kl_coef = entropy_coeff, critic_coeff, kl_coef
+        self.normalize_advantage = normalize_advantage
+
+    @property
+    def functional(self) -> bool:
+        """Whether parameters are held apart from their networks: no."""
+        return False
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Entries that it reads."""
+        accepted = self.tensor_keys
+        own = [
+            accepted.action,
+            accepted.sample_log_prob,
+            accepted.advantage,
+            accepted.value_target,
+        ]
+        inputs = [*self.actor_network.in_keys, *self.critic_network.in_keys, *own]
+        return list(dict.fromkeys(inputs))
+
+    @in_keys.setter
+    def in_keys(self, values: Any) -> None:
+        raise ConfigurationError(f"expected set_keys(...) to rename entries, got in_keys={values}")
+
+    @property
+    def out_keys(self) -> list[NestedKey]:
+        """Scalars that it returns."""
+        losses = ["loss_objective", "loss_critic"]
+        losses += ["loss_entropy"] * bool(self.entropy_coeff) + ["loss_kl"] * bool(self.kl_coef)
+        return [*losses, "entropy", "clip_fraction", "kl_approx"]
+
+    @out_keys.setter
+    def out_keys(self, values: Any) -> None:
+        raise ConfigurationError(f"expected out_keys to stay as they are, got {values}")
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """Do nothing: the value estimator belongs to the loop."""
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """Return the losses and detached figures of a batch.
+
+        Args:
+            tensordict: ``[*B]`` transitions, with the advantage and value target, ``[*B, 1]``.
+
+        Returns:
+            Scalars: ``out_keys``. ``kl_approx`` is the mean of log old - log new probability.
+
+        Raises:
+            KeyMismatchError: if an entry is missing.
+        """
+        tensordict = _valid_rows(tensordict)
+        accepted = self.tensor_keys
+        dist = _distribution(self.actor_network, tensordict)
+        action = require(tensordict, accepted.action, "PPO")
+        log_weight = dist.log_prob(action) - require(tensordict, accepted.sample_log_prob, "PPO")
+        gain = functional.clipped_surrogate(
+            log_weight, self._advantage(tensordict), self.clip_epsilon
+        )
+        out = {"loss_objective": -gain.mean(), "loss_critic": self._critic_loss(tensordict)}
+        entropy = dist.entropy().mean()
+        if self.entropy_coeff:
+            out["loss_entropy"] = -self.entropy_coeff * entropy
+        if self.kl_coef:
+            out["loss_kl"] = self.kl_coef * dist.kl_to_standard_normal().mean()
+        out["entropy"] = entropy.detach()
+        out |= self._figures(log_weight.detach())
+        return TensorDict(out)
+
+    def _advantage(self, tensordict: TensorDictBase) -> Tensor:
+        advantage = require(tensordict, self.tensor_keys.advantage, "PPO").squeeze(-1)
+        if not self.normalize_advantage or advantage.numel() < 2:
+            return advantage
+        return (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6)
+
+    def _critic_loss(self, tensordict: TensorDictBase) -> Tensor:
+        target = require(tensordict, self.tensor_keys.value_target, "PPO")
+        value = evaluate(
+            self.critic_network, tensordict, self.tensor_keys.value, reader="the critic"
+        )
+        return self.critic_coeff * _DISTANCES[self.loss_critic_type](value, target)
+
+    def _figures(self, log_weight: Tensor) -> dict[str, Tensor]:
+        ratio = log_weight.exp()
+        clipped = (ratio - 1.0).abs() > self.clip_epsilon
+        return {
+            "clip_fraction": clipped.to(log_weight.dtype).mean(),
+            "kl_approx": -log_weight.mean(),
+        }
+
+
+def _valid_rows(tensordict: TensorDictBase) -> TensorDictBase:
+    for key in _MASKS:
+        mask = tensordict.get(key, None)
+        if mask is not None:
+            tensordict = tensordict[mask.view(tensordict.batch_size)]
+    return tensordict
+
+
+def _distribution(actor: TensorDictModuleBase, tensordict: TensorDictBase) -> Any:
+    if hasattr(actor, "distribution"):
+        return actor.distribution(tensordict)
+    return actor.get_dist(tensordict.select(*actor.in_keys))
