@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modereg.tasks.avoid import Avoid, avoid_task
 from modereg.tasks.base import Demonstrations, Task
+from modereg.tasks.environment import environment_task
 from modereg.tasks.gaussian_mixture import GaussianMixture, gaussian_mixture_task
 from modereg.tasks.gymnasium import GymnasiumEnv, gymnasium_task
 
@@ -14,6 +15,7 @@ __all__ = [
     "GymnasiumEnv",
     "Task",
     "avoid_task",
+    "environment_task",
     "gaussian_mixture_task",
     "gymnasium_task",
 ]

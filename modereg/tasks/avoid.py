@@ -89,8 +89,9 @@ class Avoid(PlanarEnv):
         smallest = min(radius for _, _, radius in CYLINDERS)
         if max_delta * 2**0.5 > smallest:
             raise ConfigurationError(
-                f"Avoid judges contact where a step ends, so a step must be shorter than {smallest} "
-                f"m; got max_delta={max_delta} per axis, use at most {smallest / 2**0.5:.4f}."
+                f"Avoid judges contact where a step ends, so a step must be shorter than "
+                f"{smallest} m; got max_delta={max_delta} per axis, "
+                f"use at most {smallest / 2**0.5:.4f}."
             )
         super().__init__(
             num_envs,

@@ -28,15 +28,15 @@ class GymnasiumEnv(EnvBase):
     """Several Gymnasium environments in one process, stepped one after the other.
 
     What ``next`` holds at the end of an episode is the true last observation; environments are
-    reset by TorchRL's mask and never by themselves; one that has ended is not stepped again before its
-    reset, so that chunks of actions may run past the end of an episode. (``GymEnv(id,
+    reset by TorchRL's mask and never by themselves; one that has ended is not stepped again before
+    its reset, so that chunks of actions may run past the end of an episode. (``GymEnv(id,
     num_envs=n)`` fills the last observation with zeros, and a ``SyncVectorEnv`` with SAME_STEP
     goes on into the next episode within a chunk.)
 
     Entries: the observation, under ``observation`` or under the names of a Dict space,
     ``[N, ...]``, float64 given as float32; ``success`` ``[N, 1]`` bool and ``mode`` ``[N, 1]``
-    int64 where the info has them (False and -1 until it does); ``reward``, ``done``, ``terminated`` and
-    ``truncated``, ``[N, 1]``.
+    int64 where the info has them (False and -1 until it does); ``reward``, ``done``,
+    ``terminated`` and ``truncated``, ``[N, 1]``.
 
     Args:
         make: makes one environment.
@@ -174,7 +174,8 @@ def _leaves(
     else:
         raise ConfigurationError(
             f"Observations must be a Box or a Dict of them, got {space} "
-            f"at {'.'.join(path) or 'root'}; wrap the environment in gymnasium.wrappers.FlattenObservation."
+            f"at {'.'.join(path) or 'root'}; "
+            "wrap the environment in gymnasium.wrappers.FlattenObservation."
         )
 
 
@@ -191,9 +192,8 @@ def _mode_spec(shape: tuple[int, ...], num_modes: int | None, device: Any) -> Te
 
 def _check_actions(env: gymnasium.Env) -> spaces.Box:
     space = env.action_space
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        if len(space.shape) == 1:
-            return space
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and len(space.shape) == 1:
+        return space
     raise ConfigurationError(
         f"modereg steers policies with continuous actions, a Box of floats of shape [A], but "
         f"{env} has {space}; use an environment with continuous actions."

@@ -20,11 +20,11 @@ class PlanarEnv(EnvBase):
     """Batched environments in which an action moves the desired position of a point.
 
     The action ``[N, 2]`` is a step of the desired position, clipped to ``+-max_delta`` per axis;
-    the current position closes the share ``tracking`` of its distance to the desired one in every step
-    (a first-order lag; 1 means that it follows exactly). An episode ends in success, in failure, or
-    after ``max_steps`` steps, which is a failure too: so the time is part of the state, and stands
-    in its own entry. A sub-environment that has ended stays where it is, whatever it is told, and
-    earns nothing more.
+    the current position closes the share ``tracking`` of its distance to the desired one in every
+    step (a first-order lag; 1 means that it follows exactly). An episode ends in success, in
+    failure, or after ``max_steps`` steps, which is a failure too: so the time is part of the state,
+    and stands in its own entry. A sub-environment that has ended stays where it is, whatever it is
+    told, and earns nothing more.
 
     Entries, all written at reset and in ``next``:
 
@@ -86,8 +86,8 @@ class PlanarEnv(EnvBase):
         """Says whether positions ``[N, 2]`` are a success or a failure, and which mode they show.
 
         Returns success and failure, ``[N]`` bool each, and the mode of the episode, ``[N]`` int64,
-        -1 while undecided. It may remember the path, and is called once a step. For a position that does not change
-        it must repeat its answer.
+        -1 while undecided. It may remember the path, and is called once a step. For a position
+        that does not change it must repeat its answer.
         """
 
     def _forget(self, mask: Tensor) -> None:

@@ -1,0 +1,256 @@
+"""Tasks and policies by name: what the command line's references stand for.
+
+Third parties register their own by entry points:
+
+- group ``modereg.tasks``: a factory, called as ``factory(**options)`` for ``task:NAME`` and as
+  ``factory(ID, **options)`` for ``NAME:ID``, that returns a :class:`~modereg.tasks.Task`;
+- group ``modereg.policies``: an object with ``can_load(folder) -> bool`` and
+  ``load(folder) -> GenerativePolicy``.
+
+Only what the caller names, and what is installed with an entry point, is imported; nothing is
+imported because a file says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Protocol
+
+from torchrl.envs import EnvBase
+
+from modereg.errors import CheckpointError, ConfigurationError, MissingDependencyError
+from modereg.policies import GenerativePolicy
+from modereg.tasks import (
+    Task,
+    avoid_task,
+    environment_task,
+    gaussian_mixture_task,
+    gymnasium_task,
+)
+
+__all__ = [
+    "POLICY_GROUP",
+    "TASK_GROUP",
+    "PolicyLoader",
+    "resolve_policy",
+    "resolve_task",
+]
+
+POLICY_GROUP = "modereg.policies"
+"""Entry-point group of loaders of pretrained policies."""
+
+TASK_GROUP = "modereg.tasks"
+"""Entry-point group of task factories."""
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "avoid": avoid_task,
+    "gaussian_mixture": gaussian_mixture_task,
+}
+"""The tasks that modereg ships, as ``task:NAME``."""
+
+LAYOUT = ("execute", "feature_dims", "feature_noise", "horizon", "num_envs", "offset")
+
+FORMS = "task:NAME, gymnasium:ID, maniskill:ID or module:factory"
+
+
+class PolicyLoader(Protocol):
+    """What an entry point of the group ``modereg.policies`` holds."""
+
+    def can_load(self, folder: Path) -> bool:
+        """Say whether the folder holds a policy of this kind, by a cheap look at its files."""
+
+    def load(self, folder: Path) -> GenerativePolicy:
+        """Load it."""
+
+
+def resolve_task(reference: str, **options: Any) -> Task:
+    """Return the task that a reference names.
+
+    Args:
+        reference: ``task:NAME`` for a task of modereg or of an entry point, ``gymnasium:ID``,
+            ``maniskill:ID`` (or another prefix that an entry point gives), or ``module:factory``,
+            where the factory returns a :class:`~modereg.tasks.Task`, or an environment, which
+            becomes one (see :func:`~modereg.tasks.environment_task`).
+        **options: given to the factory; ``horizon``, ``execute``, ``offset``, ``num_envs``,
+            ``feature_dims`` and ``feature_noise`` replace the task's own where the factory does
+            not take them.
+
+    Raises:
+        ConfigurationError: if nothing has that name, or an option is unknown to the factory.
+        MissingDependencyError: if an optional library is not installed.
+    """
+    prefix, separator, rest = reference.partition(":")
+    if not separator or not prefix or not rest:
+        known = [f"task:{name}" for name in _task_names()]
+        raise ConfigurationError(
+            f"Expected a task as {FORMS}, got {reference!r}.{_suggest(reference, known)}"
+        )
+    if prefix == "task":
+        return _call(reference, _named_task(rest), options=options)
+    if prefix == "gymnasium":
+        return _call(reference, gymnasium_task, rest, options=options)
+    points = _entry_points(TASK_GROUP)
+    if prefix in points:
+        return _call(reference, _load(points[prefix]), rest, options=options)
+    return _from_factory(reference, options, prefixes=["task", "gymnasium", *points])
+
+
+def resolve_policy(reference: str, **options: Any) -> GenerativePolicy:
+    """Return the pretrained policy that a reference names.
+
+    Args:
+        reference: a folder, whose loader is the first entry point of the group
+            ``modereg.policies`` that says it can load it; or ``module:factory``.
+        **options: given to the factory; a folder takes none.
+
+    Raises:
+        ConfigurationError: if there is neither such a folder nor such a factory, or what the
+            factory returns is no GenerativePolicy.
+        CheckpointError: if no loader knows the files in the folder.
+    """
+    folder = Path(reference)
+    if folder.is_dir():
+        if options:
+            raise ConfigurationError(f"The policy in a folder takes no options, got {options}.")
+        return _load_folder(folder)
+    if ":" not in reference:
+        raise ConfigurationError(
+            f"Expected a policy as a folder or as module:factory, and {reference!r} is no folder."
+        )
+    return _expect_policy(reference, _import_object(reference)(**options))
+
+
+def _task_names() -> list[str]:
+    return sorted({*TASKS, *_entry_points(TASK_GROUP)})
+
+
+def _named_task(name: str) -> Callable[..., Task]:
+    if name in TASKS:
+        return TASKS[name]
+    points = _entry_points(TASK_GROUP)
+    if name not in points:
+        names = _task_names()
+        raise ConfigurationError(
+            f"There is no task named {name!r}, only {', '.join(names)}.{_suggest(name, names)}"
+        )
+    factory: Callable[..., Task] = _load(points[name])
+    return factory
+
+
+def _from_factory(reference: str, options: dict[str, Any], prefixes: Sequence[str]) -> Task:
+    try:
+        factory = _import_object(reference)
+    except ConfigurationError as error:
+        hint = _suggest(reference.partition(":")[0], prefixes)
+        raise ConfigurationError(f"{error} A task is {FORMS}.{hint}") from error
+    if not _accepts(factory, "max_steps"):
+        max_steps = options.pop("max_steps", None)
+    else:
+        max_steps = None
+    given, layout = _split(reference, factory, options)
+    made = factory(**given)
+    if isinstance(made, Task):
+        return replace(made, **layout)
+    if isinstance(made, EnvBase):
+        made.close(raise_if_closed=False)
+        return environment_task(reference, partial(factory, **given), max_steps, **layout)
+    raise ConfigurationError(
+        f"The factory {reference!r} must return a Task or an EnvBase, got {type(made).__name__}."
+    )
+
+
+def _call(reference: str, factory: Callable[..., Any], *args: Any, options: dict[str, Any]) -> Task:
+    given, layout = _split(reference, factory, options)
+    try:
+        signature(factory).bind(*args, **given)
+    except TypeError as error:
+        raise ConfigurationError(f"{reference!r} cannot be made: {error}.") from error
+    task: Task = factory(*args, **given)
+    return replace(task, **layout)
+
+
+def _accepts(factory: Callable[..., Any], name: str) -> bool:
+    parameters = signature(factory).parameters
+    keywords = any(part.kind is Parameter.VAR_KEYWORD for part in parameters.values())
+    return name in parameters or (keywords and name not in LAYOUT)
+
+
+def _split(
+    reference: str, factory: Callable[..., Any], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split options into those of the factory and those that replace fields of its task."""
+    given = {name: value for name, value in options.items() if _accepts(factory, name)}
+    layout = {name: value for name, value in options.items() if name not in given}
+    for name in layout:
+        if name not in LAYOUT:
+            known = sorted({*signature(factory).parameters, *LAYOUT})
+            raise ConfigurationError(
+                f"{reference!r} has no option {name!r}; its options are {', '.join(known)}."
+                f"{_suggest(name, known)}"
+            )
+    return given, layout
+
+
+def _load_folder(folder: Path) -> GenerativePolicy:
+    points = _entry_points(POLICY_GROUP)
+    for name in sorted(points):
+        loader: PolicyLoader = _load(points[name])
+        if loader.can_load(folder):
+            return _expect_policy(str(folder), loader.load(folder))
+    raise CheckpointError(
+        f"No loader knows the files in {str(folder)!r}; installed loaders of policies: "
+        f"{', '.join(sorted(points)) or 'none'}."
+    )
+
+
+def _expect_policy(reference: str, policy: Any) -> GenerativePolicy:
+    if not isinstance(policy, GenerativePolicy):
+        raise ConfigurationError(
+            f"{reference!r} must give a GenerativePolicy, got {type(policy).__name__}; "
+            "as_generative_policy makes one from a function of noise and observations."
+        )
+    return policy
+
+
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The plug-in {point.name!r} ({point.value}) cannot be imported: {error}; "
+            "install what it needs."
+        ) from error
+
+
+def _import_object(reference: str) -> Any:
+    """Import ``module:name``, where the name may have dots."""
+    module_name, _, name = reference.partition(":")
+    try:
+        value: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(f"There is no module {module_name!r}.") from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise ConfigurationError(
+                f"The module {module_name!r} has no {name!r}.{_suggest(part, dir(value))}"
+            )
+        value = getattr(value, part)
+    return value
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    matches = get_close_matches(name, known, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,69 @@
+"""Any TorchRL environment as a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from torchrl.envs import EnvBase, SerialEnv, StepCounter, TransformedEnv
+
+from modereg.errors import ConfigurationError
+from modereg.tasks.base import Task
+
+__all__ = ["environment_task"]
+
+
+def environment_task(
+    name: str, make: Callable[..., EnvBase], max_steps: int | None = None, **layout: Any
+) -> Task:
+    """Return a task around an environment of which nothing else is known.
+
+    Its policy reads every observation of floating-point type.
+
+    Args:
+        name: name of the task.
+        make: returns an environment. If it takes ``num_envs`` (and ``device``), it returns a batch
+            of that size; else one without batch size, of which several go into a ``SerialEnv``.
+        max_steps: time limit in environment steps, imposed by a ``StepCounter``, which truncates;
+            None takes the environment's attribute ``max_steps``, which it then keeps to by itself.
+        **layout: ``horizon``, ``execute``, ``offset`` and other fields of the task.
+
+    Raises:
+        ConfigurationError: if there is no time limit, or a batch that ``num_envs`` cannot set.
+    """
+    make_env = partial(_make_env, make, max_steps)
+    env = make_env(1)
+    steps = max_steps or getattr(env, "max_steps", None)
+    specs = env.observation_spec.items(include_nested=True, leaves_only=True)
+    keys = tuple(key for key, spec in specs if spec.dtype.is_floating_point)
+    env.close(raise_if_closed=False)
+    if steps is None:
+        raise ConfigurationError(f"The environment of {name!r} has no max_steps; pass max_steps.")
+    return Task(name=name, make_env=make_env, max_steps=steps, observation_keys=keys, **layout)
+
+
+def _make_env(
+    make: Callable[..., EnvBase],
+    max_steps: int | None,
+    num_envs: int = 1,
+    device: Any = None,
+    **options: Any,
+) -> EnvBase:
+    names = signature(make).parameters
+    if "num_envs" in names:
+        placed = {"device": device} if "device" in names and device is not None else {}
+        env = make(num_envs=num_envs, **placed, **options)
+    elif num_envs == 1:
+        env = make(**options)
+    else:
+        env = SerialEnv(num_envs, partial(make, **options))
+    if "num_envs" not in names and len(env.batch_size) > (num_envs > 1):
+        raise ConfigurationError(
+            f"The factory's environment has the batch size {tuple(env.batch_size)}, which cannot "
+            "be changed; let the factory take num_envs, or return an environment without one."
+        )
+    if max_steps is not None:
+        env = TransformedEnv(env, StepCounter(max_steps))
+    return env if device is None else env.to(device)
