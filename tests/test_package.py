@@ -21,6 +21,8 @@ import modereg_integrations
 
 PACKAGES = (modereg, modereg_integrations)
 OPTIONAL = ("mani_skill", "sapien", "sklearn", "stable_baselines3", "wandb", "jaxtyping")
+# It says so in its first lines, and the package around it imports it when the task is made.
+SUBCLASSES_OF_MANISKILL = {"modereg_integrations.maniskill.wall"}
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}
 
 
@@ -97,10 +99,11 @@ def test_entry_points_load(group: str) -> None:
 
 
 def test_without_the_optional_libraries_everything_still_imports() -> None:
+    names = [name for name in _modules() if name not in SUBCLASSES_OF_MANISKILL]
     _run(
         "import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
-        f"for name in {_modules()!r}: importlib.import_module(name)\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
     )
 
 
