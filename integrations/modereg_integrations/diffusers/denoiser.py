@@ -1,0 +1,182 @@
+"""Denoisers: how one is called, and a small one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet1DModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modereg.errors import ConfigurationError, ShapeError
+
+__all__ = ["MLPDenoiser", "bind_denoiser", "call_denoiser"]
+
+
+class MLPDenoiser(ModelMixin, ConfigMixin):
+    """A multilayer perceptron on the flattened chunk, the time step and the observations.
+
+    The part of the first layer that observations and time feed does not change within a decode, or
+    from sample to sample; :meth:`condition` and :meth:`embed_times` compute each once.
+
+    Args:
+        action_dim: length A of an action.
+        horizon: actions H in a chunk.
+        observation_dims: flattened length of each observation, its history included; they are
+            concatenated.
+        hidden: widths of the hidden layers.
+        num_train_timesteps: the time step that stands for pure noise.
+        time_features: length of the sinusoidal time embedding.
+        observation_octaves: number of octaves of sines and cosines of the observations that are
+            given beside them, at frequencies pi/2 * 2^i of normalised units; 0 for none.
+
+    Raises:
+        ConfigurationError: if there is no hidden layer or ``time_features`` is odd.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        action_dim: int,
+        horizon: int,
+        observation_dims: Sequence[int] = (),
+        hidden: Sequence[int] = (512, 512, 512),
+        num_train_timesteps: int = 128,
+        time_features: int = 64,
+        observation_octaves: int = 0,
+    ) -> None:
+        super().__init__()
+        if not hidden or time_features % 2:
+            raise ConfigurationError(
+                f"expected at least one hidden layer and an even time_features, got {hidden} and "
+                f"{time_features}"
+            )
+        chunk, observed = horizon * action_dim, sum(observation_dims)
+        self.sample_layer = nn.Linear(chunk, hidden[0], bias=False)
+        self.time_layer = nn.Linear(time_features, hidden[0])
+        self.observation_layer = (
+            nn.Linear(observed * (1 + 2 * observation_octaves), hidden[0], bias=False)
+            if observed
+            else None
+        )
+        self.layers = nn.ModuleList(map(nn.Linear, hidden[:-1], hidden[1:]))
+        self.output_layer = nn.Linear(hidden[-1], chunk)
+
+    def forward(self, sample: Tensor, timestep: Tensor | float, *observations: Tensor) -> Tensor:
+        """Predict what the scheduler's ``prediction_type`` names.
+
+        Args:
+            sample: noisy chunks, ``[B, H, A]``.
+            timestep: scalar or ``[B]``.
+            observations: ``[B, ...]`` each.
+
+        Returns:
+            ``[B, H, A]``.
+        """
+        times = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        return self.denoise(sample, self.embed_times(times), self.condition(*observations))
+
+    def condition(self, *observations: Tensor) -> Tensor | None:
+        """Return what the observations add to the first layer, ``[B, hidden]``."""
+        if self.observation_layer is None:
+            return None
+        features = torch.cat([value.flatten(1) for value in observations], -1)
+        expected = sum(self.config.observation_dims)
+        if features.shape[-1] != expected:
+            raise ShapeError(
+                f"expected observations of {expected} numbers in all (observation_dims "
+                f"{list(self.config.observation_dims)}), got {features.shape[-1]}"
+            )
+        if self.config.observation_octaves:
+            octaves = torch.arange(self.config.observation_octaves, device=features.device)
+            frequencies = (math.pi / 2 * 2.0**octaves).to(features.dtype)
+            angles = (features.unsqueeze(-1) * frequencies).flatten(1)
+            features = torch.cat([features, angles.sin(), angles.cos()], -1)
+        return self.observation_layer(features)
+
+    def embed_times(self, timesteps: Tensor) -> Tensor:
+        """Return what time steps ``[S]`` add to the first layer, ``[S, hidden]``."""
+        half = self.config.time_features // 2
+        exponents = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
+        scaled = timesteps.float() * (1000.0 / self.config.num_train_timesteps)
+        angles = scaled[:, None] * torch.exp(-math.log(10_000.0) * exponents)
+        features = torch.cat([angles.sin(), angles.cos()], -1)
+        return self.time_layer(features.to(self.time_layer.weight.dtype))
+
+    def denoise(self, sample: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        """Denoise ``[B, H, A]`` given rows of :meth:`embed_times` and :meth:`condition`."""
+        shift = time if condition is None else time + condition
+        hidden = torch.addmm(shift, sample.flatten(1), self.sample_layer.weight.t())
+        for layer in self.layers:
+            hidden = layer(_silu(hidden))
+        return self.output_layer(_silu(hidden)).view_as(sample)
+
+
+def _silu(x: Tensor) -> Tensor:
+    return functional.silu(x, inplace=not x.requires_grad)
+
+
+def call_denoiser(
+    denoiser: nn.Module, sample: Tensor, timestep: Tensor, observations: Sequence[Tensor]
+) -> Tensor:
+    """Call a denoiser on chunks ``[B, H, A]``.
+
+    A denoiser is called as ``denoiser(sample [B, H, A], timestep, *observations)``, with a time
+    step that is a scalar or ``[B]``, and returns ``[B, H, A]`` or an object whose ``sample`` is
+    that. :class:`diffusers.UNet1DModel` is called in its own layout instead: channels first, the
+    observations, flattened, as further channels that are constant over the horizon. Its
+    ``in_channels`` is A plus their length.
+    """
+    if isinstance(denoiser, UNet1DModel):
+        constant = _as_channels(sample, observations)
+        return _call_unet(denoiser, sample, timestep, constant)
+    output = denoiser(sample, timestep, *observations)
+    return output if isinstance(output, Tensor) else output.sample
+
+
+def bind_denoiser(
+    denoiser: nn.Module, sample: Tensor, timesteps: Tensor, observations: Sequence[Tensor]
+) -> Callable[[Tensor, int], Tensor]:
+    """Bind observations and time steps ``[S]``; what does not change is computed here, once.
+
+    A denoiser that offers ``condition(*observations)``, ``embed_times(timesteps [S])`` and
+    ``denoise(sample, time, condition)``, with ``time`` one row of the embedding (``[1, ...]``), is
+    called through these three.
+
+    Returns:
+        ``model(sample [B, H, A], step) -> [B, H, A]``.
+    """
+    timesteps = timesteps.to(sample.device)
+    if isinstance(denoiser, UNet1DModel):
+        constant = _as_channels(sample, observations)
+        return lambda x, step: _call_unet(denoiser, x, timesteps[step], constant)
+    if all(hasattr(denoiser, name) for name in ("condition", "embed_times", "denoise")):
+        hooks: Any = denoiser
+        condition = hooks.condition(*observations)
+        times = hooks.embed_times(timesteps).split(1)
+        return lambda x, step: hooks.denoise(x, times[step], condition)
+    times = timesteps.unbind()
+    return lambda x, step: call_denoiser(denoiser, x, times[step], observations)
+
+
+def _as_channels(sample: Tensor, observations: Sequence[Tensor]) -> Tensor | None:
+    """Observations as channels that are constant over the horizon, ``[B, sum O, H]``."""
+    if not observations:
+        return None
+    flat = torch.cat([value.flatten(1) for value in observations], -1)
+    return flat.unsqueeze(-1).expand(-1, -1, sample.shape[-2])
+
+
+def _call_unet(
+    unet: nn.Module, sample: Tensor, timestep: Tensor, constant: Tensor | None
+) -> Tensor:
+    channels = sample.transpose(1, 2)  # [B, A, H]
+    if constant is not None:
+        channels = torch.cat([channels, constant], 1)
+    output = unet(channels, timestep, return_dict=False)[0]
+    return output[:, : sample.shape[-1]].transpose(1, 2)
