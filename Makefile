@@ -19,7 +19,7 @@ LOCK := pyproject.toml constraints.txt
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help demo test lint format bench bench-smoke wheel clean
+.PHONY: help demo test lint format bench-smoke wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -54,7 +54,7 @@ format: $(STAMPS)/dev ## ruff's formatter and its safe fixes
 	$(BIN)/ruff format .
 
 bench-smoke: $(STAMPS)/bench ## every benchmark with a tiny budget
-	@$(VULKAN) set -x; for file in benchmarks/*.py; do \
+	@mkdir -p runs/bench-smoke; $(VULKAN) set -x; for file in benchmarks/*.py; do \
 		$(BIN)/python "$$file" --smoke --json "runs/bench-smoke/$$(basename "$$file" .py).json"; \
 	done
 
