@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "adjusted_rand_index",
+    "aliased_codes",
     "categorical_log_ratio",
     "clipped_surrogate",
     "contingency",
@@ -88,6 +89,26 @@ def variational_bound(logits: Tensor, latent: Tensor, log_prior: Tensor) -> Tens
         A scalar, nats.
     """
     return categorical_log_ratio(logits, latent, log_prior).mean()
+
+
+def aliased_codes(log_prob: Tensor, latent: Tensor) -> Tensor:
+    r"""Count the codes z with :math:`\arg\max_{z'} E[q(z' \mid s) \mid z] \ne z`.
+
+    Such a code is taken for another one on average. Of n codes that lead to one and the same
+    behaviour all but one are counted. Codes without a sample are not.
+
+    Args:
+        log_prob: log q of every code, ``[N, K]``.
+        latent: codes z, ``[N]`` int64.
+
+    Returns:
+        A scalar int64 in [0, K).
+    """
+    num_codes = log_prob.shape[-1]
+    confusion = log_prob.new_zeros(num_codes, num_codes).index_add_(0, latent, log_prob.exp())
+    codes = torch.arange(num_codes, device=latent.device)
+    seen = torch.bincount(latent, minlength=num_codes) > 0
+    return (seen & (confusion.argmax(-1) != codes)).sum()
 
 
 def shaping(l_tp1: Tensor, l_t: Tensor, gamma: float, steps: Tensor | int) -> Tensor:

@@ -28,6 +28,10 @@ class FourierFeatures(nn.Module):
         octaves: number of frequencies, pi/4 * 2^i for a standardised input; 0 only standardises.
     """
 
+    shift: Tensor
+    scale: Tensor
+    frequencies: Tensor
+
     def __init__(self, in_features: int, octaves: int = 4) -> None:
         super().__init__()
         if octaves < 0:
@@ -121,17 +125,29 @@ class InputNoise(nn.Module):
 
     Args:
         network: maps ``[*B, F]`` to ``[*B, K]``.
-        std: standard deviation of the noise; a buffer, so that it is saved and can be set.
+        std: standard deviation of the noise; kept in a buffer, so that it is saved with the rest.
     """
+
+    input_std: Tensor
 
     def __init__(self, network: nn.Module, std: float) -> None:
         super().__init__()
-        if std < 0:
-            raise ConfigurationError(f"expected a non-negative noise, got {std}")
         self.network = network
-        self.register_buffer("std", torch.tensor(float(std)))
+        self.register_buffer("input_std", torch.zeros(()))
+        self.std = std
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the noise, in the input's units."""
+        return float(self.input_std)
+
+    @std.setter
+    def std(self, value: float) -> None:
+        if not value >= 0:
+            raise ConfigurationError(f"expected a non-negative noise, got {value}")
+        self.input_std.fill_(value)
 
     def forward(self, *inputs: Tensor, noisy: bool = False) -> Tensor:
         """Return the network's output, with noise on its input if asked."""
         x = flat_features(inputs)
-        return self.network(x + self.std * torch.randn_like(x) if noisy else x)
+        return self.network(x + self.input_std * torch.randn_like(x) if noisy else x)
