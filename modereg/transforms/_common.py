@@ -1,0 +1,90 @@
+"""What the transforms share: small operations on keys, masks and the chain around a transform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from tensordict import NestedKey, TensorDictBase, is_tensor_collection
+from torch import Tensor
+from torchrl.envs import EnvBase, Transform
+from torchrl.envs.transforms import Compose, TransformedEnv
+
+from modereg.estimators import require
+
+__all__ = [
+    "any_flag",
+    "expand_mask",
+    "inner_transforms",
+    "merge_rows",
+    "require",
+    "sibling",
+    "transforms_within",
+]
+
+
+def sibling(key: NestedKey, name: str) -> NestedKey:
+    """Return the key of an entry beside ``key``."""
+    return name if isinstance(key, str) else (*key[:-1], name)
+
+
+def expand_mask(mask: Tensor, value: Tensor) -> Tensor:
+    """View a mask ``[*B]`` so that it broadcasts against a value ``[*B, ...]``."""
+    return mask.view(*mask.shape, *([1] * (value.ndim - mask.ndim)))
+
+
+def any_flag(tensordict: TensorDictBase, flags: Iterable[NestedKey]) -> Tensor:
+    """Return which rows ``[*B]`` have any of these boolean entries ``[*B, ...]`` set."""
+    ndim = len(tensordict.batch_size)
+    rows = None
+    for key in flags:
+        value = tensordict.get(key)
+        extra = value.shape[ndim:]
+        value = value.view(value.shape[:ndim]) if extra.numel() == 1 else value.flatten(ndim).any(-1)
+        rows = value if rows is None else rows | value
+    return rows
+
+
+def merge_rows(mask: Tensor, kept: TensorDictBase, other: TensorDictBase) -> TensorDictBase:
+    """Return ``other`` with the rows in a mask ``[*B]`` taken from ``kept``; tensors only."""
+    for key, value in list(other.items()):
+        old = kept.get(key, None)
+        if old is None:
+            continue
+        if is_tensor_collection(value):
+            if isinstance(value, TensorDictBase):
+                merge_rows(mask, old, value)
+        else:
+            other.set(key, torch.where(expand_mask(mask, value), old, value))
+    return other
+
+
+def inner_transforms(transform: Transform) -> tuple[list[Transform], EnvBase | None]:
+    """Return the transforms inside of one, from the inside out, and the environment below them.
+
+    The environment is None where the transform is attached to none.
+    """
+    inner: list[Transform] = []
+    level = transform
+    while True:
+        reference = level.__dict__["_container"]
+        container = reference() if reference is not None else None
+        if isinstance(container, Compose):
+            chain = list(container.transforms)
+            position = next(i for i, member in enumerate(chain) if member is level)
+            inner = chain[:position] + inner
+            level = container
+            continue
+        return inner, container.base_env if isinstance(container, TransformedEnv) else None
+
+
+def transforms_within(env: EnvBase | None, inner: Iterable[Transform] = ()) -> Iterator[Transform]:
+    """Yield every transform of a chain, and of the transformed environments below it."""
+    for member in inner:
+        if isinstance(member, Compose):
+            yield from transforms_within(None, member.transforms)
+        else:
+            yield member
+    while isinstance(env, TransformedEnv):
+        yield from transforms_within(None, [env.transform])
+        env = env.base_env

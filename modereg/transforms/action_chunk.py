@@ -1,0 +1,330 @@
+"""Open-loop execution of action chunks."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
+from torchrl.envs import EnvBase, Transform
+
+from modereg import keys
+from modereg.errors import ConfigurationError, ShapeError
+from modereg.transforms._common import (
+    any_flag,
+    expand_mask,
+    inner_transforms,
+    merge_rows,
+    require,
+)
+from modereg.transforms._vector_gym import check_terminal_observations, restarted_rows
+
+__all__ = ["ActionChunk"]
+
+_WINDOW, _CLIPPED = "_modereg_window", "_modereg_clipped_window"
+
+
+class ActionChunk(Transform):
+    """Makes a decision of a whole action chunk, of which a part is played open loop.
+
+    The action becomes ``[*B, horizon, A]``; its actions ``offset`` to ``offset + execute - 1`` are
+    clipped to the environment's spec and played. Sub-environments that end within the chunk keep
+    the data of their last step; the rest of the chunk is not played, or its data are ignored.
+    Everything below this transform (step counters, :class:`~modereg.transforms.TimeLimit`) sees
+    single environment steps, everything above it sees decisions.
+
+    The reward becomes the sum of ``gamma ** i`` times the reward of played action ``i``. Further
+    entries are written into ``next`` (zeros at reset):
+
+    - ``steps_key``: ``[*B, 1]`` int64, environment steps of the decision. TorchRL's value
+      estimators raise their discount to the entry of this name *at the root*: rollouts and
+      collectors have it there; after a bare ``env.step``, and with the transform inside the
+      workers of a ``ParallelEnv``, use ``set_keys(steps_to_next_obs=("next", steps_key))``, which
+      is right everywhere.
+    - ``executed_key``: ``[*B, execute, A]``, the window after clipping, of which the first
+      ``steps_key`` actions were played.
+    - ``clipped_key``: ``[*B, 1]`` in [0, 1], share of the played action components that had to be
+      clipped.
+
+    Args:
+        execute: actions that are played.
+        offset: actions that are skipped first (``n_obs_steps - 1`` in diffusion policies).
+        gamma: discount per environment step within the chunk.
+        horizon: length H of the chunk; None means ``offset + execute``.
+        action_key: entry of the action.
+        reward_key: entry of the reward.
+        steps_key: see above.
+        executed_key: see above; None leaves the entry out.
+        clipped_key: see above.
+
+    Raises:
+        ConfigurationError: if the options do not fit each other; on attaching, if the action space
+            is discrete or Gymnasium vector environments sit inside workers; at reset, if an
+            environment is done already.
+        ShapeError: on attaching, if the action is not ``[*B, A]``; in a step, if the chunk is not
+            ``[*B, horizon, A]``.
+        TerminalObservationError: on attaching, if the environment loses the observation in which an
+            episode ended.
+    """
+
+    def __init__(
+        self,
+        execute: int,
+        offset: int = 0,
+        gamma: float = 1.0,
+        horizon: int | None = None,
+        *,
+        action_key: NestedKey = keys.ACTION,
+        reward_key: NestedKey = keys.REWARD,
+        steps_key: NestedKey = keys.STEPS,
+        executed_key: NestedKey | None = keys.EXECUTED,
+        clipped_key: NestedKey = keys.CLIPPED,
+    ) -> None:
+        super().__init__()
+        horizon = offset + execute if horizon is None else horizon
+        if execute < 1 or offset < 0 or horizon < offset + execute:
+            raise ShapeError(
+                "expected execute >= 1, offset >= 0 and horizon >= offset + execute, got "
+                f"execute={execute}, offset={offset}, horizon={horizon}"
+            )
+        if not 0.0 <= gamma <= 1.0:
+            raise ConfigurationError(f"expected a discount in [0, 1], got {gamma}")
+        self.execute, self.offset, self.gamma, self.horizon = execute, offset, gamma, horizon
+        self.action_key, self.reward_key, self.steps_key = action_key, reward_key, steps_key
+        self.executed_key, self.clipped_key = executed_key, clipped_key
+        self._forget_layout()
+
+    # --- attaching
+
+    def _forget_layout(self) -> None:
+        self.__dict__.update(_spec=None, _done_keys=None, _rows=None)
+
+    def empty_cache(self) -> None:
+        """Forget what is derived from the environment."""
+        super().empty_cache()
+        self._forget_layout()
+
+    def set_container(self, container: Transform | EnvBase) -> None:
+        """Attach the transform and check the environment."""
+        super().set_container(container)
+        self._forget_layout()
+        if self.parent is not None:
+            self._inner_action_spec(self.parent.full_action_spec)
+            check_terminal_observations(self.parent)
+
+    def _layout(self) -> None:
+        """Derive from the environment what every step needs, once."""
+        inner, env = inner_transforms(self)
+        flags = list(self.parent.done_keys)
+        whole = [key for key in flags if (key if isinstance(key, str) else key[-1]) == "done"]
+        check_terminal_observations(env, inner)
+        self.__dict__.update(
+            _spec=self._inner_action_spec(self.parent.full_action_spec),
+            _done_keys=whole or flags,
+            _rows=restarted_rows(env, inner),
+        )
+
+    def _inner_action_spec(self, spec: Composite) -> TensorSpec:
+        present = list(spec.keys(True, True))
+        if self.action_key not in present:
+            raise ConfigurationError(
+                f"expected an environment with the action {self.action_key!r}, got {present}; pass "
+                "action_key"
+            )
+        action = spec[self.action_key]
+        if not action.dtype.is_floating_point:
+            raise ConfigurationError(
+                f"expected a continuous action, got {action.dtype} of {type(action).__name__}; "
+                "chunks of discrete actions are not supported"
+            )
+        if len(action.shape) != len(spec.shape) + 1:
+            raise ShapeError(
+                f"expected an action of shape [*B, A] with batch {tuple(spec.shape)}, got "
+                f"{tuple(action.shape)}; flatten the action first"
+            )
+        return action
+
+    # --- a decision
+
+    def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self._spec is None:
+            self._layout()
+        chunk = require(tensordict, self.action_key, repr(self))
+        expected = (*tensordict.batch_size, self.horizon, self._spec.shape[-1])
+        if tuple(chunk.shape) != expected:
+            raise ShapeError(
+                f"expected a chunk of shape {expected} (batch, horizon, action dimensions) under "
+                f"{self.action_key!r}, got {tuple(chunk.shape)}; give ActionChunk the horizon that "
+                "the policy decodes"
+            )
+        window = chunk.narrow(-2, self.offset, self.execute)
+        tensordict.set(_WINDOW, window)
+        tensordict.set(_CLIPPED, self._clip(window))
+        return tensordict.set(self.action_key, tensordict.get(_CLIPPED).select(-2, 0))
+
+    def _clip(self, window: Tensor) -> Tensor:
+        if not isinstance(self._spec, Bounded):
+            return window
+        space = self._spec.space
+        low, high = space.low.unsqueeze(-2), space.high.unsqueeze(-2)
+        return torch.minimum(torch.maximum(window, low), high)
+
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        played = tensordict.get(_CLIPPED)
+        decision = _Decision(self, tensordict, next_tensordict)
+        for index in range(1, self.execute):
+            if decision.over:
+                break
+            decision.play(played.select(-2, index), self.gamma**index)
+        decision.settle()
+        return self._report(tensordict, decision)
+
+    def _report(self, tensordict: TensorDictBase, decision: _Decision) -> TensorDictBase:
+        window, played = tensordict.get(_WINDOW), tensordict.get(_CLIPPED)
+        counted = torch.arange(self.execute, device=window.device) < decision.steps
+        share = (window != played).to(window.dtype).mean(-1) * counted
+        out = decision.latest
+        out.set(self.reward_key, decision.reward)
+        out.set(self.steps_key, decision.steps)
+        out.set(self.clipped_key, share.sum(-1, keepdim=True) / decision.steps)
+        return out if self.executed_key is None else out.set(self.executed_key, played)
+
+    def _post_step_mdp_hooks(
+        self, tensordict: TensorDictBase, tensordict_: TensorDictBase
+    ) -> tuple[TensorDictBase, TensorDictBase]:
+        """Write the steps of the decision at its root, where value estimators look for them."""
+        tensordict.set(self.steps_key, tensordict.get(("next", self.steps_key)))
+        return tensordict, tensordict_
+
+    # --- resets and specs
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        if self._spec is None:
+            self._layout()
+        done = any_flag(tensordict_reset, self._done_keys)
+        mask = tensordict.get("_reset", None)
+        done = done if mask is None else done & mask.reshape(done.shape)
+        if bool(done.any()):
+            raise ConfigurationError(
+                f"expected environments that are not done at reset, got {int(done.sum())} of "
+                f"{done.numel()} that are; an episode needs at least one step"
+            )
+        batch, device = tensordict_reset.batch_size, tensordict_reset.device
+        for key, spec in self._entries(batch, device).items():
+            tensordict_reset.set(key, spec.zero())
+        return tensordict_reset
+
+    def _entries(
+        self, batch: torch.Size, device: torch.device | None
+    ) -> dict[NestedKey, TensorSpec]:
+        dtype = self._spec.dtype
+        entries: dict[NestedKey, TensorSpec] = {
+            self.steps_key: Unbounded((*batch, 1), dtype=torch.int64, device=device),
+            self.clipped_key: Bounded(0.0, 1.0, (*batch, 1), dtype=dtype, device=device),
+        }
+        if self.executed_key is not None:
+            shape = (*batch, self.execute, self._spec.shape[-1])
+            entries[self.executed_key] = Unbounded(shape, dtype=dtype, device=device)
+        return entries
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Return the tensordict as it is: in a replay buffer decisions are data."""
+        return tensordict
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add the steps, the executed window and the clipped share."""
+        if self._spec is None:
+            self._layout()
+        entries = self._entries(observation_spec.shape, observation_spec.device)
+        for key, spec in entries.items():
+            observation_spec[key] = spec
+        return observation_spec
+
+    def transform_action_spec(self, action_spec: Composite) -> Composite:
+        """Make the action a chunk ``[*B, horizon, A]`` with the bounds of the single action."""
+        action = self._inner_action_spec(action_spec)
+        shape = (*action.shape[:-1], self.horizon, action.shape[-1])
+        options = {"dtype": action.dtype, "device": action.device}
+        if isinstance(action, Bounded):
+            low, high = (b.unsqueeze(-2).expand(shape) for b in (action.low, action.high))
+            action_spec[self.action_key] = Bounded(low=low, high=high, shape=shape, **options)
+        else:
+            action_spec[self.action_key] = Unbounded(shape=shape, **options)
+        return action_spec
+
+    def __repr__(self) -> str:
+        """Name the layout of the chunk."""
+        return (
+            f"ActionChunk(execute={self.execute}, offset={self.offset}, gamma={self.gamma}, "
+            f"horizon={self.horizon})"
+        )
+
+
+class _Decision:
+    """The environment steps of one decision: what they returned and which rows have ended.
+
+    Args:
+        chunk: the transform.
+        root: input of the decision, after the inverse transforms.
+        first: what the first step returned.
+    """
+
+    def __init__(self, chunk: ActionChunk, root: TensorDictBase, first: TensorDictBase) -> None:
+        self.chunk, self.root, self.latest = chunk, root, first
+        self.inner, self.env = inner_transforms(chunk)
+        self.reward = first.get(chunk.reward_key)
+        self.steps = torch.ones(
+            (*first.batch_size, 1), dtype=torch.int64, device=self.reward.device
+        )
+        self.ended = any_flag(first, chunk._done_keys)  # rows whose latest step was their last
+        skipped = root.get("_step", None)
+        rest = None if skipped is None else skipped.reshape(first.batch_size).logical_not()
+        self.finished = self.ended if rest is None else self.ended | rest
+        self.early = torch.zeros_like(self.finished)  # finished before the latest step
+        self.any_finished, self.over = self._look()
+
+    def _look(self) -> tuple[bool, bool]:
+        return bool(self.finished.any()), bool(self.finished.all())
+
+    def play(self, action: Tensor, discount: float) -> None:
+        """Play one further action ``[*B, A]``."""
+        keys_done, reward_key = self.chunk._done_keys, self.chunk.reward_key
+        fresh = self._environment_step(action)
+        self.ended, reward = any_flag(fresh, keys_done), fresh.get(reward_key)
+        self.early = self.finished
+        if self.any_finished:
+            fresh = merge_rows(self.finished, self.latest, fresh)
+            reward = reward.masked_fill(expand_mask(self.finished, reward), 0.0)
+            self.steps = self.steps + self.finished.logical_not().unsqueeze(-1)
+            self.finished = self.finished | self.ended
+        else:
+            self.steps, self.finished = self.steps + 1, self.ended
+        self.latest, self.reward = fresh, self.reward + discount * reward
+        self.any_finished, self.over = self._look()
+
+    def _environment_step(self, action: Tensor) -> TensorDictBase:
+        data = self.root.copy().update(self.latest).set(self.chunk.action_key, action)
+        if self.any_finished:
+            self._leave_out_finished(data)
+        for transform in reversed(self.inner):
+            data = transform._inv_call(data)
+        fresh = self.env._step(data)
+        self.env._complete_done(self.env.full_done_spec, fresh)
+        for transform in self.inner:
+            fresh = transform._step(data, fresh)
+        return fresh
+
+    def _leave_out_finished(self, data: TensorDictBase) -> None:
+        if self.chunk._rows is not None:
+            self.chunk._rows.before_step(self.ended)
+        elif self.env.batch_locked:
+            data.set("_step", self.finished.logical_not())
+
+    def settle(self) -> None:
+        """Make the rows that ended before the latest step ready for their reset."""
+        if self.chunk._rows is not None and bool(self.early.any()):
+            self.chunk._rows.settle(self.early, self.finished)

@@ -1,0 +1,233 @@
+"""The environment's action becomes the noise of a generative policy."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.data import Composite, TensorSpec, Unbounded
+from torchrl.envs import EnvBase, Transform
+
+from modereg import keys
+from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
+from modereg.policies import GenerativePolicy, assert_deterministic
+from modereg.transforms._common import require
+
+__all__ = ["NoiseAction"]
+
+_CHUNK, _NOISE = "_modereg_chunk", "_modereg_noise"
+_PROBE_ROWS = 8
+
+
+class NoiseAction(Transform):
+    r"""Decodes the action, which is noise, into an action chunk, without a graph.
+
+    Put it outside of :class:`~modereg.transforms.ActionChunk`. The action spec becomes
+    ``Unbounded [*B, *noise_shape]``, whose ``rand()`` is N(0, I): random actions are the base
+    policy. With a ``basis`` P the action is ``u [*B, k]`` and
+
+    .. math:: w = P u + (I - P P^T) \epsilon, \quad \epsilon \sim N(0, I),
+
+    which is N(0, I) when u is: for policies whose noise has too many dimensions to steer.
+
+    The root of a step belongs to the agent and keeps what it wrote; what was decoded stands in
+    ``next`` (zeros at reset):
+
+    - ``chunk_key``: the chunk of the step, ``[*B, H, A]``.
+    - ``noise_key``: with a basis only, the noise w of the step, ``[*B, *noise_shape]``; without one
+      the root's action is w itself.
+
+    When it first meets an environment it decodes one noise twice, with the observations of the
+    first reset, and refuses a policy that is not deterministic in the noise. The policy is none of
+    its submodules: neither ``parameters()`` nor ``state_dict()`` of the environment hold it.
+
+    Args:
+        policy: the base policy.
+        basis: P, ``[N, k]`` with orthonormal columns, N the size of one noise.
+        action_key: entry of the action.
+        chunk_key: entry of the decoded chunk; None leaves it out.
+        noise_key: entry of the noise that a basis makes; None leaves it out.
+        dtype: type of the noise; None takes that of the environment's action.
+
+    Raises:
+        ConfigurationError: if the basis is not orthonormal.
+        ShapeError: if the basis does not fit the noise; on attaching, if the environment does not
+            take chunks of the policy's shape.
+        KeyMismatchError: on attaching, if the environment lacks an observation of the policy.
+        StochasticSamplerError: at the first reset, if the policy is not deterministic.
+    """
+
+    def __init__(
+        self,
+        policy: GenerativePolicy,
+        basis: Tensor | None = None,
+        *,
+        action_key: NestedKey = keys.ACTION,
+        chunk_key: NestedKey | None = keys.CHUNK,
+        noise_key: NestedKey | None = keys.NOISE,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.__dict__["_policy"] = policy
+        self.action_key, self.chunk_key = action_key, chunk_key
+        self.noise_key = None if basis is None else noise_key
+        self._dtype = dtype
+        self._probed = {"done": False}  # shared by clones
+        if basis is not None:
+            _check_basis(basis, policy.noise_shape.numel())
+        self.register_buffer("basis", basis, persistent=False)
+
+    @property
+    def policy(self) -> GenerativePolicy:
+        """The base policy."""
+        return self.__dict__["_policy"]
+
+    @property
+    def action_shape(self) -> torch.Size:
+        """Shape of one action: ``noise_shape``, or ``[k]`` with a basis."""
+        return self.policy.noise_shape if self.basis is None else self.basis.shape[1:]
+
+    def set_container(self, container: Transform | EnvBase) -> None:
+        """Attach the transform and check that policy and environment fit."""
+        super().set_container(container)
+        if self.parent is not None:
+            self._inner_spec(self.parent.full_action_spec)
+            self._check_observations(self.parent.full_observation_spec)
+
+    def _inner_spec(self, spec: Composite) -> TensorSpec:
+        action = spec.get(self.action_key, None)
+        expected = (*spec.shape, *self.policy.chunk_shape)
+        if action is None or tuple(action.shape) != expected:
+            got = f"{list(spec.keys(True, True))}" if action is None else f"{tuple(action.shape)}"
+            raise ShapeError(
+                f"expected an environment whose action {self.action_key!r} is a chunk of shape "
+                f"{expected}, as the policy decodes it, got {got}; put ActionChunk(execute, "
+                f"offset, horizon={self.policy.chunk_shape[0]}) inside of NoiseAction"
+            )
+        return action
+
+    def _check_observations(self, spec: Composite) -> None:
+        present = set(spec.keys(True, True))
+        missing = [key for key in self.policy.observation_keys if key not in present]
+        if missing:
+            raise KeyMismatchError(
+                f"the policy reads {missing}, which the environment lacks (it has "
+                f"{sorted(map(str, present))}); rename the entries or give the policy other "
+                "observation keys"
+            )
+
+    def _noise(self, action: Tensor) -> Tensor:
+        if self.basis is None:
+            return action
+        shape, basis = self.policy.noise_shape, self.basis.to(action.dtype)
+        free = torch.randn(
+            (*action.shape[:-1], shape.numel()), dtype=action.dtype, device=action.device
+        )
+        noise = free + (action - free @ basis) @ basis.mT
+        return noise.unflatten(-1, tuple(shape))
+
+    def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
+        action = require(tensordict, self.action_key, repr(self))
+        expected = (*tensordict.batch_size, *self.action_shape)
+        if tuple(action.shape) != expected:
+            raise ShapeError(
+                f"expected noise of shape {expected} under {self.action_key!r}, got "
+                f"{tuple(action.shape)}"
+            )
+        with torch.no_grad():
+            noise = self._noise(action)
+            chunk = self.policy.decode_from(tensordict, noise)
+        if self.parent is not None:
+            chunk = chunk.to(self.parent.full_action_spec[self.action_key].dtype)
+        if self.noise_key is not None:
+            tensordict.set(_NOISE, noise)
+        if self.chunk_key is not None:
+            tensordict.set(_CHUNK, chunk)
+        return tensordict.set(self.action_key, chunk)
+
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        for key, stash in ((self.chunk_key, _CHUNK), (self.noise_key, _NOISE)):
+            if key is not None:
+                next_tensordict.set(key, tensordict.get(stash))
+        return next_tensordict
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        if not self._probed["done"]:
+            self._probe(tensordict_reset)
+        batch, device = tensordict_reset.batch_size, tensordict_reset.device
+        for key, spec in self._entries(batch, device).items():
+            tensordict_reset.set(key, spec.zero())
+        return tensordict_reset
+
+    def _probe(self, tensordict: TensorDictBase) -> None:
+        """Check determinism on a few rows, leaving torch's generators as they are."""
+        rows = tensordict.select(*self.policy.observation_keys)
+        if rows.batch_dims:
+            rows = rows.reshape(-1)[:_PROBE_ROWS]
+        devices = [rows.device] if rows.device is not None and rows.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            assert_deterministic(self.policy, rows)
+        self._probed["done"] = True
+
+    def _entries(
+        self, batch: torch.Size, device: torch.device | None
+    ) -> dict[NestedKey, TensorSpec]:
+        action = self.parent.full_action_spec[self.action_key]
+        entries: dict[NestedKey, TensorSpec] = {}
+        if self.chunk_key is not None:
+            shape = (*batch, *self.policy.chunk_shape)
+            entries[self.chunk_key] = Unbounded(shape, dtype=action.dtype, device=device)
+        if self.noise_key is not None:
+            shape, dtype = (*batch, *self.policy.noise_shape), self._dtype or action.dtype
+            entries[self.noise_key] = Unbounded(shape, dtype=dtype, device=device)
+        return entries
+
+    def inv(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Decode: return a copy with the chunk in place of the noise."""
+        out = self._inv_call(tensordict.copy())
+        return out.exclude(_CHUNK, _NOISE) if self.parent is None else out
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Return the tensordict as it is: in a replay buffer the action is the noise."""
+        return tensordict
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add the chunk, and with a basis the noise."""
+        entries = self._entries(observation_spec.shape, observation_spec.device)
+        for key, spec in entries.items():
+            observation_spec[key] = spec
+        return observation_spec
+
+    def transform_action_spec(self, action_spec: Composite) -> Composite:
+        """Make the action an unbounded noise, or its coordinates in the basis."""
+        action = self._inner_spec(action_spec)
+        action_spec[self.action_key] = Unbounded(
+            shape=(*action_spec.shape, *self.action_shape),
+            dtype=self._dtype or action.dtype,
+            device=action.device,
+        )
+        return action_spec
+
+    def __repr__(self) -> str:
+        """Name the policy and the shapes."""
+        name, shape = type(self.policy).__name__, tuple(self.action_shape)
+        return f"NoiseAction({name}, action={shape}, chunk={tuple(self.policy.chunk_shape)})"
+
+
+def _check_basis(basis: Tensor, size: int) -> None:
+    if basis.ndim != 2 or basis.shape[0] != size or not 1 <= basis.shape[1] <= size:
+        raise ShapeError(
+            f"expected a basis of shape ({size}, k) with k in [1, {size}], got "
+            f"{tuple(basis.shape)}"
+        )
+    gram = basis.mT @ basis
+    error = float((gram - torch.eye(gram.shape[0], dtype=gram.dtype)).abs().max())
+    if not error <= 1e-4:
+        raise ConfigurationError(
+            f"expected a basis with orthonormal columns, got P^T P that differs from the identity "
+            f"by {error:.3g}; take the Q of torch.linalg.qr"
+        )

@@ -1,0 +1,120 @@
+"""A time limit in environment steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Composite
+from torchrl.envs import Transform
+
+from modereg import keys
+from modereg.errors import ConfigurationError
+from modereg.transforms._common import require, sibling
+
+__all__ = ["TimeLimit"]
+
+
+class TimeLimit(Transform):
+    """Ends episodes after ``max_steps`` environment steps.
+
+    Put it inside of :class:`~modereg.transforms.ActionChunk`, where a step is one of the
+    environment. The elapsed share is written at the root and in ``next``, as an episode that is
+    cut by the clock is Markov only with the clock in view.
+
+    Args:
+        max_steps: environment steps of an episode.
+        mode: ``"terminates"``: the limit is part of the task, its end is terminal; ``"truncates"``:
+            value estimators bootstrap there. A step that terminates on its own is not truncated.
+        elapsed_key: entry of the elapsed share, ``[*B, 1]`` float in [0, 1].
+        done_key: the done flag ``[*B, 1]``, beside which stand ``terminated`` and ``truncated``.
+        dtype: floating-point type of the elapsed share.
+
+    Raises:
+        ConfigurationError: if ``max_steps`` is not positive, the mode is unknown, or the
+            environment writes ``elapsed_key`` already.
+    """
+
+    def __init__(
+        self,
+        max_steps: int,
+        mode: Literal["terminates", "truncates"],
+        *,
+        elapsed_key: NestedKey = keys.ELAPSED,
+        done_key: NestedKey = "done",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if max_steps < 1:
+            raise ConfigurationError(f"expected at least one step, got max_steps={max_steps}")
+        if mode not in ("terminates", "truncates"):
+            raise ConfigurationError(f"expected 'terminates' or 'truncates', got {mode!r}")
+        self.max_steps, self.mode = max_steps, mode
+        self.elapsed_key, self.done_key, self.dtype = elapsed_key, done_key, dtype
+        self.terminated_key = sibling(done_key, "terminated")
+        self.truncated_key = sibling(done_key, "truncated")
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        done = require(tensordict_reset, self.done_key, repr(self))
+        if self.mode == "truncates":
+            tensordict_reset.set(self.truncated_key, torch.zeros_like(done))
+        return tensordict_reset.set(self.elapsed_key, torch.zeros_like(done, dtype=self.dtype))
+
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        share = require(tensordict, self.elapsed_key, repr(self))
+        steps = (share * self.max_steps).round() + 1
+        limit = steps >= self.max_steps
+        self._end(next_tensordict, limit)
+        return next_tensordict.set(self.elapsed_key, (steps / self.max_steps).clamp_max(1.0))
+
+    def _end(self, tensordict: TensorDictBase, limit: Tensor) -> None:
+        done = require(tensordict, self.done_key, repr(self))
+        terminated = tensordict.get(self.terminated_key)
+        if self.mode == "terminates":
+            tensordict.set(self.terminated_key, terminated | limit)
+        else:
+            truncated = tensordict.get(self.truncated_key, None)
+            reached = limit & ~terminated
+            tensordict.set(self.truncated_key, reached if truncated is None else truncated | reached)
+        tensordict.set(self.done_key, done | limit)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Return the tensordict as it is: in a replay buffer the share is data."""
+        return tensordict
+
+    def _add_elapsed(self, spec: Composite) -> Composite:
+        if self.elapsed_key in spec.keys(True, True):
+            raise ConfigurationError(
+                f"expected an environment without {self.elapsed_key!r}, which it has already; pass "
+                "another elapsed_key, or leave the TimeLimit out"
+            )
+        spec[self.elapsed_key] = Bounded(
+            0.0, 1.0, shape=(*spec.shape, 1), dtype=self.dtype, device=spec.device
+        )
+        return spec
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """Add the elapsed share."""
+        return self._add_elapsed(observation_spec)
+
+    def transform_state_spec(self, state_spec: Composite) -> Composite:
+        """Add the elapsed share, from which the steps so far are read."""
+        return self._add_elapsed(state_spec)
+
+    def transform_done_spec(self, done_spec: Composite) -> Composite:
+        """Add ``truncated``, if the limit truncates."""
+        if self.mode == "truncates" and self.truncated_key not in done_spec.keys(True, True):
+            done_spec[self.truncated_key] = Binary(
+                1, shape=(*done_spec.shape, 1), dtype=torch.bool, device=done_spec.device
+            )
+        return done_spec
+
+    def __repr__(self) -> str:
+        """Name the limit and what it does."""
+        return f"TimeLimit({self.max_steps}, {self.mode!r})"
