@@ -184,9 +184,8 @@ def _loads(library: Path) -> bool:
     return True
 
 
-def _require_debian_12() -> None:
+def _require_debian_12(release: Path = Path("/etc/os-release")) -> None:
     """Refuse other systems, and those without apt."""
-    release = Path("/etc/os-release")
     text = release.read_text() if release.exists() else ""
     debian = re.search(r'^ID="?debian"?$', text, re.M)
     bookworm = re.search(rf'^VERSION_CODENAME="?{CODENAME}"?$', text, re.M)
@@ -234,7 +233,8 @@ def _collect(root: Path, target: Path) -> None:
         missing = re.findall(r"^\s*(\S+) => not found", listing, re.M)
         if missing:
             raise VulkanSetupError(f"{name} needs {', '.join(missing)}. {ELSEWHERE}")
-        kept |= {Path(line).name for line in re.findall(rf"=> ({re.escape(str(root))}\S+)", listing)}
+        found = re.findall(rf"=> ({re.escape(str(root))}\S+)", listing)
+        kept |= {Path(path).name for path in found}
     target.mkdir(exist_ok=True)
     for name in sorted(kept):
         shutil.copyfile(paths[name], target / name)
@@ -245,9 +245,8 @@ def _is_missing(package: str) -> bool:
     return subprocess.run(query, capture_output=True, text=True).stdout != "installed"
 
 
-def _sources() -> list[str]:
+def _sources(folder: Path = Path("/etc/apt")) -> list[str]:
     """This machine's apt sources of Debian 12 as deb822 paragraphs, with the backports added."""
-    folder = Path("/etc/apt")
     texts = [path.read_text() for path in sorted(folder.glob("sources.list.d/*.sources"))]
     lists = [folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))]
     lines = "\n".join(path.read_text() for path in lists if path.exists())

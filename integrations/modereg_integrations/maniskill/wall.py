@@ -1,0 +1,146 @@
+"""ModeregWall-v1: a robot brings a cube past a wall, on its left, on its right, or over it.
+
+A task of ours, registered with ManiSkill when this module is imported (which needs ManiSkill).
+Axes are the robot's: x points away from its base, y to its left, z up; lengths in metres.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sapien
+import torch
+from mani_skill.agents.robots import Panda
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.sensors.camera import CameraConfig
+from mani_skill.utils import sapien_utils
+from mani_skill.utils.building import actors
+from mani_skill.utils.registration import register_env
+from mani_skill.utils.scene_builder.table import TableSceneBuilder
+from mani_skill.utils.structs.pose import Pose
+from torch import Tensor
+
+from modereg_integrations.maniskill.wall_geometry import (
+    CUBE_HALF_SIZE,
+    CUBE_START,
+    GOAL,
+    GOAL_HEIGHT,
+    GOAL_RADIUS,
+    MAX_STEPS,
+    START_NOISE,
+    WALL_HALF_SIZE,
+    WALL_X,
+    crossing_mode,
+)
+
+__all__ = ["ModeregWallEnv"]
+
+
+@register_env("ModeregWall-v1", max_episode_steps=MAX_STEPS)
+class ModeregWallEnv(BaseEnv):
+    """Pick a cube in front of a wall and bring it to a disc behind the wall.
+
+    The start differs between episodes by a centimetre only, so one start state leads to every
+    mode. Success, the one thing that is paid, is the cube over the disc and no higher than the
+    wall, in the gripper or not. The mode is read off where the cube first crossed the wall's
+    plane: 0 left, 1 right, 2 over, and -1 before that.
+
+    State observation ``[N, 13]``: opening of the gripper, position of the tool, position of the
+    cube, from the tool to the cube, from the cube to the goal (orientations barely change and are
+    left out). ``info`` also holds ``cube_position`` ``[N, 3]``.
+    """
+
+    SUPPORTED_ROBOTS = ["panda"]  # noqa: RUF012
+    SUPPORTED_REWARD_MODES = ("sparse", "none")
+    agent: Panda
+
+    def __init__(self, *args: Any, robot_uids: str = "panda", **kwargs: Any) -> None:
+        self._mode = torch.full((0,), -1)
+        super().__init__(*args, robot_uids=robot_uids, **kwargs)
+
+    @property
+    def _default_sensor_configs(self) -> list[CameraConfig]:
+        pose = sapien_utils.look_at(eye=(0.3, 0.25, 0.35), target=(-0.08, 0.0, 0.05))
+        return [CameraConfig("base_camera", pose, 128, 128, np.pi / 2, 0.01, 100)]
+
+    @property
+    def _default_human_render_camera_configs(self) -> CameraConfig:
+        pose = sapien_utils.look_at(eye=(0.4, 0.4, 0.5), target=(-0.08, 0.0, 0.05))
+        return CameraConfig("render_camera", pose, 512, 512, 1, 0.01, 100)
+
+    def _load_agent(self, options: dict[str, Any]) -> None:
+        super()._load_agent(options, sapien.Pose(p=[-0.615, 0, 0]))
+
+    def _load_scene(self, options: dict[str, Any]) -> None:
+        self.table_scene = TableSceneBuilder(self, robot_init_qpos_noise=0.005)
+        self.table_scene.build()
+        self.cube = actors.build_cube(
+            self.scene,
+            half_size=CUBE_HALF_SIZE,
+            color=[0.9, 0.2, 0.2, 1],
+            name="cube",
+            initial_pose=sapien.Pose(p=[*CUBE_START, CUBE_HALF_SIZE]),
+        )
+        self.wall = actors.build_box(
+            self.scene,
+            half_sizes=list(WALL_HALF_SIZE),
+            color=[0.3, 0.3, 0.4, 1],
+            name="wall",
+            body_type="static",
+            initial_pose=sapien.Pose(p=[WALL_X, 0, WALL_HALF_SIZE[2]]),
+        )
+        self.goal_site = actors.build_cylinder(
+            self.scene,
+            radius=GOAL_RADIUS,
+            half_length=1e-3,
+            color=[0.2, 0.8, 0.3, 1],
+            name="goal",
+            body_type="static",
+            add_collision=False,
+            initial_pose=sapien.Pose(p=[*GOAL, 1e-3], q=[np.sqrt(0.5), 0, np.sqrt(0.5), 0]),
+        )
+
+    def _initialize_episode(self, env_idx: Tensor, options: dict[str, Any]) -> None:
+        with torch.device(self.device):
+            self.table_scene.initialize(env_idx)
+            position = torch.full((len(env_idx), 3), CUBE_HALF_SIZE)
+            noise = START_NOISE * (2 * torch.rand(len(env_idx), 2) - 1)
+            position[:, :2] = torch.tensor(CUBE_START) + noise
+            self.cube.set_pose(Pose.create_from_pq(position))
+            if len(self._mode) != self.num_envs:
+                self._mode = torch.full((self.num_envs,), -1)
+                self._previous = torch.zeros(self.num_envs, 3)
+            self._mode[env_idx] = -1
+            self._previous[env_idx] = position
+
+    def evaluate(self) -> dict[str, Tensor]:
+        """Success ``[N]``, mode ``[N]`` and position of the cube ``[N, 3]`` after a step."""
+        position = self.cube.pose.p
+        crossed = crossing_mode(self._previous, position)
+        self._mode = torch.where(self._mode < 0, crossed, self._mode)
+        self._previous = position.clone()
+        off = position[:, :2] - torch.tensor(GOAL, device=position.device)
+        low = position[:, 2] < GOAL_HEIGHT
+        success = (off.norm(dim=-1) < GOAL_RADIUS) & low & (self._mode >= 0)
+        return {"success": success, "mode": self._mode.clone(), "cube_position": position.clone()}
+
+    def compute_sparse_reward(self, obs: Any, action: Tensor, info: dict[str, Tensor]) -> Tensor:
+        """1 on success, else 0, ``[N]`` float."""
+        return info["success"].float()
+
+    def _get_obs_agent(self) -> dict[str, Tensor]:
+        return {"gripper_width": self.agent.robot.get_qpos()[:, -2:].sum(-1, keepdim=True)}
+
+    def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:
+        tool = self.agent.tcp.pose.p
+        if not self.obs_mode_struct.use_state:
+            return {"tcp_position": tool}
+        cube = info["cube_position"]
+        goal = torch.tensor([*GOAL, CUBE_HALF_SIZE], device=cube.device)
+        return {
+            "tcp_position": tool,
+            "cube_position": cube,
+            "tcp_to_cube": cube - tool,
+            "cube_to_goal": goal - cube,
+        }
