@@ -27,19 +27,19 @@ help: ## list the targets
 demo: $(STAMPS)/core ## fine-tune on Avoid, plainly and with modereg: runs/demo/index.html
 	$(BIN)/modereg demo --out runs/demo
 
-# ManiSkill's tests beside the rest, in two processes; both logs are shown, closing lines last.
+# ManiSkill's tests run beside the rest, in two processes; the closing lines of both come last.
 PYTEST := $(BIN)/python -m pytest -q --durations=10
 BESIDE := tests/integrations/maniskill
 test: $(STAMPS)/test ## all tests; ARGS="..." goes to pytest, in one process
 ifdef ARGS
 	@$(VULKAN) $(PYTEST) $(ARGS)
 else
-	@$(VULKAN) log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	$(PYTEST) $(BESIDE) >"$$log" 2>&1 & beside=$$!; \
-	failed=0; \
-	$(PYTEST) $(addprefix --ignore=,$(BESIDE)) || failed=1; \
+	@$(VULKAN) logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; failed=0; \
+	$(PYTEST) $(BESIDE) >"$$logs/beside" 2>&1 & beside=$$!; \
+	$(PYTEST) --ignore=$(BESIDE) 2>&1 | tee "$$logs/rest" || failed=1; \
 	wait $$beside || failed=1; \
-	cat "$$log"; \
+	echo "--- $(BESIDE)"; cat "$$logs/beside"; \
+	echo "--- $(BESIDE), then the rest"; tail -qn 1 "$$logs/beside" "$$logs/rest"; \
 	exit $$failed
 endif
 
@@ -68,21 +68,24 @@ clean: ## remove what was built here; runs/ stays
 
 VULKAN := if [ -f .vulkan/env.sh ]; then source .vulkan/env.sh; fi;
 
+# The versions in constraints.txt were tested with Python 3.11.
 $(STAMPS)/venv:
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-		python=; \
-		for candidate in python3 python3.11 python3.12 python3.13; do \
-			if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-				>/dev/null 2>&1; then python=$$candidate; break; fi; \
+		found=; chosen=; \
+		for python in python3.11 python3.12 python3.13 python3; do \
+			$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+			found=$$python; \
+			if $$python -c 'import ensurepip, venv' 2>/dev/null; then chosen=$$python; break; fi; \
 		done; \
-		if [ -z "$$python" ]; then \
-			echo "modereg needs Python 3.11 or newer: found none on the PATH." >&2; exit 1; \
+		if [ -z "$$found" ]; then \
+			echo "modereg needs Python 3.11 or newer, and none is on the PATH: install one." >&2; \
+			exit 1; \
+		elif [ -z "$$chosen" ]; then \
+			echo "$$found cannot make virtual environments: install its venv module" \
+				"(on Debian and Ubuntu: apt install python3-venv)." >&2; \
+			exit 1; \
 		fi; \
-		if ! $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then \
-			echo "$$python cannot make virtual environments: install its venv module" \
-				"(on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; \
-		fi; \
-		$$python -m venv --clear $(VENV); \
+		$$chosen -m venv --clear $(VENV); \
 	fi
 	@mkdir -p $(STAMPS) && touch $@
 
