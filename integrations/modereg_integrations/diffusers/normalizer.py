@@ -95,7 +95,9 @@ class Normalizer(nn.Module):
 
     def normalize_action(self, action: Tensor) -> Tensor:
         """Return actions ``[..., A]`` in normalised units."""
-        return action if self.mode == "identity" else (action - self.action_shift) / self.action_scale
+        if self.mode == "identity":
+            return action
+        return (action - self.action_shift) / self.action_scale
 
     def denormalize_action(self, action: Tensor) -> Tensor:
         """Return actions ``[..., A]`` in physical units."""

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import diffusers
 import torch
@@ -228,8 +228,9 @@ def _load_into(module: nn.Module, folder: Path) -> nn.Module:
     try:
         module.load_state_dict(_read_tensors(folder), assign=True)
     except RuntimeError as error:
-        sentence = " ".join(str(error).split())
-        raise CheckpointError(f"the weights in {folder} are of another module: {sentence}") from error
+        raise CheckpointError(
+            f"the weights in {folder} are of another module: {' '.join(str(error).split())}"
+        ) from error
     return module
 
 

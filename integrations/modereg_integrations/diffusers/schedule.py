@@ -7,7 +7,8 @@ A deterministic sampler without clipping is linear in the noise and the denoiser
 
 for coefficients that depend on the scheduler alone. They are found by running the scheduler once on
 unit vectors, whatever its algorithm; a random run then tells whether they reproduce it. One that
-clips or thresholds is not linear and keeps its own ``step``.
+clips is linear but for the clipping (see :mod:`.clipping`); one that thresholds is not, and keeps
+its own ``step``.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ import torch
 from torch import Tensor
 
 from modereg.errors import ConfigurationError, StochasticSamplerError
+from modereg_integrations.diffusers.clipping import ClippedSchedule, probe_clipped
+from modereg_integrations.diffusers.terms import Terms, combine, nonzero_terms
 
 __all__ = ["AffineSchedule", "Schedule", "SteppedSchedule", "make_schedule"]
 
 Model = Callable[[Tensor, int], Tensor]
 """Denoiser bound to its observations: ``model(sample [N, H, A], step) -> [N, H, A]``."""
-
-Terms = tuple[tuple[int, float], ...]
-"""Coefficients of one step: entry 2j of the history is u_j, entry 2j + 1 is m_j."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class AffineSchedule:
     Attributes:
         timesteps: ``[S]`` on the CPU, what the denoiser is told at each of its S calls.
         start: factor of the noise, k.
-        steps: for each call the terms of the denoiser's next input, or of the result.
+        steps: for each call the terms of the denoiser's next input, or of the result; index 2j
+            stands for u_j, 2j + 1 for m_j.
     """
 
     timesteps: Tensor
@@ -50,7 +51,7 @@ class AffineSchedule:
         history = [noise if self.start == 1.0 else noise * self.start]
         for index, terms in enumerate(self.steps):
             history.append(model(history[-1], index))
-            history.append(_combine(terms, history))
+            history.append(combine(terms, history))
         return history[-1]
 
 
@@ -73,7 +74,7 @@ class SteppedSchedule:
         return _run(self.scheduler, self.num_inference_steps, noise, model)
 
 
-Schedule = AffineSchedule | SteppedSchedule
+Schedule = AffineSchedule | ClippedSchedule | SteppedSchedule
 
 
 def make_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
@@ -90,33 +91,19 @@ def make_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
     scheduler = copy.deepcopy(scheduler)
     try:
         scheduler.set_timesteps(num_inference_steps)
-    except (ValueError, IndexError, ZeroDivisionError) as error:
+        stepped = SteppedSchedule(scheduler.timesteps.clone(), scheduler, num_inference_steps)
+        reference = _trajectory(stepped, seed=0)
+    except (ValueError, IndexError, ZeroDivisionError, NotImplementedError) as error:
         raise ConfigurationError(
-            f"{type(scheduler).__name__} refuses num_inference_steps={num_inference_steps}: {error}"
+            f"{type(scheduler).__name__} refuses num_inference_steps={num_inference_steps} with "
+            f"prediction_type={scheduler.config.get('prediction_type')!r}: {error}"
         ) from error
-    timesteps = scheduler.timesteps.clone()
-    # Magnitudes below and above 1, so that clipping shows; float64, so that nothing else does.
-    runs = [_random_run(scheduler, num_inference_steps, len(timesteps), seed) for seed in (0, 1)]
-    _check_deterministic(scheduler, *(result for _, _, result in runs))
-    affine = _probe(scheduler, num_inference_steps, timesteps)
-    if affine is not None and _reproduces(affine, *runs[0]):
-        return affine
-    return SteppedSchedule(timesteps, scheduler, num_inference_steps)
-
-
-def _combine(terms: Terms, history: list[Tensor]) -> Tensor:
-    """Sum ``coefficient * history[index]``, with one kernel a term."""
-    first, factor = terms[0]
-    if len(terms) == 1:
-        return history[first] if factor == 1.0 else history[first] * factor
-    index, coefficient = terms[1]
-    if factor == 1.0:
-        total = torch.add(history[first], history[index], alpha=coefficient)
-    else:
-        total = (history[first] * factor).add_(history[index], alpha=coefficient)
-    for index, coefficient in terms[2:]:
-        total.add_(history[index], alpha=coefficient)
-    return total
+    _check_deterministic(scheduler, reference, _trajectory(stepped, seed=1))
+    for probe in (_probe, probe_clipped):
+        schedule = probe(scheduler, num_inference_steps)
+        if schedule is not None and _agree(_trajectory(schedule, seed=0), reference, 1e-4):
+            return schedule
+    return stepped
 
 
 def _scale_input(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
@@ -134,18 +121,31 @@ def _run(scheduler: Any, num_inference_steps: int, noise: Tensor, model: Model) 
     return sample.to(noise.dtype)
 
 
-def _random_run(
-    scheduler: Any, num_inference_steps: int, calls: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample with stand-in outputs; returns the noise, the outputs and the sample."""
+def _trajectory(schedule: Schedule, seed: int) -> Tensor:
+    """Sample with stand-in outputs; returns each call's input and the sample, ``[S+1, 16, 4, 2]``.
+
+    Magnitudes go from below to far above 1, so that clipping shows, in float64.
+    """
     generator = torch.Generator().manual_seed(0)
     scale = torch.logspace(-1, 2, 16, dtype=torch.float64)[:, None, None]
-    noise = torch.randn(16, 4, 2, generator=generator, dtype=torch.float64) * scale
-    outputs = torch.randn(calls, 16, 4, 2, generator=generator, dtype=torch.float64) * scale
+    shape = (len(schedule.timesteps) + 1, 16, 4, 2)
+    noise, *outputs = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
+    inputs = []
+
+    def model(sample: Tensor, step: int) -> Tensor:
+        inputs.append(sample.double())
+        return outputs[step]
+
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        result = _run(scheduler, num_inference_steps, noise, lambda _, index: outputs[index])
-    return noise, outputs, result
+        result = schedule.integrate(noise, model)
+    return torch.stack([*inputs, result])
+
+
+def _agree(first: Tensor, second: Tensor, tolerance: float) -> bool:
+    """Whether trajectories agree, relative to the largest entry of each sample of each step."""
+    error = (first - second).abs().flatten(2).amax(-1)
+    return bool((error <= tolerance * second.abs().flatten(2).amax(-1).clamp(min=0.1)).all())
 
 
 def _check_deterministic(scheduler: Any, first: Tensor, second: Tensor) -> None:
@@ -155,7 +155,7 @@ def _check_deterministic(scheduler: Any, first: Tensor, second: Tensor) -> None:
             f"{name} returns a non-finite sample for finite noise; with a signal-to-noise ratio of "
             "zero at the last training step, predict 'sample' or 'v_prediction', not 'epsilon'"
         )
-    if torch.allclose(first, second, rtol=1e-5, atol=1e-6):
+    if _agree(first, second, 1e-5):
         return
     if hasattr(scheduler, "alphas_cumprod"):
         fix = "DDIMScheduler.from_config(scheduler.config)"
@@ -167,28 +167,29 @@ def _check_deterministic(scheduler: Any, first: Tensor, second: Tensor) -> None:
     )
 
 
-def _probe(scheduler: Any, num_inference_steps: int, timesteps: Tensor) -> AffineSchedule | None:
-    """Find the coefficients by one run on unit vectors; None if the input is not merely scaled."""
-    calls = len(timesteps)
+def _probe(scheduler: Any, num_inference_steps: int) -> AffineSchedule | None:
+    """Find the coefficients by one run on unit vectors; None if the form does not fit."""
     scheduler.set_timesteps(num_inference_steps)
     start = float(getattr(scheduler, "init_noise_sigma", 1.0))
     # Unit vector 2j stands for the sample before call j, 2j + 1 for the output of call j.
-    basis = torch.eye(2 * calls, dtype=torch.float64)[:, None, None, :]
+    basis = torch.eye(2 * len(scheduler.timesteps), dtype=torch.float64)[:, None, None, :]
     scales, rows = [], []
     for index, timestep in enumerate(scheduler.timesteps):
-        sample = basis[2 * index]
+        sample = basis[2 * index : 2 * index + 1, 0]
         shown = _scale_input(scheduler, sample, timestep)
         scales.append(float(shown[..., 2 * index]))
         if scales[-1] == 0.0 or not torch.equal(shown, sample * scales[-1]):
             return None
-        result = scheduler.step(basis[2 * index + 1], timestep, sample, return_dict=False)[0]
+        output = basis[2 * index + 1 : 2 * index + 2, 0]
+        result = scheduler.step(output, timestep, sample, return_dict=False)[0]
         rows.append(result.flatten().double())
-    return _coefficients(timesteps, start, scales, torch.stack(rows))
+    steps = _coefficients(scales, torch.stack(rows))
+    if not all(steps):
+        return None
+    return AffineSchedule(scheduler.timesteps.clone(), start * scales[0], steps)
 
 
-def _coefficients(
-    timesteps: Tensor, start: float, scales: list[float], rows: Tensor
-) -> AffineSchedule:
+def _coefficients(scales: list[float], rows: Tensor) -> tuple[Terms, ...]:
     """Express the steps in the denoiser's inputs and choose, for each, its shorter form."""
     calls = len(scales)
     scale = torch.tensor([*scales, 1.0], dtype=torch.float64)
@@ -198,23 +199,8 @@ def _coefficients(
     known = torch.eye(2 * calls, dtype=torch.float64)
     composed = []
     for index in range(calls):
-        row = local[index] @ known
-        composed.append(row)
+        composed.append(local[index] @ known)
         if index + 1 < calls:
-            known[2 * index + 2] = row
-    steps = (min(_terms(a), _terms(b), key=len) for a, b in zip(local, composed, strict=True))
-    return AffineSchedule(timesteps, start * scales[0], tuple(steps))
-
-
-def _terms(row: Tensor) -> Terms:
-    """Drop what is zero to rounding."""
-    kept = (row.abs() > 1e-9 * row.abs().max()).nonzero().flatten().tolist()
-    return tuple((index, float(row[index])) for index in kept)
-
-
-def _reproduces(schedule: AffineSchedule, noise: Tensor, outputs: Tensor, result: Tensor) -> bool:
-    """Whether the coefficients give the scheduler's own result for the same outputs."""
-    mine = schedule.integrate(noise, lambda _, index: outputs[index])
-    error = (mine - result).abs().flatten(1).amax(1)
-    size = torch.stack([noise, result]).abs().flatten(2).amax((0, 2))
-    return bool((error <= 1e-4 * size).all())
+            known[2 * index + 2] = composed[-1]
+    pairs = zip(local.tolist(), (row.tolist() for row in composed), strict=True)
+    return tuple(min(nonzero_terms(a), nonzero_terms(b), key=len) for a, b in pairs)
