@@ -125,8 +125,16 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
         """Write the chunk; missing noise is drawn from N(0, I)."""
         noise = tensordict.get(self.noise_key, None)
         if noise is None:
-            noise = self.draw_noise(tensordict.batch_size, device=tensordict.device)
+            noise = _draw_noise_for(self, tensordict)
         return tensordict.set(self.chunk_key, self.decode_from(tensordict, noise))
+
+
+def _draw_noise_for(policy: GenerativePolicy, tensordict: TensorDictBase) -> Tensor:
+    """Draw noise on the device of the policy, in the dtype of its parameters, if it has any."""
+    weight = next((p for p in policy.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return policy.draw_noise(tensordict.batch_size, device=tensordict.device)
+    return policy.draw_noise(tensordict.batch_size, device=weight.device, dtype=weight.dtype)
 
 
 def assert_deterministic(policy: GenerativePolicy, tensordict: TensorDictBase) -> None:
@@ -141,8 +149,8 @@ def assert_deterministic(policy: GenerativePolicy, tensordict: TensorDictBase) -
         ShapeError: if the chunk's shape is not ``[*B, *chunk_shape]``.
         NonFiniteError: if the chunk is not finite.
     """
-    noise = policy.draw_noise(tensordict.batch_size, device=tensordict.device)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        noise = _draw_noise_for(policy, tensordict)
         torch.manual_seed(0)
         first = policy.decode_from(tensordict, noise)
         torch.manual_seed(1)
@@ -172,7 +180,7 @@ class _FunctionPolicy(GenerativePolicy):
 
     def __init__(self, function: Callable[..., Tensor], module: nn.Module | None, **kwargs: Any):
         super().__init__(**kwargs)
-        self._function = function
+        self.__dict__["_function"] = function  # not a submodule: its weights are saved once
         self.module = function if module is None and isinstance(function, nn.Module) else module
 
     def decode(self, noise: Tensor, *observations: Any) -> Tensor:

@@ -17,9 +17,10 @@ from tensordict.nn import (
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from modereg import keys
+from modereg import functional, keys
 from modereg.errors import ConfigurationError, ShapeError
-from modereg.networks import MLP, flat_features
+from modereg.networks import MLP
+from modereg.reading import require
 
 __all__ = ["NoiseNormal", "SteeringHead", "SteeringPolicy"]
 
@@ -41,7 +42,7 @@ class NoiseNormal(Independent):
         """The mean noise."""
         return self.base_dist.loc
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> NoiseNormal:
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> NoiseNormal:
         """Expand the batch."""
         shape = (*batch_shape, *self.event_shape)
         base = self.base_dist
@@ -50,8 +51,7 @@ class NoiseNormal(Independent):
     def kl_to_standard_normal(self) -> Tensor:
         """KL(psi || N(0, I)) in nats, ``[*B]``: what leaving the base policy costs."""
         loc, scale = self.base_dist.loc, self.base_dist.scale
-        kl = 0.5 * (loc.square() + scale.square() - 1.0) - scale.log()
-        return kl.flatten(-len(self.event_shape)).sum(-1)
+        return functional.kl_standard_normal(loc, scale, len(self.event_shape))
 
 
 class SteeringHead(nn.Module):
@@ -193,7 +193,12 @@ class SteeringPolicy(ProbabilisticTensorDictSequential):
         self.head.set_std(std)
 
     def distribution(self, tensordict: TensorDictBase) -> NoiseNormal:
-        """Return psi(. | s, z) for the entries of a tensordict, which is left as it is."""
-        inputs = [tensordict.get(key) for key in self.module[0].in_keys]
+        """Return psi(. | s, z) for the entries of a tensordict, which is left as it is.
+
+        Raises:
+            KeyMismatchError: if an observation or the code's features are missing.
+        """
+        reader = "the steering policy"
+        inputs = [require(tensordict, key, reader) for key in self.module[0].in_keys]
         loc, scale = self.head(*inputs)
         return NoiseNormal(loc, scale, len(self.noise_shape))
