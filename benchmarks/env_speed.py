@@ -3,9 +3,9 @@
     python benchmarks/env_speed.py --json benchmarks/results/env_speed.json
 
 Each row: task; num_envs; transitions_per_second and microseconds_per_step, the median of
-``--repeats`` timings in CPU time. What is timed is ``env.step`` with TorchRL's own overhead, with an
-action that is drawn before, and with the sub-environments that ended reset by mask, as a collector
-does (``step_and_maybe_reset``), in the rows with ``resets``.
+``--repeats`` timings in CPU time. What is timed is ``env.step`` with TorchRL's own overhead, with
+an action that is drawn before; in the rows with ``resets``, ``step_and_maybe_reset``, with which a
+collector resets by mask what has ended.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def plot_trajectories(
         observations: ``[N, T, D]``, whose last two dimensions are x and y.
         modes: ``[N]`` int64, -1 where undecided.
         num_modes: number of modes, for the colours.
-        lengths: ``[N]`` int64, valid observations of each episode; None for all.
+        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
         limit: draw the first so many episodes only.
         linewidth: in points.
         alpha: opacity.
@@ -44,7 +44,7 @@ def plot_trajectories(
     from matplotlib.collections import LineCollection
 
     paths = observations[:limit, :, -2:].detach().cpu().numpy()
-    ends = [len(path) for path in paths] if lengths is None else lengths[:limit].tolist()
+    ends = [len(path) for path in paths] if lengths is None else (lengths[:limit] + 1).tolist()
     colormap = colormaps["turbo"]
     colors = [
         UNDECIDED if mode < 0 else colormap((mode + 0.5) / num_modes)
@@ -68,7 +68,7 @@ def plot_avoid(
         ax: matplotlib axes.
         observations: ``[N, T, 4]`` or ``[N, T, 2]``.
         modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, valid observations of each episode; None for all.
+        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
         limit: draw the first so many episodes only.
     """
     from matplotlib.patches import Circle
@@ -94,7 +94,7 @@ def plot_gaussian_mixture(
         ax: matplotlib axes.
         observations: ``[N, T, 2]``.
         modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, valid observations of each episode; None for all.
+        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
         limit: draw the first so many episodes only.
     """
     from matplotlib.patches import Circle
