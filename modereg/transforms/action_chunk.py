@@ -97,7 +97,7 @@ class ActionChunk(Transform):
     # --- attaching
 
     def _forget_layout(self) -> None:
-        self.__dict__.update(_spec=None, _done_keys=None, _rows=None)
+        self.__dict__.update(_spec=None, _done_keys=None, _state_keys=None, _rows=None)
 
     def empty_cache(self) -> None:
         """Forget what is derived from the environment."""
@@ -121,6 +121,7 @@ class ActionChunk(Transform):
         self.__dict__.update(
             _spec=self._inner_action_spec(self.parent.full_action_spec),
             _done_keys=whole or flags,
+            _state_keys=list(self.parent.full_state_spec.keys(True, True)),
             _rows=restarted_rows(env, inner),
         )
 
@@ -213,22 +214,17 @@ class ActionChunk(Transform):
                 f"expected environments that are not done at reset, got {int(done.sum())} of "
                 f"{done.numel()} that are; an episode needs at least one step"
             )
-        batch, device = tensordict_reset.batch_size, tensordict_reset.device
-        for key, spec in self._entries(batch, device).items():
-            tensordict_reset.set(key, spec.zero())
+        for key, (shape, dtype) in self._entries(tensordict_reset.batch_size).items():
+            tensordict_reset.set(key, torch.zeros(shape, dtype=dtype, device=done.device))
         return tensordict_reset
 
-    def _entries(
-        self, batch: torch.Size, device: torch.device | None
-    ) -> dict[NestedKey, TensorSpec]:
-        dtype = self._spec.dtype
-        entries: dict[NestedKey, TensorSpec] = {
-            self.steps_key: Unbounded((*batch, 1), dtype=torch.int64, device=device),
-            self.clipped_key: Bounded(0.0, 1.0, (*batch, 1), dtype=dtype, device=device),
-        }
+    def _entries(self, batch: torch.Size) -> dict[NestedKey, tuple[torch.Size, torch.dtype]]:
+        """Return shape and type of what this transform writes beside the reward."""
+        entries = {self.steps_key: (torch.Size((*batch, 1)), torch.int64)}
+        entries[self.clipped_key] = (torch.Size((*batch, 1)), self._spec.dtype)
         if self.executed_key is not None:
-            shape = (*batch, self.execute, self._spec.shape[-1])
-            entries[self.executed_key] = Unbounded(shape, dtype=dtype, device=device)
+            shape = torch.Size((*batch, self.execute, self._spec.shape[-1]))
+            entries[self.executed_key] = (shape, self._spec.dtype)
         return entries
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -239,9 +235,9 @@ class ActionChunk(Transform):
         """Add the steps, the executed window and the clipped share."""
         if self._spec is None:
             self._layout()
-        entries = self._entries(observation_spec.shape, observation_spec.device)
-        for key, spec in entries.items():
-            observation_spec[key] = spec
+        device = observation_spec.device
+        for key, (shape, dtype) in self._entries(observation_spec.shape).items():
+            observation_spec[key] = Unbounded(shape, dtype=dtype, device=device)
         return observation_spec
 
     def transform_action_spec(self, action_spec: Composite) -> Composite:
@@ -274,7 +270,7 @@ class _Decision:
     """
 
     def __init__(self, chunk: ActionChunk, root: TensorDictBase, first: TensorDictBase) -> None:
-        self.chunk, self.root, self.latest = chunk, root, first
+        self.chunk, self.root, self.latest = chunk, root.copy(), first
         self.inner, self.env = inner_transforms(chunk)
         self.reward = first.get(chunk.reward_key)
         self.steps = torch.ones(
@@ -307,7 +303,7 @@ class _Decision:
         self.any_finished, self.over = self._look()
 
     def _environment_step(self, action: Tensor) -> TensorDictBase:
-        data = self.root.copy().update(self.latest).set(self.chunk.action_key, action)
+        data = self._input().set(self.chunk.action_key, action)
         if self.any_finished:
             self._leave_out_finished(data)
         for transform in reversed(self.inner):
@@ -317,6 +313,14 @@ class _Decision:
         for transform in self.inner:
             fresh = transform._step(data, fresh)
         return fresh
+
+    def _input(self) -> TensorDictBase:
+        """Return what the next step reads: the root with the latest state in place of its own."""
+        if self.inner:
+            return self.root.copy().update(self.latest)
+        for key in self.chunk._state_keys:
+            self.root.set(key, self.latest.get(key, self.root.get(key)))
+        return self.root
 
     def _leave_out_finished(self, data: TensorDictBase) -> None:
         if self.chunk._rows is not None:

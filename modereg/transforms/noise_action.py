@@ -158,9 +158,9 @@ class NoiseAction(Transform):
     ) -> TensorDictBase:
         if not self._probed["done"]:
             self._probe(tensordict_reset)
-        batch, device = tensordict_reset.batch_size, tensordict_reset.device
-        for key, spec in self._entries(batch, device).items():
-            tensordict_reset.set(key, spec.zero())
+        device = tensordict_reset.device
+        for key, (shape, dtype) in self._entries(tensordict_reset.batch_size).items():
+            tensordict_reset.set(key, torch.zeros(shape, dtype=dtype, device=device))
         return tensordict_reset
 
     def _probe(self, tensordict: TensorDictBase) -> None:
@@ -173,17 +173,15 @@ class NoiseAction(Transform):
             assert_deterministic(self.policy, rows)
         self._probed["done"] = True
 
-    def _entries(
-        self, batch: torch.Size, device: torch.device | None
-    ) -> dict[NestedKey, TensorSpec]:
-        action = self.parent.full_action_spec[self.action_key]
-        entries: dict[NestedKey, TensorSpec] = {}
+    def _entries(self, batch: torch.Size) -> dict[NestedKey, tuple[torch.Size, torch.dtype]]:
+        """Return shape and type of what this transform writes."""
+        dtype = self.parent.full_action_spec[self.action_key].dtype
+        entries = {}
         if self.chunk_key is not None:
-            shape = (*batch, *self.policy.chunk_shape)
-            entries[self.chunk_key] = Unbounded(shape, dtype=action.dtype, device=device)
+            entries[self.chunk_key] = (torch.Size((*batch, *self.policy.chunk_shape)), dtype)
         if self.noise_key is not None:
-            shape, dtype = (*batch, *self.policy.noise_shape), self._dtype or action.dtype
-            entries[self.noise_key] = Unbounded(shape, dtype=dtype, device=device)
+            shape = torch.Size((*batch, *self.policy.noise_shape))
+            entries[self.noise_key] = (shape, self._dtype or dtype)
         return entries
 
     def inv(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -197,9 +195,9 @@ class NoiseAction(Transform):
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         """Add the chunk, and with a basis the noise."""
-        entries = self._entries(observation_spec.shape, observation_spec.device)
-        for key, spec in entries.items():
-            observation_spec[key] = spec
+        device = observation_spec.device
+        for key, (shape, dtype) in self._entries(observation_spec.shape).items():
+            observation_spec[key] = Unbounded(shape, dtype=dtype, device=device)
         return observation_spec
 
     def transform_action_spec(self, action_spec: Composite) -> Composite:
