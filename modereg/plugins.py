@@ -30,15 +30,16 @@ from modereg.policies import GenerativePolicy
 from modereg.tasks import (
     Task,
     avoid_task,
-    environment_task,
     gaussian_mixture_task,
     gymnasium_task,
 )
+from modereg.tasks.environment import environment_task, parameters_of
 
 __all__ = [
     "POLICY_GROUP",
     "TASK_GROUP",
     "PolicyLoader",
+    "policy_loader",
     "resolve_policy",
     "resolve_task",
 ]
@@ -127,6 +128,20 @@ def resolve_policy(reference: str, **options: Any) -> GenerativePolicy:
     return _expect_policy(reference, _import_object(reference)(**options))
 
 
+def policy_loader(name: str) -> Any:
+    """Return what an entry point of the group ``modereg.policies`` holds, by its name.
+
+    Raises:
+        ConfigurationError: if none has that name.
+    """
+    points = _entry_points(POLICY_GROUP)
+    if name not in points:
+        raise ConfigurationError(
+            f"There is no loader of policies named {name!r}, only {', '.join(sorted(points))}."
+        )
+    return _load(points[name])
+
+
 def _task_names() -> list[str]:
     return sorted({*TASKS, *_entry_points(TASK_GROUP)})
 
@@ -150,12 +165,12 @@ def _from_factory(reference: str, options: dict[str, Any], prefixes: Sequence[st
     except ConfigurationError as error:
         hint = _suggest(reference.partition(":")[0], prefixes)
         raise ConfigurationError(f"{error} A task is {FORMS}.{hint}") from error
+    max_steps = options.get("max_steps")
     if not _accepts(factory, "max_steps"):
-        max_steps = options.pop("max_steps", None)
-    else:
-        max_steps = None
+        options.pop("max_steps", None)
     given, layout = _split(reference, factory, options)
-    made = factory(**given)
+    counted = parameters_of(factory).get("num_envs")
+    made = factory(**{"num_envs": 1} | given) if _is_required(counted) else factory(**given)
     if isinstance(made, Task):
         return replace(made, **layout)
     if isinstance(made, EnvBase):
@@ -176,8 +191,12 @@ def _call(reference: str, factory: Callable[..., Any], *args: Any, options: dict
     return replace(task, **layout)
 
 
+def _is_required(parameter: Parameter | None) -> bool:
+    return parameter is not None and parameter.default is Parameter.empty
+
+
 def _accepts(factory: Callable[..., Any], name: str) -> bool:
-    parameters = signature(factory).parameters
+    parameters = parameters_of(factory)
     keywords = any(part.kind is Parameter.VAR_KEYWORD for part in parameters.values())
     return name in parameters or (keywords and name not in LAYOUT)
 
@@ -190,7 +209,7 @@ def _split(
     layout = {name: value for name, value in options.items() if name not in given}
     for name in layout:
         if name not in LAYOUT:
-            known = sorted({*signature(factory).parameters, *LAYOUT})
+            known = sorted({*parameters_of(factory), *LAYOUT})
             raise ConfigurationError(
                 f"{reference!r} has no option {name!r}; its options are {', '.join(known)}."
                 f"{_suggest(name, known)}"

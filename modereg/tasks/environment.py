@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 from torchrl.envs import EnvBase, SerialEnv, StepCounter, TransformedEnv
@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase, SerialEnv, StepCounter, TransformedEnv
 from modereg.errors import ConfigurationError
 from modereg.tasks.base import Task
 
-__all__ = ["environment_task"]
+__all__ = ["environment_task", "parameters_of"]
 
 
 def environment_task(
@@ -26,22 +26,46 @@ def environment_task(
         name: name of the task.
         make: returns an environment. If it takes ``num_envs`` (and ``device``), it returns a batch
             of that size; else one without batch size, of which several go into a ``SerialEnv``.
-        max_steps: time limit in environment steps, imposed by a ``StepCounter``, which truncates;
-            None takes the environment's attribute ``max_steps``, which it then keeps to by itself.
+        max_steps: time limit in environment steps, imposed by a ``StepCounter``, which truncates.
+            An environment whose attribute ``max_steps`` says the same, or which is asked because
+            this is None, keeps to its limit by itself.
         **layout: ``horizon``, ``execute``, ``offset`` and other fields of the task.
 
     Raises:
         ConfigurationError: if there is no time limit, or a batch that ``num_envs`` cannot set.
     """
-    make_env = partial(_make_env, make, max_steps)
-    env = make_env(1)
-    steps = max_steps or getattr(env, "max_steps", None)
+    env = _make_env(make, None, 1)
+    own = getattr(env, "max_steps", None)
+    imposed = None if max_steps == own else max_steps
+    truncates = imposed is not None or "truncated" in env.done_keys
     specs = env.observation_spec.items(include_nested=True, leaves_only=True)
     keys = tuple(key for key, spec in specs if spec.dtype.is_floating_point)
     env.close(raise_if_closed=False)
+    steps = own if max_steps is None else max_steps
     if steps is None:
         raise ConfigurationError(f"The environment of {name!r} has no max_steps; pass max_steps.")
-    return Task(name=name, make_env=make_env, max_steps=steps, observation_keys=keys, **layout)
+    return Task(
+        name=name,
+        make_env=partial(_make_env, make, imposed),
+        max_steps=steps,
+        observation_keys=keys,
+        time_limit="truncates" if truncates else "terminates",
+        **layout,
+    )
+
+
+def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
+    """Return the parameters of a factory by name.
+
+    Those of an environment class are read from its ``__init__``, since TorchRL's metaclass hides
+    them.
+    """
+    if isinstance(factory, partial):
+        return parameters_of(factory.func)
+    if isinstance(factory, type):
+        initialize: Callable[..., None] = factory.__init__  # type: ignore[misc]
+        return dict(list(signature(initialize).parameters.items())[1:])
+    return dict(signature(factory).parameters)
 
 
 def _make_env(
@@ -51,7 +75,7 @@ def _make_env(
     device: Any = None,
     **options: Any,
 ) -> EnvBase:
-    names = signature(make).parameters
+    names = parameters_of(make)
     if "num_envs" in names:
         placed = {"device": device} if "device" in names and device is not None else {}
         env = make(num_envs=num_envs, **placed, **options)

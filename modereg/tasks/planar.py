@@ -94,9 +94,11 @@ class PlanarEnv(EnvBase):
         """Drops what :meth:`judge` remembers of the sub-environments in ``mask`` (``[N, 1]``)."""
 
     def to(self, device: torch.device | str) -> PlanarEnv:
-        """Moves the environment, which has to be reset and seeded afterwards."""
-        super().to(device)
-        self._allocate()
+        """Moves the environment to another device, where it starts again from its last seed."""
+        if torch.device(device) != self.device:
+            super().to(device)
+            self._allocate()
+            self._set_seed(self._seed)
         return self
 
     def _make_specs(self) -> None:
@@ -130,6 +132,7 @@ class PlanarEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         if seed is not None:
+            self._seed = seed
             self._generator.manual_seed(seed)
 
     def _draw_start(self) -> Tensor:

@@ -50,6 +50,12 @@ def test_seeds_reproduce_and_differ(make: type[EnvBase]) -> None:
     assert torch.equal(path, play(first, 5))
 
 
+def test_moving_to_where_it_is_keeps_seed_and_state() -> None:
+    env, same = Avoid(3, seed=1), Avoid(3, seed=1)
+    assert torch.equal(play(env.to("cpu"), 3), play(same, 3))
+    assert torch.equal(env.to(torch.device("cpu")).reset()["observation"], play(same, 0)[0])
+
+
 def test_the_global_generator_is_left_alone_once_seeded() -> None:
     env = Avoid(4, seed=0)
     state = torch.get_rng_state()
