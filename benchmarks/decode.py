@@ -12,8 +12,9 @@ Each row is the median over alternating pairs of CPU time on one thread, without
   the denoiser and ``step`` for each time step).
 - ``max_error``: largest difference to diffusers' loop, float32, relative to its largest entry.
 
-Denoisers: ``mlp`` is modereg's MLPDenoiser 512x3, ``plain_mlp`` the same network as a module without
-hooks (everything recomputed at each call), ``unet1d`` a small UNet1DModel without observations.
+Denoisers: ``mlp`` is modereg's MLPDenoiser 512x3, ``plain_mlp`` the same network as a module
+without hooks (everything recomputed at each call), ``unet1d`` a small UNet1DModel without
+observations.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def schedulers() -> dict[str, Any]:
     cosine = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 128}
     sample = {**cosine, "prediction_type": "sample"}
     made = {
-        "DDIM": diffusers.DDIMScheduler(
-            **sample, clip_sample=False, timestep_spacing="trailing"
-        ),
+        "DDIM": diffusers.DDIMScheduler(**sample, clip_sample=False, timestep_spacing="trailing"),
         "DDIM, clipped": diffusers.DDIMScheduler(**sample, timestep_spacing="trailing"),
         "DDIM, thresholded": diffusers.DDIMScheduler(
             **sample, thresholding=True, timestep_spacing="trailing"

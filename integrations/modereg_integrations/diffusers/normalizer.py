@@ -32,6 +32,9 @@ class Normalizer(nn.Module):
         ConfigurationError: if the mode is none of these.
     """
 
+    action_shift: Tensor
+    action_scale: Tensor
+
     def __init__(
         self,
         observation_shapes: Sequence[Sequence[int]],

@@ -22,6 +22,9 @@ from modereg_integrations.diffusers.schedule import make_schedule
 
 __all__ = ["DiffusersPolicy"]
 
+_BLOCK = 1024
+"""Rows decoded at once on a CPU: more fall out of its cache, which costs 15 to 25 %."""
+
 
 class DiffusersPolicy(GenerativePolicy):
     """A denoiser sampled by a deterministic scheduler of diffusers.
@@ -107,11 +110,16 @@ class DiffusersPolicy(GenerativePolicy):
             )
         values = self._prepare(observations, noise.ndim - 2, noise.dtype)
         flat = noise.reshape(-1, *self.chunk_shape)
-        model = bind_denoiser(self.denoiser, flat, self.schedule.timesteps, values)
-        chunk = self.schedule.integrate(flat, model)
-        if self.normalizer is not None:
-            chunk = self.normalizer.denormalize_action(chunk)
-        return chunk.reshape(noise.shape)
+        if flat.device.type == "cpu" and len(flat) > _BLOCK:
+            parts = zip(*(tensor.split(_BLOCK) for tensor in (flat, *values)), strict=True)
+            return torch.cat([self._sample(*part) for part in parts]).reshape(noise.shape)
+        return self._sample(flat, *values).reshape(noise.shape)
+
+    def _sample(self, noise: Tensor, *observations: Tensor) -> Tensor:
+        """Decode noise ``[N, H, A]`` given prepared observations ``[N, ...]``."""
+        model = bind_denoiser(self.denoiser, noise, self.schedule.timesteps, observations)
+        chunk = self.schedule.integrate(noise, model)
+        return chunk if self.normalizer is None else self.normalizer.denormalize_action(chunk)
 
     def cloning_loss(
         self, chunk: Tensor, *observations: Tensor, mask: Tensor | None = None

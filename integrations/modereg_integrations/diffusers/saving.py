@@ -94,7 +94,9 @@ def fingerprint(policy: DiffusersPolicy) -> str:
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for name, value in sorted(policy.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -234,9 +236,7 @@ def _load_into(module: nn.Module, folder: Path) -> nn.Module:
     return module
 
 
-def _load_denoiser(
-    folder: Path, path: Any, given: nn.Module | type[nn.Module] | None
-) -> nn.Module:
+def _load_denoiser(folder: Path, path: Any, given: nn.Module | type[nn.Module] | None) -> nn.Module:
     if isinstance(given, nn.Module):
         return _load_into(given, folder / "denoiser")
     cls: Any = _trusted_denoiser(path) if given is None else given
