@@ -148,6 +148,8 @@ class ActionChunk(Transform):
     # --- a decision
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self.parent is None:
+            return tensordict
         if self._spec is None:
             self._layout()
         chunk = require(tensordict, self.action_key, repr(self))

@@ -127,6 +127,9 @@ class NoiseAction(Transform):
         return noise.unflatten(-1, tuple(shape))
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
+        parent = self.parent
+        if parent is None:
+            return tensordict
         action = require(tensordict, self.action_key, repr(self))
         expected = (*tensordict.batch_size, *self.action_shape)
         if tuple(action.shape) != expected:
@@ -137,8 +140,7 @@ class NoiseAction(Transform):
         with torch.no_grad():
             noise = self._noise(action)
             chunk = self.policy.decode_from(tensordict, noise)
-        if self.parent is not None:
-            chunk = chunk.to(self.parent.full_action_spec[self.action_key].dtype)
+        chunk = chunk.to(parent.full_action_spec[self.action_key].dtype)
         if self.noise_key is not None:
             tensordict.set(_NOISE, noise)
         if self.chunk_key is not None:
@@ -184,13 +186,8 @@ class NoiseAction(Transform):
             entries[self.noise_key] = (shape, self._dtype or dtype)
         return entries
 
-    def inv(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Decode: return a copy with the chunk in place of the noise."""
-        out = self._inv_call(tensordict.copy())
-        return out.exclude(_CHUNK, _NOISE) if self.parent is None else out
-
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Return the tensordict as it is: in a replay buffer the action is the noise."""
+        """Return the tensordict as it is: in a replay buffer the action stays the noise."""
         return tensordict
 
     def transform_observation_spec(self, observation_spec: Composite) -> Composite:

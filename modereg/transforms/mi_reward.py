@@ -1,0 +1,278 @@
+"""The intrinsic reward: how much a state says about the code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Composite, Unbounded
+from torchrl.envs import EnvBase, StepCounter, Transform
+
+from modereg import functional, keys
+from modereg.errors import ConfigurationError, NonFiniteError
+from modereg.estimators import RewardEstimator
+from modereg.transforms._common import (
+    any_flag,
+    inner_transforms,
+    require,
+    sibling,
+    transforms_within,
+)
+from modereg.transforms._vector_gym import check_terminal_observations
+from modereg.transforms.time_limit import TimeLimit
+
+__all__ = ["MIReward"]
+
+_FINAL_FIX = (
+    "a payment there would be counted again through the value of the last state; let the time "
+    "limit terminate (TimeLimit(max_steps, 'terminates'), with the elapsed share among the "
+    "observations) or choose timing='difference'"
+)
+
+
+class MIReward(Transform):
+    r"""Writes ``mi_reward`` and ``regularized_reward = reward + coef * mi_reward`` into ``next``.
+
+    With :math:`l = (\log q(z \mid s) - \log p(z)) / H(p)` (BMD, arXiv 2605.11387, Eq. 2), clamped,
+    ``l_t`` at the root and ``l_tp1`` in ``next``, and n environment steps in the decision:
+
+    - ``"dense"``: :math:`l_{t+1}` at every decision. It has a survival bias: it pays as long as the
+      episode lives, so where success ends the episode it teaches not to succeed.
+    - ``"difference"``: :math:`\gamma^n l_{t+1} - l_t`. Its return differs from that of ``"final"``
+      by :math:`-l_0`, a constant of the start, so nothing is gained by living longer.
+    - ``"final"``: :math:`\gamma^n l_{t+1}` where the episode terminates, 0 elsewhere; q is evaluated
+      on these rows only. Refused where episodes are truncated and their value is bootstrapped.
+
+    The code is read at the root, the features in ``next`` (and at the root for ``l_t``). The same
+    transform serves in an environment, as the ``postproc`` of a collector and in a replay buffer,
+    where it recomputes the reward with the newest q; ``reward`` is never overwritten. Do not put it
+    behind ``MultiStepTransform``, which sums rewards when data are written. The estimator is none
+    of its submodules: only ``coef`` is in its ``state_dict``.
+
+    Args:
+        estimator: gives ``log_ratio``, nats.
+        coef: lambda; a buffer, so ``coef.fill_(x)`` schedules it.
+        timing: see above; there is no default because it decides what is learned.
+        gamma: discount of one environment step, as the loss has it.
+        clamp: bounds of the ratio in nats, for the reward only; ``"symmetric"`` is plus and minus
+            the estimator's upper limit, None clamps nothing.
+        normalize: whether to divide by H(p), so that an episode earns at most about 1; a prior of
+            one code pays 0.
+        nonfinite: what to do about NaN or infinite features: ``"raise"``, or pay ``"zero"`` and
+            count them in :attr:`nonfinite_share`.
+        time_limit: what the environment's time limit does, as far as you know it.
+        latent_key: entry of the code; None takes the estimator's.
+        reward_key: entry of the environment's reward.
+        mi_key: entry that is written, ``[*B, 1]``.
+        regularized_key: entry that is written, ``[*B, 1]``.
+        steps_key: entry of n in ``next``; without it n is 1.
+        done_key: the done flag, beside which stand ``terminated`` and ``truncated``.
+
+    Raises:
+        ConfigurationError: if an option is unknown or out of range; for ``"final"`` with bootstrapped
+            truncation (here, on attaching, or when such a step comes); on attaching, if the
+            environment's codes are not those of the estimator's prior.
+        TerminalObservationError: on attaching, if the environment loses the observation in which an
+            episode ended.
+        NonFiniteError: in a step, for features that are not finite.
+        KeyMismatchError: in a step, if an entry is missing.
+    """
+
+    def __init__(
+        self,
+        estimator: RewardEstimator,
+        *,
+        timing: Literal["dense", "difference", "final"],
+        gamma: float,
+        coef: float = 1.0,
+        clamp: tuple[float, float] | Literal["symmetric"] | None = "symmetric",
+        normalize: bool = True,
+        nonfinite: Literal["raise", "zero"] = "raise",
+        time_limit: Literal["terminates", "truncates"] = "terminates",
+        latent_key: NestedKey | None = None,
+        reward_key: NestedKey = keys.REWARD,
+        mi_key: NestedKey = keys.MI_REWARD,
+        regularized_key: NestedKey = keys.REGULARIZED_REWARD,
+        steps_key: NestedKey = keys.STEPS,
+        done_key: NestedKey = "done",
+    ) -> None:
+        super().__init__()
+        _check_option("timing", timing, ("dense", "difference", "final"))
+        _check_option("nonfinite", nonfinite, ("raise", "zero"))
+        _check_option("time_limit", time_limit, ("terminates", "truncates"))
+        if not 0.0 <= gamma <= 1.0:
+            raise ConfigurationError(f"expected a discount in [0, 1], got {gamma}")
+        if timing == "final" and time_limit == "truncates":
+            raise ConfigurationError(f"timing='final' with a truncating time limit: {_FINAL_FIX}")
+        self.__dict__["_estimator"] = estimator
+        self.timing, self.gamma, self.nonfinite, self.normalize = timing, gamma, nonfinite, normalize
+        self.clamp = _clamp_bounds(clamp, estimator.upper_limit)
+        self.latent_key = estimator.latent_key if latent_key is None else latent_key
+        self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
+        self.steps_key, self.done_key = steps_key, done_key
+        self.register_buffer("coef", torch.tensor(float(coef)))
+        self._rows = {"read": 0, "nonfinite": 0}
+
+    @property
+    def estimator(self) -> RewardEstimator:
+        """The estimator, shared with whoever trains it."""
+        return self.__dict__["_estimator"]
+
+    @property
+    def nonfinite_share(self) -> float:
+        """Share of the rows read so far whose features were not finite, 0 before any."""
+        return self._rows["nonfinite"] / max(self._rows["read"], 1)
+
+    def set_container(self, container: Transform | EnvBase) -> None:
+        """Attach the transform and check that environment and estimator fit."""
+        super().set_container(container)
+        parent = self.parent
+        if parent is None:
+            return
+        inner, env = inner_transforms(self)
+        check_terminal_observations(env, inner)
+        if self.timing == "final":
+            _refuse_truncation([*transforms_within(env, inner)])
+        prior, spec = self.estimator.prior, parent.full_observation_spec.get(self.latent_key, None)
+        codes = getattr(spec, "n", None) if prior.num_codes is not None else None
+        if codes is not None and codes != prior.num_codes:
+            raise ConfigurationError(
+                f"expected codes of the estimator's prior ({prior.num_codes} of them), got an "
+                f"environment with {codes}; give LatentConditioner and discoverer one prior"
+            )
+
+    # --- the ratio
+
+    def _features(self, source: TensorDictBase, latent: Tensor) -> tuple[TensorDict, Tensor | None]:
+        """Return the estimator's input and which rows ``[*B]`` of it had to be zeroed."""
+        data = TensorDict({}, batch_size=source.batch_size, device=source.device)
+        bad = None
+        for key in self.estimator.in_keys:
+            value = require(source, key, repr(self))
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                if self.nonfinite == "raise":
+                    raise NonFiniteError(_nonfinite_sentence(key, value))
+                rows = (~torch.isfinite(value)).flatten(source.batch_dims).any(-1)
+                bad = rows if bad is None else bad | rows
+                value = torch.nan_to_num(value, 0.0, 0.0, 0.0)
+            data.set(key, value)
+        return data.set(self.estimator.latent_key, latent), bad
+
+    def _ratio(self, source: TensorDictBase, latent: Tensor) -> Tensor:
+        """Return the clamped and normalised l of rows, ``[*B]``; 0 where features are not finite."""
+        data, bad = self._features(source, latent)
+        ratio = self.estimator.log_ratio(data)
+        if self.clamp is not None:
+            ratio = ratio.clamp(*self.clamp)
+        if self.normalize:
+            entropy = self.estimator.prior.entropy
+            ratio = ratio / entropy if entropy > 0 else torch.zeros_like(ratio)
+        if self.nonfinite == "zero":
+            self._rows["read"] += data.numel()
+            self._rows["nonfinite"] += 0 if bad is None else int(bad.sum())
+        return ratio if bad is None else ratio.masked_fill(bad, 0.0)
+
+    def _num_steps(self, tensordict: TensorDictBase) -> Tensor | int:
+        steps = tensordict.get(self.steps_key, None)
+        return 1 if steps is None else steps.view(tensordict.batch_size)
+
+    def _final(self, next_tensordict: TensorDictBase, latent: Tensor) -> Tensor:
+        terminal = self._terminal(next_tensordict)
+        rows = next_tensordict.select(*self.estimator.in_keys, self.steps_key, strict=False)
+        reward = torch.zeros(terminal.shape, device=latent.device)
+        rows = rows[terminal]
+        if rows.numel():
+            ratio = self._ratio(rows, latent[terminal])
+            reward = reward.to(ratio.dtype)
+            reward[terminal] = self.gamma ** self._num_steps(rows) * ratio
+        return reward
+
+    def _terminal(self, tensordict: TensorDictBase) -> Tensor:
+        """Return which rows ``[*B]`` end their episode, all of them for good."""
+        done = any_flag(tensordict, [self.done_key])
+        terminated = tensordict.get(sibling(self.done_key, "terminated"), None)
+        if terminated is not None:
+            cut = done & ~terminated.view(done.shape)
+            if bool(cut.any()):
+                raise ConfigurationError(
+                    f"expected no truncated episodes with timing='final', got {int(cut.sum())}: "
+                    f"{_FINAL_FIX}"
+                )
+        return done
+
+    def _reward(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
+        """Return the intrinsic reward, ``[*B]``."""
+        latent = require(tensordict, self.latent_key, repr(self))
+        if self.timing == "final":
+            return self._final(next_tensordict, latent)
+        l_tp1 = self._ratio(next_tensordict, latent)
+        if self.timing == "dense":
+            return l_tp1
+        l_t = self._ratio(tensordict, latent)
+        return functional.shaping(l_tp1, l_t, self.gamma, self._num_steps(next_tensordict))
+
+    # --- the transform
+
+    @torch.no_grad()
+    def _step(
+        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
+    ) -> TensorDictBase:
+        reward = require(next_tensordict, self.reward_key, repr(self))
+        intrinsic = self._reward(tensordict, next_tensordict).to(reward.dtype).view_as(reward)
+        next_tensordict.set(self.mi_key, intrinsic)
+        regularized = reward + self.coef.to(reward.dtype) * intrinsic
+        return next_tensordict.set(self.regularized_key, regularized)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the rewards into ``next`` of stored or collected transitions ``[*B]``."""
+        self._step(tensordict, require(tensordict, "next", repr(self)))
+        return tensordict
+
+    def transform_reward_spec(self, reward_spec: Composite) -> Composite:
+        """Add the two rewards."""
+        reward = reward_spec[self.reward_key]
+        for key in (self.mi_key, self.regularized_key):
+            reward_spec[key] = Unbounded(reward.shape, dtype=reward.dtype, device=reward.device)
+        return reward_spec
+
+    def __repr__(self) -> str:
+        """Name the estimator and the timing."""
+        return f"MIReward({type(self.estimator).__name__}, timing={self.timing!r})"
+
+
+def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ConfigurationError(f"expected {name} to be one of {options}, got {value!r}")
+
+
+def _clamp_bounds(
+    clamp: tuple[float, float] | Literal["symmetric"] | None, limit: float
+) -> tuple[float, float] | None:
+    if clamp is None:
+        return None
+    low, high = (-limit, limit) if clamp == "symmetric" else clamp
+    if not low <= 0.0 <= high:
+        raise ConfigurationError(f"expected clamp bounds around 0, got ({low}, {high})")
+    return low, high
+
+
+def _refuse_truncation(chain: list[Transform]) -> None:
+    for member in chain:
+        limit = isinstance(member, TimeLimit) and member.mode == "truncates"
+        counter = isinstance(member, StepCounter) and member.max_steps is not None
+        if limit or counter:
+            raise ConfigurationError(
+                f"timing='final' with {type(member).__name__}, which truncates: {_FINAL_FIX}"
+            )
+
+
+def _nonfinite_sentence(key: NestedKey, value: Tensor) -> str:
+    share = float((~torch.isfinite(value)).float().mean())
+    return (
+        f"expected finite features, got {share:.1%} NaN or infinite values under {key!r}; a likely "
+        "cause is an environment that resets itself and fills the observation at the end of an "
+        "episode with NaN, so use SerialEnv or ParallelEnv of single environments, or pass "
+        "nonfinite='zero'"
+    )
