@@ -29,10 +29,11 @@ _DONE_KEYS = ("done", "terminated", "truncated")
 class ManiSkillEnv(EnvBase):
     """A ManiSkill task with batch size ``[num_envs]``, reset by mask and never by itself.
 
-    Entries: the action ``[N, A]``; ``observation`` ``[N, O]``, or nested under ``"observation"``
-    for other observation modes than ``"state"``; ``success`` ``[N, 1]`` bool and ``mode``
-    ``[N, 1]`` int64, where the task's info has them; ``reward``, ``terminated``, ``truncated`` and
-    ``done`` ``[N, 1]``. A row that is done stays where it is, at reward 0, until it is reset.
+    Entries: the action ``[N, A]`` (several robots' actions side by side); ``observation``
+    ``[N, O]``, or nested under ``"observation"`` for other observation modes than ``"state"``;
+    ``success`` ``[N, 1]`` bool and ``mode`` ``[N, 1]`` int64, where the task's info has them;
+    ``reward``, ``terminated``, ``truncated`` and ``done`` ``[N, 1]``. A row that is done stays
+    where it is, at reward 0, until it is reset.
 
     On the CPU each row is a simulation of its own, all in this process, which on few cores is
     faster than one process a row. On a GPU one simulation holds all rows. Every reset draws its
@@ -59,7 +60,7 @@ class ManiSkillEnv(EnvBase):
         MissingDependencyError: if ManiSkill is not installed.
         MissingDeviceError: if there is no usable Vulkan device.
         ConfigurationError: for an unknown task, info entry or number of rows, or a task whose
-            action is not one box.
+            actions are no boxes.
     """
 
     def __init__(
@@ -97,7 +98,12 @@ class ManiSkillEnv(EnvBase):
 
     def _make_specs(self) -> None:
         sim, batch = self._sims[0], self.batch_size
-        low, high = _action_bounds(sim, self._env_id)
+        boxes = _action_boxes(sim, self._env_id)
+        self._robots = {name: box.shape[0] for name, box in boxes.items()}
+        low, high = (
+            torch.cat([torch.as_tensor(getattr(box, end)).float() for box in boxes.values()])
+            for end in ("low", "high")
+        )
         self.action_spec = Bounded(
             low.expand(*batch, -1), high.expand(*batch, -1), device=self.device
         )
@@ -153,7 +159,7 @@ class ManiSkillEnv(EnvBase):
         still = {**last, REWARD: torch.zeros_like(last[REWARD])}
         if stopped.all():
             return still
-        obs, reward, terminated, _, info = sim.step(action.to(sim.device))
+        obs, reward, terminated, _, info = sim.step(self._split(action.to(sim.device)))
         new = self._read(obs, info)
         new[REWARD] = reward.to(self.device, torch.float32).reshape(-1, 1)
         new["elapsed_steps"] = last["elapsed_steps"] + 1
@@ -163,6 +169,13 @@ class ManiSkillEnv(EnvBase):
             new["truncated"] = new["elapsed_steps"] >= self.max_steps
         new["done"] = new["terminated"] | new["truncated"]
         return _where(stopped, still, new) if stopped.any() else new
+
+    def _split(self, action: Tensor) -> Tensor | dict[str, Tensor]:
+        """The action of one robot as it is, that of several as one entry a robot."""
+        if len(self._robots) == 1:
+            return action
+        parts = action.split(list(self._robots.values()), dim=-1)
+        return dict(zip(self._robots, parts))
 
     def _read(self, obs: Any, info: Mapping[str, Any]) -> Leaves:
         """Copies of the observation entries: ManiSkill writes the next step into its buffers."""
@@ -240,14 +253,16 @@ def _registered_limit(env_id: str) -> int | None:
     return limit
 
 
-def _action_bounds(sim: Any, env_id: str) -> tuple[Tensor, Tensor]:
+def _action_boxes(sim: Any, env_id: str) -> dict[str, Any]:
+    """The boxes that the action consists of: one, or one a robot, by its name."""
     space = sim.single_action_space
-    if not hasattr(space, "low"):
+    boxes: dict[str, Any] = dict(getattr(space, "spaces", {"": space}))
+    if not all(hasattr(box, "low") and len(box.shape) == 1 for box in boxes.values()):
         raise ConfigurationError(
-            f"ManiSkillEnv needs a task whose action is one box, got {space} from {env_id!r}; "
-            "choose another control_mode or robot_uids."
+            f"ManiSkillEnv needs actions that are boxes, one a robot, got {space} from "
+            f"{env_id!r}; choose another control_mode."
         )
-    return torch.as_tensor(space.low).float(), torch.as_tensor(space.high).float()
+    return boxes
 
 
 def _info_specs(info: Mapping[str, Any], extra: Sequence[str], env_id: str) -> dict[NestedKey, Any]:

@@ -61,8 +61,8 @@ class ModeregWallEnv(BaseEnv):
 
     @property
     def _default_sensor_configs(self) -> list[CameraConfig]:
-        pose = sapien_utils.look_at(eye=(0.3, 0.25, 0.35), target=(-0.08, 0.0, 0.05))
-        return [CameraConfig("base_camera", pose, 128, 128, np.pi / 2, 0.01, 100)]
+        pose = sapien_utils.look_at(eye=(0.25, 0.2, 0.3), target=(-0.06, 0.0, 0.04))
+        return [CameraConfig("base_camera", pose, 128, 128, 1.0, 0.01, 100)]
 
     @property
     def _default_human_render_camera_configs(self) -> CameraConfig:

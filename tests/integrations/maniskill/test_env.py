@@ -147,6 +147,22 @@ def test_reward_and_control_modes() -> None:
     env.close()
 
 
+def test_several_robots_act_side_by_side() -> None:
+    env = ManiSkillEnv("TwoRobotPickCube-v1", seed=0, control_mode="pd_joint_delta_pos")
+    assert env.action_spec.shape == (1, 16)
+    seen = []
+    for speed in (0.0, 0.9):
+        env.set_seed(0)
+        action = torch.zeros(1, 16)
+        action[:, 8:15] = speed
+        td = env.step(env.reset().set("action", action))
+        seen.append(td["next", "observation"])
+    changed = (seen[1] - seen[0]).abs() > 1e-3
+    assert changed.any()
+    assert not changed[:, :9].any()  # the first robot's joints
+    env.close()
+
+
 def test_a_closed_environment_opens_again() -> None:
     env = make()
     env.reset()
