@@ -1,0 +1,120 @@
+"""Priors: probabilities, features, specs, configurations, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Categorical, Independent, MultivariateNormal, Normal, Uniform
+
+from modereg.errors import ConfigurationError
+from modereg.priors import CategoricalPrior, NormalPrior, Prior, as_prior, prior_from_config
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=8))
+def test_categorical_agrees_with_torch(weights: list[float]) -> None:
+    reference = Categorical(probs=torch.tensor(weights, dtype=torch.float64))
+    prior = as_prior(reference)
+    codes = torch.arange(len(weights))
+    assert prior.num_codes == prior.feature_dim == len(weights)
+    torch.testing.assert_close(prior.log_prob(codes), reference.log_prob(codes).float())
+    assert prior.entropy == pytest.approx(float(reference.entropy()), abs=1e-12)
+    torch.testing.assert_close(prior.features(codes), torch.eye(len(weights)))
+
+
+def test_samples_follow_the_probabilities() -> None:
+    prior = CategoricalPrior(torch.tensor([0.1, 0.0, 0.9]))
+    codes = prior.sample(torch.Size([100, 100]))
+    assert codes.shape == (100, 100)
+    assert codes.dtype == torch.int64
+    share = torch.bincount(codes.flatten(), minlength=3) / codes.numel()
+    assert float(share[1]) == 0.0
+    assert float(share[0]) == pytest.approx(0.1, abs=0.015)
+    assert prior.sample(torch.Size([])).shape == ()
+    assert prior.sample(torch.Size([0, 3])).shape == (0, 3)
+
+
+def test_samples_repeat_with_the_seed() -> None:
+    prior = CategoricalPrior(8)
+    torch.manual_seed(3)
+    first = prior.sample(torch.Size([50]))
+    torch.manual_seed(3)
+    assert torch.equal(prior.sample(torch.Size([50])), first)
+
+
+def test_impossible_codes_have_no_probability_and_no_entropy() -> None:
+    prior = CategoricalPrior(torch.tensor([0.5, 0.0, 0.5]))
+    assert prior.entropy == pytest.approx(math.log(2))
+    assert float(prior.log_prob(torch.tensor(1))) == -math.inf
+
+
+@pytest.mark.parametrize("prior", [CategoricalPrior(5), NormalPrior(3)], ids=repr)
+def test_specs_contain_samples(prior: Prior) -> None:
+    codes = prior.sample(torch.Size([4, 2]))
+    spec = prior.spec(torch.Size([4, 2]))
+    assert spec.is_in(codes)
+    assert spec.shape == codes.shape
+    assert prior.features(codes).shape == (4, 2, prior.feature_dim)
+    assert prior.log_prob(codes).shape == (4, 2)
+
+
+def test_normal_agrees_with_torch() -> None:
+    prior = as_prior(Independent(Normal(torch.zeros(3), torch.ones(3)), 1))
+    reference = MultivariateNormal(torch.zeros(3), torch.eye(3))
+    codes = prior.sample(torch.Size([6]))
+    assert prior.num_codes is None
+    torch.testing.assert_close(prior.log_prob(codes), reference.log_prob(codes))
+    assert prior.entropy == pytest.approx(float(reference.entropy()))
+    assert prior.features(codes) is codes
+
+
+@pytest.mark.parametrize(
+    "prior", [CategoricalPrior(3), CategoricalPrior(torch.tensor([0.2, 0.8])), NormalPrior(4)]
+)
+def test_configurations_travel_as_json(prior: Prior) -> None:
+    again = prior_from_config(json.loads(json.dumps(prior.to_config())))
+    assert type(again) is type(prior)
+    assert again.to_config() == prior.to_config()
+    assert repr(again) == repr(prior)
+    assert as_prior(again) is again
+
+
+@pytest.mark.parametrize(
+    ("probs", "sentence"),
+    [
+        (torch.tensor([0.5, 0.4]), "sum to one, got a sum of 0.9"),
+        (torch.tensor([1.5, -0.5]), "non-negative"),
+        (torch.tensor([float("nan"), 1.0]), "finite"),
+        (torch.tensor([[0.5, 0.5]]), "vector"),
+        (0, "at least one code"),
+        (-2, "at least one code"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(probs: torch.Tensor | int, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        CategoricalPrior(probs)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        Uniform(0, 1),
+        Categorical(torch.ones(2, 3)),
+        Independent(Normal(torch.ones(2), torch.ones(2)), 1),
+        "eight",
+    ],
+)
+def test_other_distributions_are_refused(distribution: object) -> None:
+    with pytest.raises(ConfigurationError, match="subclass Prior"):
+        as_prior(distribution)
+
+
+def test_unknown_configurations_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="got 'beta'"):
+        prior_from_config({"kind": "beta"})
+    with pytest.raises(ConfigurationError, match="positive code length"):
+        NormalPrior(0)

@@ -1,0 +1,64 @@
+"""Reading tensordicts and evaluating modules on them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torch import Tensor, nn
+from torchrl.modules import ValueOperator
+
+from modereg.errors import KeyMismatchError
+from modereg.networks import InputNoise
+from modereg.reading import evaluate, require
+
+
+def two_outputs(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x + 1, x + 2
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        TensorDictModule(lambda x: x + 2, ["x"], ["y"]),
+        TensorDictModule(two_outputs, ["x"], ["other", "y"]),
+        TensorDictModule(lambda value: value + 2, {"value": "x"}, ["y"]),
+        TensorDictModule(torch.add, ["x"], ["y"], method_kwargs={"other": 2}, method="__call__"),
+        TensorDictSequential(TensorDictModule(lambda x: x + 2, ["x"], ["y"])),
+        InputNoise(nn.Identity(), 0.0),
+    ],
+)
+def test_evaluate_is_the_module_itself(module: nn.Module) -> None:
+    if isinstance(module, InputNoise):
+        module = TensorDictModule(module, ["x"], ["y"])
+    td = TensorDict({"x": torch.randn(3, 2)}, [3])
+    expected = module(td.clone())["y"]
+    torch.testing.assert_close(evaluate(module, td, "y"), expected)
+    assert set(td.keys()) == {"x"}
+
+
+def test_evaluate_value_operator() -> None:
+    value = ValueOperator(nn.Linear(2, 1), ["x"])
+    td = TensorDict({"x": torch.randn(3, 2)}, [3])
+    expected = value(td.clone())["state_value"]
+    torch.testing.assert_close(evaluate(value, td, "state_value"), expected)
+
+
+def test_noise_only_where_asked() -> None:
+    module = TensorDictModule(InputNoise(nn.Identity(), 1.0), ["x"], ["y"])
+    td = TensorDict({"x": torch.zeros(5)}, [5])
+    assert (evaluate(module, td, "y") == 0).all()
+    assert (evaluate(module, td, "y", noisy=True) != 0).all()
+    plain = TensorDictModule(nn.Identity(), ["x"], ["y"])
+    assert (evaluate(plain, td, "y", noisy=True) == 0).all()
+
+
+def test_require_names_reader_key_and_what_is_there() -> None:
+    td = TensorDict({"a": TensorDict({"b": torch.zeros(2)}, [2])}, [2])
+    assert require(td, ("a", "b"), "who") is td["a", "b"]
+    with pytest.raises(KeyMismatchError, match="who reads 'c'.*lacks.*'b'"):
+        require(td, "c", "who")
+    with pytest.raises(KeyMismatchError, match="the critic reads 'x'"):
+        module = TensorDictModule(nn.Identity(), ["x"], ["y"])
+        evaluate(module, td, "y", reader="the critic")
