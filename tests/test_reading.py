@@ -59,6 +59,6 @@ def test_require_names_reader_key_and_what_is_there() -> None:
     assert require(td, ("a", "b"), "who") is td["a", "b"]
     with pytest.raises(KeyMismatchError, match="who reads 'c'.*lacks.*'b'"):
         require(td, "c", "who")
+    module = TensorDictModule(nn.Identity(), ["x"], ["y"])
     with pytest.raises(KeyMismatchError, match="the critic reads 'x'"):
-        module = TensorDictModule(nn.Identity(), ["x"], ["y"])
         evaluate(module, td, "y", reader="the critic")

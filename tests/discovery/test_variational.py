@@ -52,7 +52,10 @@ def test_it_learns_separate_codes() -> None:
 
 def test_it_claims_nothing_where_there_is_nothing() -> None:
     found = discoverer(steps=300, lr=1e-2, hidden=(128,), noise=0.0)
-    found(rollout(60, 2, separation=0.0))
+    data = rollout(60, 2, separation=0.0)
+    found.fit(data)
+    found(data)
+    found.estimator.network.module.std = 0.0
     metrics = found.update()
     assert metrics["loss"] < 1.0, "it over-fits its rows"
     assert metrics["bound"] < 0.0, "but the bound is held out"
@@ -277,13 +280,13 @@ def test_bad_data_is_refused() -> None:
         found(data.exclude("latent"))
     with pytest.raises(ConfigurationError, match="codes between 5 and 5"):
         found(data.clone().set("latent", torch.full((40, 5), 5)))
+    broken = data.clone()
+    broken["next", "history"][3, 2, 1] = float("nan")
     with pytest.raises(NonFiniteError, match="automatic reset"):
-        broken = data.clone()
-        broken["next", "history"][3, 2, 1] = float("nan")
         found(broken)
     assert not found._window
+    found(data[:1, :1])
     with pytest.raises(ConfigurationError, match="1 rows of which 1 are held out"):
-        found(data[:1, :1])
         found.update()
 
 
