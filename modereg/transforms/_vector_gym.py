@@ -14,7 +14,12 @@ from torchrl.envs.transforms import AutoResetEnv, TransformedEnv, VecGymEnvTrans
 from modereg.errors import ConfigurationError, TerminalObservationError
 from modereg.transforms._common import transforms_within
 
-__all__ = ["RestartedRows", "check_terminal_observations", "restarted_rows"]
+__all__ = [
+    "RestartedRows",
+    "check_terminal_observations",
+    "resets_itself",
+    "restarted_rows",
+]
 
 _FIX = (
     "use SerialEnv or ParallelEnv of single environments, or "
@@ -38,7 +43,7 @@ def check_terminal_observations(env: EnvBase, inner: Sequence[Transform] = ()) -
             _refuse(level, "native_autoreset fills it with NaN")
         if isinstance(level, AutoResetEnv):
             _refuse(level, "auto_reset=True fills it with NaN")
-    if any(isinstance(member, VecGymEnvTransform) for member in transforms_within(env, inner)):
+    if resets_itself(env, inner):
         mode = _mode(_base(env))
         if mode != "SAME_STEP":
             _refuse(env, f"autoreset_mode {mode} does not return it and TorchRL writes zeros")
@@ -100,8 +105,13 @@ class RestartedRows:
 
     def before_step(self, done: Tensor) -> None:
         """Make rows ``[*B]`` that ended in the latest step ready to be stepped."""
-        if self.buffer is None:
+        if self.buffer is None and bool(done.any()):
             self._restart(done)
+
+    def forget(self) -> None:
+        """Before a full reset: TorchRL would take the last partial end for the rows to reset."""
+        if self.buffer is not None:
+            self.buffer._memo.clear()
 
     def settle(self, early: Tensor, finished: Tensor) -> None:
         """Give the rows that ended before the last step of the chunk a fresh start.
@@ -115,6 +125,11 @@ class RestartedRows:
         entries = self.base.read_obs(self._restart(early))
         fresh = TensorDict(entries, self.base.batch_size, device=self.base.device).clone()
         self.buffer._memo.update(done=finished.unsqueeze(-1), saved_next=fresh)
+
+
+def resets_itself(env: EnvBase, inner: Sequence[Transform]) -> bool:
+    """Return whether the environment resets finished rows within their last step."""
+    return any(isinstance(m, VecGymEnvTransform) for m in transforms_within(env, inner))
 
 
 def restarted_rows(env: EnvBase, inner: Sequence[Transform]) -> RestartedRows | None:

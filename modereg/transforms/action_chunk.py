@@ -203,11 +203,16 @@ class ActionChunk(Transform):
 
     # --- resets and specs
 
+    def _reset_env_preprocess(self, tensordict: TensorDictBase | None) -> TensorDictBase | None:
+        if self._spec is None:
+            self._layout()
+        if self._rows is not None and (tensordict is None or "_reset" not in tensordict):
+            self._rows.forget()
+        return tensordict
+
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        if self._spec is None:
-            self._layout()
         done = any_flag(tensordict_reset, self._done_keys)
         mask = tensordict.get("_reset", None)
         done = done if mask is None else done & mask.reshape(done.shape)

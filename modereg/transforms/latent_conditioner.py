@@ -148,7 +148,7 @@ class LatentConditioner(Transform):
 
     def _add_specs(self, spec: Composite) -> Composite:
         batch, device = spec.shape, spec.device
-        example = self.prior.features(self.prior.sample(torch.Size([1])))
+        example = self.prior.features(self.prior.spec(torch.Size([1])).zero())
         spec[self.latent_key] = self.prior.spec(batch, device)
         spec[self.features_key] = Unbounded(
             shape=(*batch, self.prior.feature_dim), dtype=example.dtype, device=device

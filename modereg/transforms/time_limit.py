@@ -8,11 +8,12 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite
-from torchrl.envs import Transform
+from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError
-from modereg.transforms._common import require, sibling
+from modereg.transforms._common import inner_transforms, require, sibling
+from modereg.transforms._vector_gym import resets_itself
 
 __all__ = ["TimeLimit"]
 
@@ -33,8 +34,8 @@ class TimeLimit(Transform):
         dtype: floating-point type of the elapsed share.
 
     Raises:
-        ConfigurationError: if ``max_steps`` is not positive, the mode is unknown, or the
-            environment writes ``elapsed_key`` already.
+        ConfigurationError: if ``max_steps`` is not positive, the mode is unknown, the environment
+            writes ``elapsed_key`` already, or it is a vector environment that resets itself.
     """
 
     def __init__(
@@ -55,6 +56,19 @@ class TimeLimit(Transform):
         self.elapsed_key, self.done_key, self.dtype = elapsed_key, done_key, dtype
         self.terminated_key = sibling(done_key, "terminated")
         self.truncated_key = sibling(done_key, "truncated")
+
+    def set_container(self, container: Transform | EnvBase) -> None:
+        """Attach the transform and check the environment."""
+        super().set_container(container)
+        if self.parent is None:
+            return
+        inner, env = inner_transforms(self)
+        if resets_itself(env, inner):
+            raise ConfigurationError(
+                "expected an environment whose rows can be reset when the limit is reached, got a "
+                "Gymnasium vector environment that resets itself; wrap its environments in "
+                "gymnasium.wrappers.TimeLimit, or use AutoresetMode.DISABLED"
+            )
 
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
