@@ -85,9 +85,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= plain_features < in_features:
-            raise ShapeError(
-                f"expected plain_features in [0, {in_features}), got {plain_features}"
-            )
+            raise ShapeError(f"expected plain_features in [0, {in_features}), got {plain_features}")
         self.in_features, self.plain_features = in_features, plain_features
         self.out_features = out_features
         self.features = FourierFeatures(in_features - plain_features, octaves)
