@@ -30,7 +30,6 @@ __all__ = [
     "BehaviourMetrics",
     "behaviour_metrics",
     "bootstrap_interval",
-    "contingency",
     "interquartile_mean",
     "probability_of_improvement",
 ]
@@ -48,9 +47,11 @@ class BehaviourMetrics:
 
     Attributes:
         episodes: number of episodes.
-        success: share of successes.
+        mean_return: mean undiscounted return of the environment's reward.
+        success: share of successes; None where the environment does not say what success is.
         success_error: its standard error.
         per_code_success: success given each code, NaN where a code was never drawn, K entries.
+        per_code_return: mean return given each code, K entries.
         code_shares: share of the episodes of each code.
         effective_codes: exp I(z; z') nats of the commanded code z and the code z' that the
             discoverer reads off the episode: how many behaviours can be told apart. None without
@@ -68,10 +69,12 @@ class BehaviourMetrics:
     """
 
     episodes: int
-    success: float
-    success_error: float
-    per_code_success: list[float]
+    mean_return: float
+    per_code_return: list[float]
     code_shares: list[float]
+    success: float | None = None
+    success_error: float | None = None
+    per_code_success: list[float] | None = None
     effective_codes: float | None = None
     entropy: float | None = None
     present_modes: int | None = None
@@ -90,7 +93,9 @@ class BehaviourMetrics:
 
     def sentence(self) -> str:
         """Return a line for logs: success and, with a label, the modes beside it."""
-        text = f"success {self.success:.3f} +- {self.success_error:.3f}"
+        text = f"return {self.mean_return:.3f}"
+        if self.success is not None:
+            text = f"success {self.success:.3f} +- {self.success_error:.3f}"
         if self.present_modes is None:
             codes = "" if self.effective_codes is None else f", codes {self.effective_codes:.1f}"
             return text + codes
@@ -100,17 +105,12 @@ class BehaviourMetrics:
         )
 
 
-def contingency(rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) -> Tensor:
-    """Count pairs: ``rows [N]`` and ``columns [N]`` int64 give a table ``[num_rows, num_columns]``."""
-    flat = rows * num_columns + columns
-    return torch.bincount(flat, minlength=num_rows * num_columns).reshape(num_rows, num_columns)
-
-
 def behaviour_metrics(
-    success: Tensor,
+    success: Tensor | None,
     codes: Tensor,
     num_codes: int,
     *,
+    returns: Tensor,
     modes: Tensor | None = None,
     num_modes: int | None = None,
     predicted_codes: Tensor | None = None,
@@ -118,9 +118,11 @@ def behaviour_metrics(
     """Judge a set of episodes; the module's docstring defines every figure.
 
     Args:
-        success: ``[N]`` bool.
+        success: ``[N]`` bool; None where the environment does not say, and then the figures of
+            modes count every episode.
         codes: the code of each episode, ``[N]`` int64 in ``[0, num_codes)``.
         num_codes: K.
+        returns: undiscounted return of each episode, ``[N]``.
         modes: label of each episode, ``[N]`` int64, -1 while undecided; None without a label.
         num_modes: M, needed with ``modes``.
         predicted_codes: the code that the discoverer reads off each episode, ``[N]`` int64.
@@ -128,30 +130,39 @@ def behaviour_metrics(
     Raises:
         ShapeError: if the entries disagree on N, or there is no episode.
     """
-    others = [value for value in (codes, modes, predicted_codes) if value is not None]
-    if success.ndim != 1 or not len(success) or any(v.shape != success.shape for v in others):
+    given = [value for value in (codes, returns, success, modes, predicted_codes) if value is not None]
+    if codes.ndim != 1 or not len(codes) or any(value.shape != codes.shape for value in given):
         raise ShapeError(
-            "expected success, codes and labels of one shape [N] with N > 0, got "
-            f"{[tuple(value.shape) for value in (success, *others)]}"
+            "expected codes, returns, success and labels of one shape [N] with N > 0, got "
+            f"{[tuple(value.shape) for value in given]}"
         )
     counts = torch.bincount(codes, minlength=num_codes).double()
-    solved = torch.bincount(codes[success], minlength=num_codes).double()
-    rate = float(success.double().mean())
-    effective = None
-    if predicted_codes is not None:
-        table = contingency(codes, predicted_codes, num_codes, num_codes)
-        effective = float(np.exp(float(functional.mutual_information(table))))
-    common = dict(
-        episodes=len(success),
-        success=rate,
-        success_error=float(np.sqrt(rate * (1 - rate) / len(success))),
-        per_code_success=(solved / counts).tolist(),
-        code_shares=(counts / len(success)).tolist(),
-        effective_codes=effective,
+    totals = torch.bincount(codes, weights=returns.double(), minlength=num_codes)
+    figures: dict[str, Any] = dict(
+        episodes=len(codes),
+        mean_return=float(returns.double().mean()),
+        per_code_return=(totals / counts).tolist(),
+        code_shares=(counts / len(codes)).tolist(),
     )
-    if modes is None or num_modes is None:
-        return BehaviourMetrics(**common)
-    return BehaviourMetrics(**common, **_mode_figures(success, codes, counts, modes, num_modes))
+    if success is not None:
+        figures |= _success_figures(success, codes, counts)
+    if predicted_codes is not None:
+        table = functional.contingency(codes, predicted_codes, num_codes, num_codes)
+        figures["effective_codes"] = float(functional.mutual_information(table).exp())
+    if modes is not None and num_modes is not None:
+        solved = torch.ones_like(codes, dtype=torch.bool) if success is None else success
+        figures |= _mode_figures(solved, codes, counts, modes, num_modes)
+    return BehaviourMetrics(**figures)
+
+
+def _success_figures(success: Tensor, codes: Tensor, counts: Tensor) -> dict[str, Any]:
+    rate = float(success.double().mean())
+    solved = torch.bincount(codes[success], minlength=len(counts)).double()
+    return dict(
+        success=rate,
+        success_error=(rate * (1 - rate) / len(success)) ** 0.5,
+        per_code_success=(solved / counts).tolist(),
+    )
 
 
 def _mode_figures(
@@ -160,7 +171,7 @@ def _mode_figures(
     decided, num_codes = modes >= 0, len(counts)
     labelled = success & decided
     attributed = torch.bincount(modes[decided], minlength=num_modes).double()
-    table = contingency(codes[labelled], modes[labelled], num_codes, num_modes)
+    table = functional.contingency(codes[labelled], modes[labelled], num_codes, num_modes)
     solved = table.sum(0).double()
     shares = solved / solved.sum().clamp_min(1)
     per_mode = solved / attributed

@@ -1,0 +1,233 @@
+"""Adapters: what modereg adds to a base policy, saved without the base.
+
+An adapter folder holds ``modereg_config.json`` (sizes, keys, prior, the base's reference and
+fingerprint, versions) and ``modereg_model.safetensors`` (steering policy and inference model). The
+base is referenced, never copied; loading beside another base is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from tensordict import NestedKey
+from torch import Tensor, nn
+
+from modereg import keys
+from modereg.errors import CheckpointError
+from modereg.estimators import CategoricalMI
+from modereg.networks import MLP, InputNoise
+from modereg.policies import GenerativePolicy
+from modereg.priors import CategoricalPrior, prior_from_config
+from modereg.steering import SteeringPolicy
+from modereg.storage import fingerprint, read_json, write_atomic, write_json
+
+__all__ = ["Adapter", "load_adapter", "save_adapter"]
+
+CONFIG, MODEL = "modereg_config.json", "modereg_model.safetensors"
+FORMAT = 1
+
+
+@dataclass
+class Adapter:
+    """A steering policy with its inference model, and what they were made for.
+
+    Attributes:
+        steering: psi(w | s, z), with the default MLP.
+        estimator: q(z | s) with its prior, None after plain fine-tuning.
+        prior: p(z).
+        base_reference: how the user named the base policy.
+        base_fingerprint: :func:`~modereg.storage.fingerprint` of the base.
+        extra: whatever else belongs to it, JSON-able.
+    """
+
+    steering: SteeringPolicy
+    estimator: CategoricalMI | None
+    prior: CategoricalPrior
+    base_reference: str
+    base_fingerprint: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def save_adapter(folder: Path, adapter: Adapter) -> None:
+    """Save an adapter; the weights are written first, the configuration closes the save.
+
+    Raises:
+        CheckpointError: if the steering policy has a network of its own instead of the MLP.
+    """
+    steering = adapter.steering
+    network = steering.head.network
+    if not isinstance(network, MLP):
+        raise CheckpointError(
+            f"expected a steering policy with the default MLP, got {type(network).__name__}; save "
+            "its state_dict yourself"
+        )
+    weights = {f"steering.{name}": value for name, value in steering.state_dict().items()}
+    estimator = adapter.estimator
+    if estimator is not None:
+        weights |= {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
+    weights = {name: value.detach().clone().contiguous() for name, value in weights.items()}
+    config = {
+        "format": FORMAT,
+        "prior": adapter.prior.to_config(),
+        "steering": _steering_config(steering, network),
+        "estimator": None if estimator is None else _estimator_config(estimator),
+        "base": {"reference": adapter.base_reference, "fingerprint": adapter.base_fingerprint},
+        "extra": adapter.extra,
+    }
+    write_atomic(Path(folder) / MODEL, save(weights, {"fingerprint": _digest(weights)}))
+    write_json(Path(folder) / CONFIG, config | {"weights": _digest(weights)})
+
+
+def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
+    """Load an adapter, and check that it was made for this base.
+
+    Args:
+        folder: what :func:`save_adapter` wrote.
+        base: the base policy it will steer; None leaves the check out.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged or foreign, or the base is another one.
+    """
+    config, weights = _read(Path(folder))
+    if base is not None and (found := fingerprint(base)) != config["base"]["fingerprint"]:
+        raise CheckpointError(
+            f"the adapter in {folder} steers the base policy {config['base']['reference']!r} with "
+            f"fingerprint {config['base']['fingerprint'][:12]}, got one with {found[:12]}; load "
+            "that base, or run discovery again on this one"
+        )
+    try:
+        steering = _build_steering(config["steering"])
+        steering.load_state_dict(_part(weights, "steering."))
+        estimator = _build_estimator(config["estimator"], config["prior"])
+        if estimator is not None:
+            estimator.load_state_dict(_part(weights, "estimator."))
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"the files in {folder} do not fit each other ({error}); save the adapter again"
+        ) from error
+    return Adapter(
+        steering=steering,
+        estimator=estimator,
+        prior=prior_from_config(config["prior"]),
+        base_reference=config["base"]["reference"],
+        base_fingerprint=config["base"]["fingerprint"],
+        extra=config["extra"],
+    )
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    config = read_json(folder / CONFIG)
+    known = {"format", "prior", "steering", "estimator", "base", "extra", "weights"}
+    if not isinstance(config, dict) or not known <= set(config):
+        raise CheckpointError(f"expected an adapter's configuration in {folder / CONFIG}")
+    if set(config) - known:
+        warnings.warn(
+            f"{folder / CONFIG} has entries of a later version, which are left out: "
+            f"{sorted(set(config) - known)}",
+            stacklevel=3,
+        )
+    try:
+        weights = load((folder / MODEL).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"expected intact weights in {folder / MODEL}, got {error}; save the adapter again"
+        ) from None
+    if _digest(weights) != config["weights"]:
+        raise CheckpointError(
+            f"the weights in {folder / MODEL} are not those that {CONFIG} belongs to; save the "
+            "adapter again"
+        )
+    return config, weights
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    holder = nn.Module()
+    for name, value in weights.items():
+        holder.register_buffer(name.replace(".", "/"), value)
+    return fingerprint(holder)
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = len(prefix)
+    return {name[start:]: value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _mlp_config(network: MLP) -> dict[str, Any]:
+    linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
+    return {
+        "in_features": network.in_features,
+        "out_features": linear[-1].out_features,
+        "hidden": [layer.out_features for layer in linear[:-1]],
+        "octaves": len(network.features.frequencies),
+        "plain_features": network.plain_features,
+    }
+
+
+def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
+    return {
+        "network": _mlp_config(network),
+        "observation_keys": [_write_key(key) for key in steering.observation_keys],
+        "latent_key": _write_key(steering.latent_key),
+        "action_key": _write_key(steering.action_key),
+        "latent_dim": steering.head.log_std.in_features,
+        "noise_shape": list(steering.noise_shape),
+        "mean_bound": steering.head.mean_bound,
+        "log_std_range": list(steering.head.log_std_range),
+    }
+
+
+def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
+    network = MLP(**config["network"], zero_init=True)
+    latent_dim = config["latent_dim"]
+    return SteeringPolicy(
+        [_read_key(key) for key in config["observation_keys"]],
+        network.in_features - latent_dim,
+        latent_dim,
+        config["noise_shape"],
+        network=network,
+        latent_key=_read_key(config["latent_key"]),
+        action_key=_read_key(config["action_key"]),
+        mean_bound=config["mean_bound"],
+        log_std_range=tuple(config["log_std_range"]),
+    )
+
+
+def _estimator_config(estimator: CategoricalMI) -> dict[str, Any]:
+    noisy = estimator.network.module
+    if not isinstance(noisy, InputNoise) or not isinstance(noisy.network, MLP):
+        raise CheckpointError(
+            "expected an inference model with the default MLP, got "
+            f"{type(noisy).__name__}; save its state_dict yourself"
+        )
+    return {
+        "network": _mlp_config(noisy.network),
+        "noise": noisy.std,
+        "in_keys": [_write_key(key) for key in estimator.in_keys],
+        "latent_key": _write_key(estimator.latent_key),
+    }
+
+
+def _build_estimator(
+    config: dict[str, Any] | None, prior: dict[str, Any]
+) -> CategoricalMI | None:
+    if config is None:
+        return None
+    return CategoricalMI(
+        InputNoise(MLP(**config["network"]), config["noise"]),
+        prior_from_config(prior),
+        in_keys=[_read_key(key) for key in config["in_keys"]],
+        latent_key=_read_key(config.get("latent_key", keys.LATENT)),
+    )
+
+
+def _write_key(key: NestedKey) -> str | list[str]:
+    return list(key) if isinstance(key, tuple) else key
+
+
+def _read_key(key: str | list[str]) -> NestedKey:
+    return tuple(key) if isinstance(key, list) else key

@@ -1,0 +1,254 @@
+"""Discovery offline: cluster episodes of the frozen base, and let a classifier of the clusters be q.
+
+An online classifier trained beside a policy (the procedure of BMD, arXiv 2605.11387) finds only
+as many modes as exploration by RL keeps apart. The frozen base already shows them: its episodes
+are clustered on a feature of the whole episode, the classifier of the clusters is the inference
+model, and it stays frozen afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from modereg import functional, keys
+from modereg.discovery.base import ModeDiscoverer
+from modereg.discovery.clustering import choose_num_clusters, kmeans
+from modereg.errors import ConfigurationError
+from modereg.estimators import CategoricalMI
+from modereg.networks import MLP, InputNoise
+from modereg.reading import require
+
+__all__ = ["ClusterModeDiscoverer"]
+
+
+class ClusterModeDiscoverer(ModeDiscoverer):
+    """Clusters whole episodes of the base, trains q as the classifier of the clusters, freezes it.
+
+    :meth:`observe` gathers the last feature of every finished episode; the first :meth:`update`
+    after that fits. :meth:`from_episodes` does both at once, and chooses the number of codes.
+
+    Where the feature is a :class:`~modereg.transforms.History`, q is also trained on its
+    beginnings, so that it can be read in the middle of an episode (``dense`` and ``difference``).
+
+    Args:
+        feature_dim: length F of the feature.
+        num_codes: K. More codes than modes do no harm (several share a mode), while two modes in
+            one code can never be told apart again.
+        feature_key: entry of the feature, ``[*B, F]``, in common physical units.
+        latent_key: entry of the code.
+        success_key: if an episode has it, only successful episodes are clustered, unless there are
+            fewer than ``min_successes`` of them; None clusters all.
+        noise: standard deviation of the noise on q's input in training, in feature units; None
+            takes half the median distance between neighbouring centroids per dimension.
+        history_length: number of entries of the History feature, 0 for any other feature.
+        hidden: widths of q.
+        min_successes: see ``success_key``.
+        max_episodes: at most so many episodes are clustered.
+        steps: Adam steps of q.
+        seed: of subsamples and k-means.
+
+    Raises:
+        ConfigurationError: if an option is out of range.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_codes: int,
+        *,
+        feature_key: NestedKey = keys.HISTORY,
+        latent_key: NestedKey = keys.LATENT,
+        success_key: NestedKey | None = keys.SUCCESS,
+        noise: float | None = None,
+        history_length: int = 0,
+        hidden: tuple[int, ...] = (128, 128),
+        min_successes: int = 200,
+        max_episodes: int = 8192,
+        steps: int = 800,
+        seed: int = 0,
+    ) -> None:
+        if history_length and feature_dim % history_length:
+            raise ConfigurationError(
+                f"expected a feature_dim that history_length divides, got {feature_dim} and "
+                f"{history_length}; History makes (length + 1) entries"
+            )
+        network = InputNoise(MLP(feature_dim, num_codes, hidden), noise or 0.0)
+        super().__init__(
+            CategoricalMI(network, num_codes, in_keys=[feature_key], latent_key=latent_key)
+        )
+        self.feature_key, self.success_key, self.noise = feature_key, success_key, noise
+        self.history_length, self.seed, self.steps = history_length, seed, steps
+        self.min_successes, self.max_episodes = min_successes, max_episodes
+        self.register_buffer("centroids", torch.zeros(num_codes, feature_dim))
+        self.register_buffer("frozen", torch.tensor(False))
+        self._network = network
+        self._pending: list[tuple[Tensor, Tensor | None]] = []
+
+    @classmethod
+    def from_episodes(
+        cls,
+        features: Tensor,
+        success: Tensor | None = None,
+        *,
+        num_codes: int | None = None,
+        oversegment: float = 2.0,
+        seed: int = 0,
+        **options: Any,
+    ) -> tuple[ClusterModeDiscoverer, dict[str, float]]:
+        """Choose a number of codes, if none is given, and fit.
+
+        Args:
+            features: whole-episode features, ``[N, F]``.
+            success: ``[N]`` bool, or None.
+            num_codes: K, or None: the number of clusters that :func:`choose_num_clusters` finds,
+                times ``oversegment``, at most one for eight episodes.
+            oversegment: see above.
+            seed: of subsamples and k-means.
+            options: of the constructor.
+
+        Returns:
+            The fitted discoverer, and the metrics of :meth:`fit`.
+        """
+        metrics: dict[str, float] = {}
+        if num_codes is None:
+            least = options.get("min_successes", 200)
+            chosen = _worth_clustering(features, success, least)[0]
+            metrics["suggested_modes"] = found = choose_num_clusters(chosen, seed=seed).num_clusters
+            num_codes = max(2, min(round(oversegment * found), len(chosen) // 8))
+        discoverer = cls(features.shape[-1], num_codes, seed=seed, **options)
+        return discoverer, {**metrics, **discoverer.fit(features, success)}
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+        return len(self.centroids)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether clusters have been found; from then on q is frozen."""
+        return bool(self.frozen)
+
+    def observe(self, rollout: TensorDictBase) -> None:
+        """Gather the finished episodes of a rollout: rows whose ``("next", "done")`` is set.
+
+        Raises:
+            KeyMismatchError: if the feature is missing.
+        """
+        if self.fitted:
+            return
+        ended = rollout.get("next")
+        done = require(ended, "done", "the discoverer").squeeze(-1)
+        features = require(ended, self.feature_key, "the discoverer")[done]
+        success = None if self.success_key is None else ended.get(self.success_key, None)
+        solved = None if success is None else success.squeeze(-1)[done]
+        self._pending.append((features.detach(), solved))
+
+    def update(self) -> dict[str, float]:
+        """Fit on what was observed, once; later calls change nothing.
+
+        Returns:
+            Metrics of the fit, see :meth:`fit`; empty when there is nothing to do.
+        """
+        if self.fitted or not self._pending:
+            return {}
+        features = torch.cat([part for part, _ in self._pending])
+        labels = [solved for _, solved in self._pending if solved is not None]
+        solved = torch.cat(labels) if len(labels) == len(self._pending) else None
+        self._pending = []
+        return self.fit(features, solved)
+
+    def fit(self, features: Tensor, success: Tensor | None = None) -> dict[str, float]:
+        """Cluster whole-episode features and train q on the clusters.
+
+        Args:
+            features: ``[N, F]``, one row an episode.
+            success: ``[N]`` bool, or None.
+
+        Returns:
+            num_codes, clustered episodes, input noise, silhouette, and on a held-out tenth:
+            accuracy, bound (nats) and its share of H(p).
+
+        Raises:
+            ConfigurationError: if there are too few episodes, or fewer distinct ones than codes.
+        """
+        chosen, only_successes = _worth_clustering(features, success, self.min_successes)
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)[: self.max_episodes]]
+        centroids = kmeans(chosen, self.num_codes, seed=self.seed)
+        if len(centroids) != self.num_codes:
+            raise ConfigurationError(
+                f"expected {self.num_codes} distinct behaviours to cluster, found {len(centroids)};"
+                " ask for fewer codes or name a feature that tells behaviours apart"
+            )
+        self.centroids.copy_(centroids)
+        if self.noise is None:
+            self._network.std = _input_noise(centroids)
+        codes = functional.nearest_centroid(chosen, centroids)
+        metrics = self._train(chosen, codes)
+        self.frozen.fill_(True)
+        return {
+            "num_codes": self.num_codes,
+            "clustered_episodes": len(chosen),
+            "only_successes": float(only_successes),
+            "input_noise": self._network.std,
+            "silhouette": float(functional.silhouette(chosen[:1500], codes[:1500])),
+            **metrics,
+        }
+
+    def _train(self, features: Tensor, codes: Tensor) -> dict[str, float]:
+        held = max(len(features) // 10, 1)
+        network = self._network.network
+        network.features.scale.fill_(float(features.std(0).square().mean().sqrt().clamp_min(1e-6)))
+        network.features.shift.copy_(features.mean(0))
+        optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+        for _ in range(self.steps):
+            index = torch.randint(held, len(features), (512,))
+            inputs = self._truncate(features[index])
+            loss = functional.inference_loss(self._network(inputs, noisy=True), codes[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        self.requires_grad_(False)
+        return self.held_out(features[:held], codes[:held])
+
+    def _truncate(self, features: Tensor) -> Tensor:
+        """Cut half of the histories at a random decision, as if the episode were under way."""
+        if not self.history_length:
+            return features
+        entries = features.unflatten(-1, (self.history_length, -1))
+        size, length = entries.shape[:2]
+        last = torch.randint(1, length, (size, 1)).where(torch.rand(size, 1) < 0.5, length - 1)
+        place = torch.minimum(torch.arange(length).expand(size, -1), last)
+        return entries.gather(1, place.unsqueeze(-1).expand_as(entries)).flatten(1)
+
+    @torch.no_grad()
+    def held_out(self, features: Tensor, codes: Tensor) -> dict[str, float]:
+        """Return accuracy, bound (nats, unclamped) and its share of H(p) on given episodes."""
+        log_q = self._network(features).log_softmax(-1)
+        ratio = log_q.gather(-1, codes[:, None]).squeeze(-1) - self.prior.log_prob(codes)
+        bound = float(ratio.mean())
+        return {
+            "held_out_accuracy": float((log_q.argmax(-1) == codes).float().mean()),
+            "bound": bound,
+            "bound_share": bound / self.prior.entropy if self.prior.entropy > 0 else 0.0,
+        }
+
+
+def _worth_clustering(
+    features: Tensor, success: Tensor | None, least: int
+) -> tuple[Tensor, bool]:
+    """Return the successful episodes, where there are enough, and whether it is only those."""
+    enough = success is not None and int(success.sum()) >= least
+    return (features[success], True) if enough else (features, False)
+
+
+def _input_noise(centroids: Tensor) -> float:
+    """Half the median distance between neighbouring centroids, per dimension."""
+    if len(centroids) < 2:
+        return 0.0
+    distances = torch.cdist(centroids, centroids).fill_diagonal_(float("inf"))
+    return 0.5 * float(distances.amin(1).median()) / centroids.shape[-1] ** 0.5

@@ -1,0 +1,156 @@
+"""Partitions of episodes: k-means, and how many clusters there are when nobody says.
+
+The features are used in the units that they have. Standardising them per dimension inflates the
+noise of the dimensions that carry none of the modes, and on Avoid costs a third of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from modereg import functional
+from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
+
+__all__ = ["ClusterCount", "choose_num_clusters", "kmeans"]
+
+CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
+"""Numbers of clusters that :func:`choose_num_clusters` tries."""
+
+PROMINENCE = 0.02
+"""How far the silhouette must fall before it rises to a peak that counts."""
+
+AGREEMENT = 0.6
+"""Normalised mutual information that the partitions of two halves must have."""
+
+
+@dataclass(frozen=True)
+class ClusterCount:
+    """What :func:`choose_num_clusters` found.
+
+    Attributes:
+        num_clusters: the finest prominent peak of the silhouette where the halves agree.
+        candidates: numbers of clusters that were tried.
+        silhouette: silhouette of each, in [-1, 1].
+        agreement: normalised mutual information of the partitions that two disjoint halves of the
+            data induce on all of it, in [0, 1].
+    """
+
+    num_clusters: int
+    candidates: tuple[int, ...]
+    silhouette: tuple[float, ...]
+    agreement: tuple[float, ...]
+
+
+def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int = 0) -> Tensor:
+    """Return k-means centroids of the best of several k-means++ starts.
+
+    Args:
+        features: ``[N, F]``.
+        num_clusters: K.
+        restarts: number of starts; the one with the smallest distortion wins.
+        seed: of the starts.
+
+    Returns:
+        Centroids, ``[K', F]``; K' is below K only where there are fewer distinct points than K.
+
+    Raises:
+        ConfigurationError: if there are fewer points than clusters.
+        NonFiniteError: if a feature is not finite.
+    """
+    _check(features, num_clusters)
+    points, best, best_cost = features.double().numpy(), None, np.inf
+    for start in range(restarts):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+            centroids, labels = kmeans2(
+                points, num_clusters, iter=30, minit="++", rng=seed * restarts + start
+            )
+        cost = float(np.square(points - centroids[labels]).sum())
+        if cost < best_cost:
+            best, best_cost = centroids[np.unique(labels)], cost
+    return torch.from_numpy(best).to(features.dtype)
+
+
+def choose_num_clusters(
+    features: Tensor,
+    *,
+    candidates: Sequence[int] = CANDIDATES,
+    samples: int = 1500,
+    seed: int = 0,
+) -> ClusterCount:
+    """Choose a number of clusters without labels, by silhouette and split-half agreement.
+
+    Behaviours are often nested (left or right, then which gap of the second row), and then the
+    silhouette (Rousseeuw, 1987) has a peak at each level. The finest one counts, since codes to
+    spare do no harm and missing ones cannot be made up for: the largest candidate at which the
+    silhouette peaks after having fallen by at least 0.02, and for which partitions of two disjoint
+    halves of the data agree (Ben-Hur et al., 2002). Likelihood and distortion would not do, being
+    monotone.
+
+    Args:
+        features: ``[N, F]``.
+        candidates: numbers to try; those above N / 8 are left out.
+        samples: at most so many points are used.
+        seed: of the subsample and of k-means.
+
+    Raises:
+        ConfigurationError: if there are too few points for any candidate.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points = features[torch.randperm(len(features), generator=generator)[:samples]]
+    tried = tuple(k for k in candidates if k <= len(points) // 8)
+    if not tried:
+        raise ConfigurationError(
+            f"expected at least {8 * min(candidates)} episodes to choose a number of clusters, got "
+            f"{len(points)}; collect more, or give the number of codes yourself"
+        )
+    half, silhouettes, agreements = len(points) // 2, [], []
+    for k in tried:
+        whole = functional.nearest_centroid(points, kmeans(points, k, restarts=3, seed=seed))
+        halves = [
+            functional.nearest_centroid(points, kmeans(part, k, restarts=3, seed=seed))
+            for part in (points[:half], points[half:])
+        ]
+        silhouettes.append(float(functional.silhouette(points, whole)))
+        table = functional.contingency(*halves, k, k)
+        agreements.append(float(functional.normalized_mutual_information(table)))
+    best = _finest_peak(silhouettes, [value >= AGREEMENT for value in agreements])
+    return ClusterCount(tried[best], tried, tuple(silhouettes), tuple(agreements))
+
+
+def _finest_peak(scores: Sequence[float], eligible: Sequence[bool]) -> int:
+    """Return the last prominent peak, else the highest eligible score, else the coarsest place."""
+    values = [score if fit else -np.inf for score, fit in zip(scores, eligible, strict=True)]
+    for place in range(len(values) - 1, 0, -1):
+        if values[place] < max(values[place:]) or not eligible[place]:
+            continue
+        left = place - 1
+        lowest = np.inf
+        while left >= 0 and scores[left] <= scores[place]:
+            lowest = min(lowest, scores[left])
+            left -= 1
+        if scores[place] - lowest >= PROMINENCE:
+            return place
+    return int(np.argmax(values)) if any(eligible) else 0
+
+
+def _check(features: Tensor, num_clusters: int) -> None:
+    if features.ndim != 2:
+        raise ShapeError(f"expected features of shape [N, F], got {tuple(features.shape)}")
+    if not bool(torch.isfinite(features).all()):
+        raise NonFiniteError(
+            "the features to cluster hold a NaN or an infinity; look at the observations of the "
+            "base's episodes"
+        )
+    if len(features) < num_clusters:
+        raise ConfigurationError(
+            f"expected at least {num_clusters} episodes for {num_clusters} clusters, got "
+            f"{len(features)}; collect more or ask for fewer codes"
+        )

@@ -1,0 +1,128 @@
+"""Noise imitation: from a partition of episodes to a policy that commands it, without RL.
+
+A frozen generative policy turns noise into behaviour, so the noises of the episodes in a cluster
+are what brings that cluster about. The steering policy is fitted to them by maximum likelihood,
+then rolls out itself, keeps what reached its code, and is fitted again (filtered self-imitation,
+or the cross-entropy method over noises). Nothing is asked of the base but samples.
+"""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+
+from modereg import keys
+from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.steering import SteeringPolicy
+
+__all__ = ["NoiseImitation"]
+
+
+class NoiseImitation:
+    r"""Fits a steering policy to (observation, noise, code) triples by maximum likelihood.
+
+    Maximises the mean over codes of :math:`E[\log \psi(w \mid s, z)]`: rare codes weigh as much as
+    frequent ones.
+
+    Args:
+        steering: the policy to fit; only its own parameters change.
+        learning_rate: of Adam, which starts afresh with every :meth:`fit`.
+        batch_size: triples in a step.
+        latent_key: entry of the code.
+        features_key: entry of the code's features, which the steering policy reads.
+
+    Raises:
+        ConfigurationError: if an option is not positive.
+    """
+
+    def __init__(
+        self,
+        steering: SteeringPolicy,
+        *,
+        learning_rate: float = 2e-3,
+        batch_size: int = 2048,
+        latent_key: NestedKey = keys.LATENT,
+    ) -> None:
+        if learning_rate <= 0 or batch_size < 1:
+            raise ConfigurationError(
+                f"expected a positive learning_rate and batch_size, got {learning_rate}, "
+                f"{batch_size}"
+            )
+        self.steering, self.latent_key = steering, latent_key
+        self.learning_rate, self.batch_size = learning_rate, batch_size
+
+    @property
+    def entries(self) -> list[NestedKey]:
+        """Entries that the data must have: what the steering policy reads, the code, the noise."""
+        return [*self.steering.observation_keys, self.latent_key, self.steering.action_key]
+
+    def fit(self, data: TensorDictBase, num_codes: int, steps: int) -> float:
+        """Fit for a number of steps, drawing every code equally often.
+
+        Args:
+            data: triples ``[N]`` with the entries of :attr:`entries`.
+            num_codes: K; a code without data is left out.
+            steps: Adam steps; the learning rate falls to a tenth along a cosine.
+
+        Returns:
+            The mean negative log-likelihood of the last tenth of the steps, nats per noise.
+
+        Raises:
+            KeyMismatchError: if an entry is missing.
+        """
+        data = self._select(data)
+        draw = BalancedSampler(data.get(self.latent_key), num_codes)
+        optimizer = torch.optim.Adam(self.steering.parameters(), self.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, max(steps, 1), self.learning_rate / 10
+        )
+        tail: list[float] = []
+        for step in range(steps):
+            batch = data[draw(self.batch_size)]
+            loss = self._negative_log_likelihood(batch, num_codes)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step >= 0.9 * steps - 1:
+                tail.append(float(loss.detach()))
+        return sum(tail) / max(len(tail), 1)
+
+    def _negative_log_likelihood(self, batch: TensorDictBase, num_codes: int) -> Tensor:
+        features = torch.nn.functional.one_hot(batch.get(self.latent_key), num_codes)
+        batch.set(self.steering.latent_key, features.float())
+        distribution = self.steering.distribution(batch)
+        return -distribution.log_prob(batch.get(self.steering.action_key)).mean()
+
+    def _select(self, data: TensorDictBase) -> TensorDict:
+        present = set(data.keys(True, True))
+        missing = [key for key in self.entries if key not in present]
+        if missing:
+            raise KeyMismatchError(
+                f"noise imitation needs the entries {self.entries}, the data lacks {missing}; keep "
+                "them when collecting the episodes"
+            )
+        return data.select(*self.entries)
+
+
+class BalancedSampler:
+    """Draws indices such that every code that occurs comes equally often.
+
+    Args:
+        codes: ``[N]`` int64.
+        num_codes: K.
+    """
+
+    def __init__(self, codes: Tensor, num_codes: int) -> None:
+        self.order = torch.argsort(codes, stable=True)
+        counts = torch.bincount(codes, minlength=num_codes)
+        starts = counts.cumsum(0) - counts
+        present = counts > 0
+        self.counts, self.starts = counts[present], starts[present]
+
+    def __call__(self, size: int) -> Tensor:
+        """Return ``[size]`` indices into the data."""
+        code = torch.randint(len(self.counts), (size,))
+        place = (torch.rand(size) * self.counts[code]).long()
+        return self.order[self.starts[code] + place]

@@ -1,0 +1,119 @@
+"""From a configuration to objects: task, base policy, steered environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchrl.envs import Compose, EnvBase, TransformedEnv
+
+from modereg import keys, plugins
+from modereg.errors import ConfigurationError
+from modereg.policies import GenerativePolicy
+from modereg.priors import Prior
+from modereg.recipes.config import TaskConfig
+from modereg.storage import fingerprint
+from modereg.tasks import Task
+from modereg.transforms import (
+    ActionChunk,
+    History,
+    LatentConditioner,
+    MIReward,
+    NoiseAction,
+    TimeLimit,
+)
+
+__all__ = ["Setup", "Timing", "set_up"]
+
+Timing = str | None
+
+
+@dataclass
+class Setup:
+    """What every recipe starts from.
+
+    Attributes:
+        task: the task.
+        env: its plain environment, batch ``[B]``, with environment steps as steps.
+        base: the frozen base policy.
+        reference: how the user named the base policy.
+        fingerprint: of the base policy.
+    """
+
+    task: Task
+    env: EnvBase
+    base: GenerativePolicy
+    reference: str
+    fingerprint: str
+
+    @property
+    def num_envs(self) -> int:
+        """B."""
+        return self.env.batch_size.numel()
+
+    def steered(self, prior: Prior | int, gamma: float) -> TransformedEnv:
+        """Return the environment with the noise as its action and a code in each episode.
+
+        Where the time limit terminates and the environment does not say how much time has passed,
+        a :class:`~modereg.transforms.TimeLimit` does.
+        """
+        task = self.task
+        transforms = [
+            ActionChunk(
+                task.execute, offset=task.offset, gamma=gamma, horizon=self.base.chunk_shape[0]
+            ),
+            NoiseAction(self.base),
+            History(
+                list(task.feature_keys), length=task.max_decisions, dims=task.feature_dims
+            ),
+            LatentConditioner(prior),
+        ]
+        if self.needs_clock:
+            transforms.insert(0, TimeLimit(task.max_steps, "terminates"))
+        return TransformedEnv(self.env, Compose(*transforms))
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether the time has to be written beside the environment's own entries."""
+        written = keys.ELAPSED in self.env.observation_spec.keys(True, True)
+        return self.task.time_limit == "terminates" and not written
+
+    @property
+    def steering_keys(self) -> list:
+        """What steering policy and critic read: the time too, where running out of it ends all."""
+        chosen = list(self.task.steering_keys)
+        if self.task.time_limit == "terminates" and keys.ELAPSED not in chosen:
+            chosen.append(keys.ELAPSED)
+        return chosen
+
+    def timing(self, asked: Timing) -> str:
+        """Return when the intrinsic reward is paid, chosen by the time limit if not asked for."""
+        return asked or ("final" if self.task.time_limit == "terminates" else "difference")
+
+    def mi_reward(self, estimator: object, coef: float, timing: Timing, gamma: float) -> MIReward:
+        """Return the transform that pays the intrinsic reward, for use on collected batches."""
+        return MIReward(
+            estimator,
+            coef=coef,
+            timing=self.timing(timing),
+            gamma=gamma,
+            time_limit=self.task.time_limit,
+        )
+
+
+def set_up(config: TaskConfig, base: str) -> Setup:
+    """Resolve a task and a base policy, freeze the policy and make the environment.
+
+    Raises:
+        ConfigurationError: if the policy's chunk does not fit the task's chunk layout.
+    """
+    task = plugins.resolve_task(config.name, **config.options)
+    policy = plugins.resolve_policy(base)
+    policy.eval().requires_grad_(False)
+    if policy.chunk_shape[0] < task.offset + task.execute:
+        raise ConfigurationError(
+            f"task {task.name!r} plays actions {task.offset} to {task.offset + task.execute - 1} "
+            f"of a chunk, the policy {base} makes {policy.chunk_shape[0]}; set execute and offset "
+            "in the task's options"
+        )
+    env = task.make_env(config.num_envs or task.num_envs)
+    return Setup(task, env, policy, base, fingerprint(policy))

@@ -1,0 +1,172 @@
+"""The main job on Avoid: clone a base, fine-tune it plainly and with modereg, and report."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modereg.recipes.build import set_up
+from modereg.recipes.config import (
+    DemoConfig,
+    DiscoverConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    LogConfig,
+    PretrainConfig,
+    TaskConfig,
+)
+from modereg.recipes.discover import discover
+from modereg.recipes.evaluate import evaluate
+from modereg.recipes.finetune import finetune
+from modereg.recipes.pretrain import pretrain
+from modereg.storage import read_json, write_json
+
+__all__ = ["demo", "result_row", "run_jobs"]
+
+Job = tuple[str, Callable[[Any], dict[str, Any]], Any]
+QUIET = LogConfig(progress=False)
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Run the demonstration; see :class:`~modereg.recipes.config.DemoConfig`.
+
+    An interrupted demonstration goes on where it was.
+
+    Returns:
+        ``{"rows": [...]}``, which is also written to ``out/summary.json``.
+    """
+    out, started = Path(config.out), time.perf_counter()
+    print(f"modereg demo: Avoid, 24 modes, routes pay 1 +- {config.pay_spread}; all in {out}")
+    jobs = _jobs(config, out)
+    for stage in jobs:
+        run_jobs(stage, config.jobs, started)
+    rows = [_base_row(config, out)]
+    for method, folder, spread in _runs(config, out):
+        earlier = [out / "discover"] if method != "plain" else []
+        rows.append(result_row(method, folder, config.seed, earlier) | {"pay_spread": spread})
+    summary = {"rows": rows, "seconds": round(time.perf_counter() - started, 1)}
+    write_json(out / "summary.json", summary)
+    page = _report(config, out, rows)
+    print(_table(rows))
+    print(f"{summary['seconds']:.0f} s in all. Look at {page}")
+    return summary
+
+
+def _task(spread: float) -> TaskConfig:
+    return TaskConfig("task:avoid", {"pay_spread": spread}, num_envs=512)
+
+
+def _runs(config: DemoConfig, out: Path) -> list[tuple[str, Path, float]]:
+    """Return method, folder and spread of every fine-tuning."""
+    spread, wide = config.pay_spread, config.wide_spread
+    runs = [(name, out / name, spread) for name in ("plain", "codes_only", "regularised")]
+    if wide is not None:
+        runs += [(name, out / f"{name}_wide", wide) for name in ("codes_only", "regularised")]
+    return runs
+
+
+def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
+    """Return the jobs in the order of their dependence; those of one list are independent."""
+    base, task = str(out / "base" / "policy"), _task(config.pay_spread)
+    clone = PretrainConfig(out=out / "base", task=task, seed=config.seed, log=QUIET)
+    find = DiscoverConfig(
+        base=base, out=out / "discover", task=task, seed=config.seed, log=QUIET, resume=True
+    )
+    common = FinetuneConfig(
+        base=base,
+        task=task,
+        env_steps=config.env_steps,
+        final_episodes=config.episodes,
+        seed=config.seed,
+        log=QUIET,
+        resume=True,
+    )
+    judge = EvaluateConfig(base=base, out=out / "base", task=task, episodes=config.episodes)
+    first: list[Job] = [
+        ("discover", discover, find),
+        ("plain", finetune, replace(common, out=out / "plain", coef=0.0)),
+        ("base", evaluate, judge),
+    ]
+    second: list[Job] = []
+    for method, folder, spread in _runs(config, out):
+        if method != "plain":
+            coef = 0.0 if method == "codes_only" else common.coef
+            tuned = replace(
+                common, out=folder, start=str(out / "discover"), coef=coef, task=_task(spread)
+            )
+            second.append((folder.name, finetune, tuned))
+    return [[("clone", pretrain, clone)], first, second]
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str, Any]]:
+    """Run independent jobs in processes of one thread each, and print how each ended."""
+    results: list[dict[str, Any]] = []
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {name: pool.submit(_run_job, function, job) for name, function, job in jobs}
+        for name, future in futures.items():
+            results.append(future.result())
+            print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
+    return results
+
+
+def _run_job(function: Callable[[Any], dict[str, Any]], config: Any) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    return function(config)
+
+
+def _brief(result: dict[str, Any]) -> str:
+    figures = result.get("sampled")
+    if figures is None:
+        return f"loss {result['loss']:.4f}"
+    return (
+        f"success {figures['success']:.3f}, entropy {figures['entropy']:.3f}, "
+        f"modes present {figures['present_modes']}, commandable {figures['commandable_modes']}"
+    )
+
+
+def result_row(
+    method: str, folder: Path, seed: int, earlier: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Return a run's line of the table; its seconds include those of earlier runs it built on."""
+    summary, figures = read_json(folder / "summary.json"), None
+    figures = summary["sampled"]
+    seconds = sum(read_json(part / "timing.json")["seconds"] for part in [*earlier, folder])
+    return _row(method, seed, figures, summary["env_steps"], seconds) | {
+        f"deterministic_{name}": summary["deterministic"][name]
+        for name in ("success", "entropy", "present_modes", "commandable_modes")
+        if "deterministic" in summary
+    }
+
+
+def _base_row(config: DemoConfig, out: Path) -> dict[str, Any]:
+    figures = read_json(out / "base" / "evaluation.json")["sampled"]
+    return _row("base", config.seed, figures, 0, 0.0)
+
+
+def _row(
+    method: str, seed: int, figures: dict[str, Any], env_steps: int, seconds: float
+) -> dict[str, Any]:
+    names = ("episodes", "success", "success_error", "entropy", "present_modes")
+    chosen = {name: figures[name] for name in (*names, "commandable_modes")}
+    return {"method": method, "seed": seed, **chosen, "env_steps": env_steps, "seconds": seconds}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = ["method        pay +-  success          entropy  present  commandable   steps  seconds"]
+    for row in rows:
+        spread = row.get("pay_spread")
+        lines.append(
+            f"{row['method']:<13} {'' if spread is None else spread:<6}  "
+            f"{row['success']:.3f} +- {row['success_error']:.3f}  {row['entropy']:.3f}    "
+            f"{row['present_modes']:>2}       {row['commandable_modes']:>2}        "
+            f"{row['env_steps'] / 1e6:5.2f} M  {row['seconds']:5.0f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""The one evaluation path: what draws the training curves is what ``modereg evaluate`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase
+
+from modereg import keys
+from modereg.checkpoints import load_adapter
+from modereg.estimators import CategoricalMI
+from modereg.metrics import BehaviourMetrics, behaviour_metrics
+from modereg.recipes.build import Setup, set_up
+from modereg.recipes.config import EvaluateConfig
+from modereg.recipes.runs import seed_everything
+from modereg.rollouts import Episodes, collect_episodes
+from modereg.storage import write_json
+
+__all__ = ["evaluate", "evaluate_policy", "held_out_figures", "judge"]
+
+Policy = Callable[[TensorDictBase], TensorDictBase]
+
+
+def judge(
+    setup: Setup, episodes: Episodes, num_codes: int, estimator: CategoricalMI | None = None
+) -> BehaviourMetrics:
+    """Return the figures of a set of episodes with ``success``, ``mode``, ``latent``, ``history``."""
+    final = episodes.final
+    success, modes = final.get(keys.SUCCESS, None), final.get(keys.MODE, None)
+    predicted = None if estimator is None else estimator.log_prob(final).argmax(-1)
+    return behaviour_metrics(
+        None if success is None else success.squeeze(-1),
+        final.get(keys.LATENT),
+        num_codes,
+        returns=episodes.returns,
+        modes=None if modes is None else modes.squeeze(-1),
+        num_modes=setup.task.num_modes,
+        predicted_codes=predicted,
+    )
+
+
+def final_keys(setup: Setup) -> list:
+    """Entries of the last ``next`` that an evaluation reads."""
+    there = setup.env.observation_spec.keys(True, True)
+    labels = [key for key in (keys.SUCCESS, keys.MODE) if key in there]
+    return [*labels, keys.HISTORY, keys.LATENT]
+
+
+@torch.no_grad()
+def evaluate_policy(
+    setup: Setup,
+    env: EnvBase,
+    policy: Policy | None,
+    *,
+    num_codes: int,
+    episodes: int,
+    seed: int,
+    estimator: CategoricalMI | None = None,
+    deterministic: bool = False,
+) -> tuple[BehaviourMetrics, Episodes]:
+    """Roll out whole episodes with codes from the prior, and judge them.
+
+    The global generators are left as they were: a run with evaluations trains as one without.
+
+    Args:
+        setup: task and base.
+        env: steered environment.
+        policy: writes the noise; None is the base policy.
+        num_codes: K.
+        episodes: number of episodes.
+        seed: of the episodes.
+        estimator: q, which reads the code off each episode.
+        deterministic: whether to steer by the mean noise.
+    """
+    with torch.random.fork_rng(devices=[]):
+        env.set_seed(seed_everything(seed, int(deterministic)))
+        rolled = collect_episodes(
+            env,
+            episodes,
+            max_decisions=setup.task.max_decisions,
+            policy=policy,
+            final=final_keys(setup),
+            deterministic=deterministic,
+        )
+    return judge(setup, rolled, num_codes, estimator), rolled
+
+
+@torch.no_grad()
+def held_out_figures(estimator: CategoricalMI, final: TensorDictBase) -> dict[str, float]:
+    """Return q's figures on episodes that it was not trained on.
+
+    Args:
+        estimator: q.
+        final: last entries of episodes, ``[N]``: features and codes.
+
+    Returns:
+        ``bound`` (nats, unclamped), ``bound_share`` of H(p), ``held_out_accuracy``, and
+        ``aliased_codes``: codes whose episodes q most often gives to another code.
+    """
+    codes, log_q = final.get(estimator.latent_key), estimator.log_prob(final)
+    predicted, num_codes = log_q.argmax(-1), log_q.shape[-1]
+    bound, entropy = float(estimator.bound(final)), estimator.prior.entropy
+    table = torch.zeros(num_codes, num_codes).index_put_(
+        (codes, predicted), torch.ones(()), accumulate=True
+    )
+    drawn = table.sum(1) > 0
+    aliased = drawn & (table.argmax(1) != torch.arange(num_codes))
+    return {
+        "bound": bound,
+        "bound_share": bound / entropy if entropy > 0 else 0.0,
+        "held_out_accuracy": float((predicted == codes).float().mean()),
+        "aliased_codes": int(aliased.sum()),
+    }
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Judge a base policy or a run, sampled and deterministic; see :class:`EvaluateConfig`.
+
+    Returns:
+        ``{"sampled": {...}, "deterministic": {...}}``; the base has only ``sampled``.
+    """
+    setup = set_up(config.task, config.base)
+    result: dict[str, Any] = {"base": config.base, "run": config.run, "task": setup.task.name}
+    if config.run is None:
+        metrics, _ = evaluate_policy(
+            setup, setup.steered(1, 1.0), None, num_codes=1, episodes=config.episodes,
+            seed=config.seed,
+        )
+        result["sampled"] = metrics.to_dict()
+    else:
+        result |= _evaluate_run(config, setup)
+    if config.out is not None:
+        write_json(Path(config.out) / "evaluation.json", result)
+    return result
+
+
+def _evaluate_run(config: EvaluateConfig, setup: Setup) -> dict[str, Any]:
+    adapter = load_adapter(Path(config.run or "") / "adapter", setup.base)
+    env, result = setup.steered(adapter.prior, 1.0), {}
+    for name, deterministic in (("sampled", False), ("deterministic", True)):
+        metrics, episodes = evaluate_policy(
+            setup,
+            env,
+            adapter.steering,
+            num_codes=adapter.prior.num_codes,
+            episodes=config.episodes,
+            seed=config.seed,
+            estimator=adapter.estimator,
+            deterministic=deterministic,
+        )
+        result[name] = metrics.to_dict() | {"clipped_share": episodes.clipped}
+        if adapter.estimator is not None:
+            result[name] |= held_out_figures(adapter.estimator, episodes.final)
+    return result

@@ -1,0 +1,105 @@
+"""Stage 2: reinforcement learning on the task's reward, with the intrinsic reward beside it.
+
+Plain fine-tuning is this very recipe with one code and coefficient 0.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torchrl.envs import EnvBase
+
+from modereg import keys
+from modereg.checkpoints import Adapter, load_adapter
+from modereg.discovery import VariationalModeDiscoverer
+from modereg.estimators import CategoricalMI
+from modereg.priors import CategoricalPrior
+from modereg.recipes.build import Setup, set_up
+from modereg.recipes.config import FinetuneConfig
+from modereg.recipes.loop import Stage, close, fit_to_base, train
+from modereg.recipes.ppo import PPO, make_critic
+from modereg.recipes.runs import Run, seed_everything
+from modereg.wrapping import make_steering, observation_size
+
+__all__ = ["finetune"]
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Run stage 2; see :class:`~modereg.recipes.config.FinetuneConfig`.
+
+    Returns:
+        The run's summary; the adapter lies in ``out/adapter``.
+    """
+    run = Run(config)
+    if run.finished:
+        return run.summary
+    setup = set_up(config.task, config.base)
+    stage = _make_stage(config, setup)
+    env_steps = train(
+        run,
+        setup,
+        stage,
+        done=lambda _, env_steps: env_steps >= config.env_steps,
+        total=config.env_steps,
+        eval_every=config.eval_every,
+        eval_episodes=config.eval_episodes,
+    )
+    return close(
+        run, setup, stage, env_steps, method="finetune", episodes=config.final_episodes
+    )
+
+
+def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
+    """Load what stage 1 gave, or begin at the base with one code."""
+    adapter = None
+    if config.start is not None:
+        adapter = load_adapter(Path(config.start) / "adapter", setup.base)
+    prior = adapter.prior if adapter is not None else CategoricalPrior(config.num_codes or 1)
+    env = setup.steered(prior, config.ppo.gamma)
+    seed_everything(config.seed)
+    fresh = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)
+    size = observation_size(env, setup.steering_keys)
+    critic = make_critic(setup.steering_keys, size, prior.feature_dim, config.hidden)
+    start_steps = int(adapter.extra["env_steps"]) if adapter is not None else 0
+    steering = fresh
+    if adapter is None or config.regulariser == "scratch":
+        start_steps += fit_to_base(setup, env, steering, critic, config.seed)
+    else:
+        steering = adapter.steering
+        critic.module.features.load_state_dict(steering.head.network.features.state_dict())
+    if config.std is not None:
+        steering.set_std(config.std)
+    estimator, online = _make_inference(config, adapter, env, prior)
+    mi_reward = None
+    if estimator is not None and prior.num_codes > 1:
+        mi_reward = setup.mi_reward(estimator, config.coef, config.timing, config.ppo.gamma)
+    learner = PPO(
+        env,
+        steering,
+        critic,
+        config.ppo,
+        reward_key=keys.REWARD if mi_reward is None else keys.REGULARIZED_REWARD,
+        decisions=config.ppo.decisions or setup.task.max_decisions,
+        truncates=setup.task.time_limit == "truncates",
+    )
+    return Stage(env, prior, steering, learner, estimator, online, mi_reward, start_steps)
+
+
+def _make_inference(
+    config: FinetuneConfig, adapter: Adapter | None, env: EnvBase, prior: CategoricalPrior
+) -> tuple[CategoricalMI | None, VariationalModeDiscoverer | None]:
+    """Return q, and what trains it if it keeps learning."""
+    if adapter is None and prior.num_codes == 1:
+        return None, None
+    estimator = None if adapter is None else adapter.estimator
+    frozen = config.discoverer == "frozen" and estimator is not None
+    if frozen and adapter is not None and adapter.extra.get("method") != "variational":
+        return estimator.requires_grad_(False), None
+    if estimator is None:
+        online = VariationalModeDiscoverer(observation_size(env, [keys.HISTORY]), prior)
+    else:
+        network = copy.deepcopy(estimator.network.module).requires_grad_(True)
+        online = VariationalModeDiscoverer(network, prior, in_keys=estimator.in_keys)
+    return online.estimator, online

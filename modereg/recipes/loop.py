@@ -1,0 +1,201 @@
+"""The loop of reinforcement learning on a steered environment, shared by both stages.
+
+Each iteration collects a batch from seeded resets, pays the intrinsic reward on it, updates, now
+and then evaluates, and closes with a checkpoint. Copy this file and change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase
+
+from modereg import keys
+from modereg.checkpoints import Adapter, save_adapter
+from modereg.discovery import VariationalModeDiscoverer
+from modereg.estimators import CategoricalMI
+from modereg.priors import CategoricalPrior
+from modereg.recipes.build import Setup
+from modereg.recipes.evaluate import evaluate_policy, held_out_figures
+from modereg.recipes.ppo import PPO, fit_features
+from modereg.recipes.runs import Run, seed_everything
+from modereg.rollouts import Episodes, collect_episodes
+from modereg.steering import SteeringPolicy
+from modereg.transforms import MIReward
+
+__all__ = ["Stage", "close", "fit_to_base", "judge_stage", "train"]
+
+EVALUATION_SEED, FINAL_SEED = 10_000, 20_000
+"""Added to a run's seed for the evaluations during it and at its end."""
+
+
+@dataclass
+class Stage:
+    """What the loop works on.
+
+    Attributes:
+        env: steered environment.
+        prior: p(z).
+        steering: the policy.
+        learner: collects and updates.
+        estimator: q, None with a single code and nothing to infer.
+        online: what trains q, None where it is frozen.
+        mi_reward: pays the intrinsic reward on batches, None where there is none.
+        start_steps: environment steps that were spent before.
+    """
+
+    env: EnvBase
+    prior: CategoricalPrior
+    steering: SteeringPolicy
+    learner: PPO
+    estimator: CategoricalMI | None
+    online: VariationalModeDiscoverer | None
+    mi_reward: MIReward | None
+    start_steps: int
+
+
+def train(
+    run: Run,
+    setup: Setup,
+    stage: Stage,
+    *,
+    done: Callable[[int, int], bool],
+    total: int,
+    eval_every: int,
+    eval_episodes: int,
+) -> int:
+    """Iterate from the last checkpoint until ``done(iteration, env_steps)``; return the steps.
+
+    Args:
+        run: the run folder.
+        setup: task and base.
+        stage: what is trained, in place.
+        done: says when to stop.
+        total: environment steps to expect, for the progress bar.
+        eval_every: iterations between evaluations.
+        eval_episodes: episodes of each.
+    """
+    iteration, env_steps = _restore(run, stage)
+    while not done(iteration, env_steps):
+        batch = stage.learner.collect(run.config.seed, iteration)
+        env_steps += int(batch.get(("next", keys.STEPS)).sum())
+        row = {"iteration": iteration, "env_steps": env_steps} | _learn(stage, batch)
+        iteration += 1
+        if iteration % eval_every == 0:
+            row |= judge_stage(setup, stage, eval_episodes, run.config.seed + EVALUATION_SEED)[0]
+        run.log(row)
+        run.checkpoint(_state(stage, iteration, env_steps))
+        run.progress(env_steps, max(total, env_steps), **_shown(run.rows))
+    return env_steps
+
+
+def _learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
+    """Pay the intrinsic reward, update policy, critic and, if it learns, q."""
+    figures = {
+        "clipped_share": float(batch.get(("next", keys.CLIPPED)).mean()),
+        "reward": float(batch.get(("next", keys.REWARD)).mean()),
+    }
+    if stage.online is not None:
+        stage.online.observe(batch)
+        figures |= {f"q_{name}": value for name, value in stage.online.update().items()}
+    if stage.mi_reward is not None:
+        batch = stage.mi_reward(batch)
+        figures["mi_reward"] = float(batch.get(("next", keys.MI_REWARD)).mean())
+    return figures | stage.learner.update(batch)
+
+
+def judge_stage(
+    setup: Setup, stage: Stage, episodes: int, seed: int, *, deterministic: bool = False
+) -> tuple[dict[str, Any], Episodes]:
+    """Return the figures of the one evaluation path, and the episodes behind them."""
+    metrics, rolled = evaluate_policy(
+        setup,
+        stage.env,
+        stage.steering,
+        num_codes=stage.prior.num_codes,
+        episodes=episodes,
+        seed=seed,
+        estimator=stage.estimator,
+        deterministic=deterministic,
+    )
+    figures = metrics.to_dict() | {"clipped_share": rolled.clipped}
+    if stage.estimator is not None:
+        figures |= held_out_figures(stage.estimator, rolled.final)
+    return figures, rolled
+
+
+def fit_to_base(
+    setup: Setup, env: EnvBase, steering: SteeringPolicy, critic: Any, seed: int
+) -> int:
+    """Standardise the networks' inputs by some episodes of the base.
+
+    Returns:
+        The environment steps that it took.
+    """
+    env.set_seed(seed_everything(seed, 3))
+    episodes = collect_episodes(
+        env,
+        min(setup.num_envs, 512),
+        max_decisions=setup.task.max_decisions,
+        keep=setup.steering_keys,
+    )
+    observed = episodes.flat(torch.ones(len(episodes), dtype=torch.bool))
+    values = torch.cat([observed.get(key) for key in setup.steering_keys], -1)
+    fit_features(values, steering.head.network, critic.module)
+    return int(episodes.env_steps.sum())
+
+
+def _restore(run: Run, stage: Stage) -> tuple[int, int]:
+    state = run.load()
+    if state is None:
+        return 0, stage.start_steps
+    stage.learner.load_state_dict(state["learner"])
+    if stage.online is not None:
+        stage.online.load_state_dict(state["online"])
+    return state["iteration"], state["env_steps"]
+
+
+def _state(stage: Stage, iteration: int, env_steps: int) -> dict[str, Any]:
+    return {
+        "iteration": iteration,
+        "env_steps": env_steps,
+        "learner": stage.learner.state_dict(),
+        "online": None if stage.online is None else dict(stage.online.state_dict()),
+    }
+
+
+def _shown(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the newest success, entropy and bound for the progress bar."""
+    names = {"success": "success", "entropy": "entropy", "bound": "bound"}
+    shown = {}
+    for label, name in names.items():
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            shown[label] = values[-1]
+    return shown
+
+
+def close(
+    run: Run, setup: Setup, stage: Stage, env_steps: int, *, method: str, episodes: int
+) -> dict[str, Any]:
+    """Save the adapter, judge it sampled and deterministic, and write the summary."""
+    adapter = Adapter(
+        steering=stage.steering,
+        estimator=stage.estimator,
+        prior=stage.prior,
+        base_reference=setup.reference,
+        base_fingerprint=setup.fingerprint,
+        extra={"method": method, "env_steps": env_steps},
+    )
+    save_adapter(Path(run.config.out) / "adapter", adapter)
+    summary: dict[str, Any] = {"method": method, "env_steps": env_steps}
+    for name, deterministic in (("sampled", False), ("deterministic", True)):
+        summary[name], _ = judge_stage(
+            setup, stage, episodes, run.config.seed + FINAL_SEED, deterministic=deterministic
+        )
+    return run.finish(summary)

@@ -1,0 +1,118 @@
+"""Pictures over environment steps: success beside behaviour, and what the codes reveal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from modereg.report.entries import ReportEntry
+from modereg.report.style import GRID, MUTED, canvas, png, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["behaviour_figure", "draw_bound", "draw_curves"]
+
+TITLES = {
+    "success": "success",
+    "mean_return": "mean return",
+    "entropy": "behaviour entropy",
+    "effective_codes": "effective codes",
+    "bound_share": "bound on I(z; episode), share of H(p)",
+}
+
+
+def behaviour_figure(entries: Sequence[ReportEntry]) -> str:
+    """Return the figure that stands beside success: entropy with a label, else the codes."""
+    labelled = any(entry.sampled.get("entropy") is not None for entry in entries)
+    return "entropy" if labelled else "effective_codes"
+
+
+def draw_curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
+    """Draw success (or return) and behaviour against environment steps, stage 1 counted.
+
+    What stage 1 takes is dotted, from the base to what it gave; the base is a dashed line.
+
+    Returns:
+        A PNG.
+    """
+    judged = any(entry.sampled.get("success") is not None for entry in entries)
+    names = ("success" if judged else "mean_return", behaviour_figure(entries))
+    figure = canvas(10.0, 3.5)
+    axes = figure.subplots(1, 2)
+    for ax, name in zip(axes, names, strict=True):
+        _draw_series(ax, entries, name, colors)
+    _legend(figure, axes[0])
+    return png(figure)
+
+
+def draw_bound(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
+    """Draw the share of H(p) that q reads off held-out episodes, against environment steps.
+
+    Returns:
+        A PNG.
+    """
+    figure = canvas(7.0, 3.2)
+    ax = figure.subplots()
+    _draw_series(ax, entries, "bound_share", colors)
+    ax.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    _legend(figure, ax)
+    return png(figure)
+
+
+def _draw_series(
+    ax: Axes, entries: Sequence[ReportEntry], name: str, colors: Mapping[str, str]
+) -> None:
+    base = next((entry for entry in entries if entry.run_folder is None), None)
+    start = None if base is None else base.sampled.get(name)
+    for entry in entries:
+        _draw_run(ax, entry, name, start, colors[entry.name])
+    if base is not None and start is not None:
+        style = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
+        ax.axhline(start, label=base.label, zorder=1, **style)
+    _shade(ax, entries)
+    ax.set_title(TITLES[name], loc="left", fontsize=10, color=MUTED)
+    ax.set_xlabel("environment steps (millions), stage 1 counted", fontsize=8.5, color=MUTED)
+    ax.set_xlim(left=0)
+    if name not in ("mean_return", "effective_codes"):
+        ax.set_ylim(min(0, ax.get_ylim()[0]), 1.03)
+    tidy(ax)
+
+
+def _draw_run(
+    ax: Axes, entry: ReportEntry, name: str, start: float | None, color: str
+) -> None:
+    steps, values = entry.series(name)
+    if not steps:
+        return
+    before = [] if start is None else [(0.0, float(start))]
+    stage_one = entry.stage_one
+    if stage_one is not None and stage_one.figures.get(name) is not None:
+        reached = (stage_one.env_steps / 1e6, float(stage_one.figures[name]))
+        if before:
+            ax.plot(*zip(*before, reached, strict=True), ":", color=color, linewidth=1.8)
+        before = [reached]
+        ax.plot(*reached, "o", color=color, markersize=4, markerfacecolor="white", zorder=4)
+    points = [*before, *zip([step / 1e6 for step in steps], values, strict=True)]
+    ax.plot(*zip(*points, strict=True), color=color, linewidth=1.9, label=entry.label, zorder=3)
+    ax.plot(*points[-1], "o", color=color, markersize=4.5, zorder=4)
+
+
+def _shade(ax: Axes, entries: Sequence[ReportEntry]) -> None:
+    spent = [entry.stage_one.env_steps for entry in entries if entry.stage_one is not None]
+    if spent:
+        ax.axvspan(0, max(spent) / 1e6, color=GRID, alpha=0.5, linewidth=0, zorder=0)
+        ax.annotate(
+            "stage 1", (0, 0), xytext=(4, 4), textcoords="offset points",
+            xycoords=ax.get_xaxis_transform(), fontsize=7.5, color=MUTED,
+        )
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=min(len(labels), 5),
+            frameon=False, fontsize=9,
+        )

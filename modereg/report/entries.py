@@ -1,0 +1,132 @@
+"""What a report is made of: methods, their figures, and what their run folders hold."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modereg.storage import read_json
+
+__all__ = ["ReportEntry", "StageOne", "amount", "read_curves"]
+
+
+@dataclass(frozen=True)
+class StageOne:
+    """What discovery cost a run and what it left.
+
+    Attributes:
+        env_steps: environment steps of stage 1.
+        figures: of the policy that stage 1 gave, sampled; empty if its folder is gone.
+    """
+
+    env_steps: float
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One method of a report.
+
+    Attributes:
+        name: short name, as in the rows of a summary: ``base``, ``plain``, ``regularised`` ...
+        label: what the page calls it.
+        run_folder: run folder of ``discover`` or ``finetune``; None is the base policy itself.
+        metrics: what ``evaluate`` returned or a run's summary: ``sampled`` and perhaps
+            ``deterministic``, ``env_steps`` and ``seconds``. Empty takes the run folder's summary.
+    """
+
+    name: str
+    label: str
+    run_folder: Path | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def figures(self) -> Mapping[str, Any]:
+        """The metrics given, or the run's own summary."""
+        if self.metrics or self.run_folder is None:
+            return self.metrics
+        return read_json(Path(self.run_folder) / "summary.json")
+
+    @property
+    def sampled(self) -> Mapping[str, Any]:
+        """Figures with sampled noise: a :class:`~modereg.metrics.BehaviourMetrics` as dict."""
+        return self.figures.get("sampled", self.figures)
+
+    @property
+    def deterministic(self) -> Mapping[str, Any] | None:
+        """Figures with the mean noise, None where nobody took them."""
+        return self.figures.get("deterministic")
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+        return len(self.sampled["code_shares"])
+
+    @cached_property
+    def curves(self) -> list[dict[str, float]]:
+        """Rows of ``curves.csv``, numbers only; empty for the base."""
+        return [] if self.run_folder is None else read_curves(Path(self.run_folder))
+
+    @cached_property
+    def config(self) -> str | None:
+        """Text of ``config.yaml``, None for the base."""
+        if self.run_folder is None:
+            return None
+        return (Path(self.run_folder) / "config.yaml").read_text()
+
+    @cached_property
+    def stage_one(self) -> StageOne | None:
+        """Stage 1 of a run that started from one, None otherwise."""
+        start = (yaml.safe_load(self.config) or {}).get("start") if self.config else None
+        if start is None:
+            return None
+        path = Path(start) / "summary.json"
+        if path.exists():
+            summary = read_json(path)
+            return StageOne(float(summary["env_steps"]), summary["sampled"])
+        return StageOne(self.curves[0]["env_steps"], {}) if self.curves else None
+
+    def series(self, name: str) -> tuple[list[float], list[float]]:
+        """Return environment steps (stage 1 counted) and a figure where it was evaluated.
+
+        The figure of the final evaluation closes the series.
+        """
+        rows = [row for row in self.curves if name in row and "env_steps" in row]
+        steps, values = [row["env_steps"] for row in rows], [row[name] for row in rows]
+        last, final = self.figures.get("env_steps"), self.sampled.get(name)
+        if rows and last is not None and final is not None:
+            steps, values = [*steps, float(last)], [*values, float(final)]
+        return steps, values
+
+
+def read_curves(folder: Path) -> list[dict[str, float]]:
+    """Read the rows of a run's ``curves.csv``; entries that are no numbers are left out."""
+    path = folder / "curves.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [_numbers(row) for row in csv.DictReader(file)]
+
+
+def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
+    numbers = {}
+    for name, text in row.items():
+        try:
+            numbers[name] = float(text or "")
+        except ValueError:
+            continue
+    return numbers
+
+
+def amount(entry: ReportEntry, rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Return ``env_steps`` or ``seconds`` of an entry: its own, else its row's."""
+    if entry.figures.get(name) is not None:
+        return float(entry.figures[name])
+    found = [row[name] for row in rows if row.get("method") == entry.name and row.get(name)]
+    return float(found[0]) if found else None

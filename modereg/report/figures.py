@@ -1,0 +1,271 @@
+"""Pictures of behaviour: trajectories, shares of modes, and the table of codes and modes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modereg.metrics import PRESENT
+from modereg.report.entries import ReportEntry
+from modereg.report.paths import Paths
+from modereg.report.style import FAILED, GRID, INK, MUTED, canvas, label_colors, png, tidy
+from modereg.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_codes", "draw_shares", "draw_tables", "draw_trajectories", "subtitle"]
+
+COLUMNS = 4
+"""Panels side by side."""
+
+
+def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
+    """Return a line below a panel's title: success, never without what became of the modes."""
+    success, codes = figures.get("success"), figures.get("effective_codes")
+    text = f"return {figures['mean_return']:.2f}" if success is None else f"success {success:.0%}"
+    if num_modes is not None and figures.get("present_modes") is not None:
+        return f"{text} · {figures['present_modes']} of {num_modes} modes"
+    return text if codes is None else f"{text} · {codes:.1f} effective codes"
+
+
+def _panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a row of at most four panels of so many inches, or several rows."""
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = canvas(columns * width, rows * height)
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
+    return figure, [
+        figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)
+    ]
+
+
+def _title(ax: Axes, label: str, below: str, color: str) -> None:
+    ax.set_title(f"{label}\n", fontsize=10.5, fontweight="bold", color=color, linespacing=1.5)
+    ax.annotate(
+        below,
+        (0.5, 1),
+        xytext=(0, 7),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="center",
+        fontsize=8.5,
+        color=MUTED,
+        annotation_clip=False,
+    )
+
+
+# --- trajectories
+
+
+def draw_trajectories(
+    task: Task,
+    entries: Sequence[ReportEntry],
+    paths: Mapping[str, Paths],
+    colors: Mapping[str, str],
+) -> bytes:
+    """Draw the episodes of each method in a panel, coloured by mode, or by code without a label.
+
+    Failures lie below in light grey. A task with a plot of its own is drawn by it, any other by
+    the first two or three dimensions of its features.
+
+    Args:
+        task: the task.
+        entries: the methods.
+        paths: episodes of each, by name.
+        colors: of the titles, by name.
+
+    Returns:
+        A PNG.
+    """
+    own = task.plot if task.num_modes is not None else None
+    width = next(iter(paths.values())).positions.shape[-1]
+    options = {"projection": "3d"} if own is None and width >= 3 else {}
+    figure, axes = _panels(len(entries), 2.7, 3.5 if own is not None else 3.2, **options)
+    for ax, entry in zip(axes, entries, strict=True):
+        _draw_panel(ax, task, own, paths[entry.name])
+        _title(ax, entry.label, subtitle(entry.sampled, task.num_modes), colors[entry.name])
+        for spine in ax.spines.values():
+            spine.set_color(GRID)
+    if own is None:
+        _share_limits(axes)
+    return png(figure)
+
+
+def _draw_panel(ax: Axes, task: Task, own: Any, paths: Paths) -> None:
+    """Draw failures first, so that they lie below; they count as undecided."""
+    labelled = task.num_modes is not None and paths.modes is not None
+    labels = (paths.modes if labelled else paths.codes).clone()  # type: ignore[union-attr]
+    if paths.success is not None:
+        labels[~paths.success] = -1
+    order = torch.cat([(labels < 0).nonzero(), (labels >= 0).nonzero()]).squeeze(-1)
+    positions, lengths, labels = paths.positions[order], paths.lengths[order], labels[order]
+    if own is not None:
+        own(ax, positions, labels, lengths=lengths, limit=len(order))
+        return
+    count = task.num_modes if labelled else int(paths.codes.max()) + 1
+    _draw_lines(ax, positions, lengths, labels, count or 1)
+
+
+def _draw_lines(ax: Axes, positions: Tensor, lengths: Tensor, labels: Tensor, count: int) -> None:
+    palette = label_colors(count)
+    for path, length, label in zip(positions, lengths.tolist(), labels.tolist(), strict=True):
+        points = path[: length + 1].numpy()
+        if points.shape[-1] == 1:
+            points = np.concatenate([np.arange(len(points))[:, None], points], -1)
+        color = FAILED if label < 0 else palette[label]
+        ax.plot(*points[:, :3].T, color=color, linewidth=0.6, alpha=0.6)
+    names = ("x: step", "feature 1") if positions.shape[-1] == 1 else ("feature 1", "feature 2")
+    ax.set_xlabel(names[0], fontsize=8, color=MUTED)
+    ax.set_ylabel(names[1], fontsize=8, color=MUTED)
+    ax.tick_params(labelsize=7, colors=MUTED)
+
+
+def _share_limits(axes: Sequence[Axes]) -> None:
+    low = np.min([ax.dataLim.min for ax in axes], 0)
+    high = np.max([ax.dataLim.max for ax in axes], 0)
+    pad = 0.04 * (high - low) + 1e-6
+    for ax in axes:
+        ax.set_xlim(low[0] - pad[0], high[0] + pad[0])
+        ax.set_ylim(low[1] - pad[1], high[1] + pad[1])
+
+
+# --- shares
+
+
+def draw_shares(
+    task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]
+) -> bytes:
+    """Draw the share of each mode among the successes, a row a method, the base's as an outline.
+
+    The scale is a square root, so that one mode with nearly everything and 24 with 4 % each can
+    be read from one picture; the dashed line is where a mode counts as present.
+
+    Returns:
+        A PNG.
+    """
+    number = task.num_modes or 0
+    base = next((entry for entry in entries if entry.run_folder is None), None)
+    figure = canvas(max(7.0, min(10.5, 2.5 + 0.36 * number)), 0.75 + 1.15 * len(entries))
+    axes = figure.subplots(len(entries), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for ax, entry in zip(axes, entries, strict=True):
+        shares = np.array(entry.sampled["mode_shares"])
+        ax.bar(np.arange(number), shares, 0.72, color=colors[entry.name], zorder=2)
+        if base is not None and entry is not base:
+            _outline(ax, np.array(base.sampled["mode_shares"]), colors[base.name])
+        _mode_axis(ax)
+        ax.set_title(
+            f"{entry.label}   ", loc="left", fontsize=9.5, fontweight="bold", pad=3,
+            color=colors[entry.name],
+        )
+        ax.set_title(
+            subtitle(entry.sampled, number), loc="right", fontsize=8.5, color=MUTED, pad=3
+        )
+    names = task.mode_names or tuple(str(index) for index in range(number))
+    long = max(map(len, names)) > 2 and number > 8
+    axes[-1].set_xticks(range(number), names, rotation=60 if long else 0, fontsize=7.5)
+    axes[0].set_ylim(0, 1)
+    figure.supylabel("share of the successful episodes", fontsize=8.5, color=MUTED)
+    return png(figure)
+
+
+def _outline(ax: Axes, shares: np.ndarray, color: str) -> None:
+    ax.bar(
+        np.arange(len(shares)), shares, 0.9, facecolor="none", edgecolor=color, linewidth=0.9,
+        zorder=3,
+    )
+
+
+def _mode_axis(ax: Axes) -> None:
+    tidy(ax)
+    ax.set_yscale("function", functions=(lambda p: np.sqrt(np.abs(p)), np.square))
+    ax.set_yticks([0, 0.05, 0.25, 1.0], ["0", "5 %", "25 %", "100 %"], fontsize=7.5)
+    ax.axhline(PRESENT, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=4)
+    ax.margins(x=0.01)
+
+
+# --- codes
+
+
+def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
+    """Draw share and success (or return) of each code, a row a method, where modes have no label.
+
+    Returns:
+        A PNG.
+    """
+    figure = canvas(9.0, 0.6 + 1.7 * len(entries))
+    axes = figure.subplots(len(entries), 2, squeeze=False)
+    for (left, right), entry in zip(axes, entries, strict=True):
+        sampled, color = entry.sampled, colors[entry.name]
+        known = sampled.get("per_code_success")
+        values = sampled["per_code_return"] if known is None else known
+        for ax, heights in ((left, sampled["code_shares"]), (right, values)):
+            numbers = [np.nan if height is None else height for height in heights]
+            ax.bar(np.arange(len(numbers)), numbers, 0.72, color=color)
+            tidy(ax)
+            ax.set_xticks(range(len(numbers)) if len(numbers) <= 24 else [])
+        left.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=color)
+        left.set_ylabel("share of episodes", fontsize=8, color=MUTED)
+        right.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
+        if known is not None:
+            right.set_ylim(0, 1)
+    for ax in axes[-1]:
+        ax.set_xlabel("code", fontsize=8, color=MUTED)
+    return png(figure)
+
+
+def draw_tables(
+    task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]
+) -> bytes:
+    """Draw P(success and mode | code) of each method with codes, sorted so that it reads diagonal.
+
+    Returns:
+        A PNG.
+    """
+    number = task.num_modes or 0
+    height = 1.2 + 0.13 * max(max(entry.num_codes for entry in entries), 12)
+    width = 1.6 + 0.15 * max(number, 12)
+    figure = canvas(width * len(entries) + 0.7, height)
+    axes = figure.subplots(1, len(entries), squeeze=False)[0]
+    for ax, entry in zip(axes, entries, strict=True):
+        table, order = _sorted_table(entry.sampled)
+        image = ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        nmi = f"NMI {entry.sampled['code_mode_nmi']:.2f}"
+        commanded = f"{entry.sampled['commandable_modes']} of {number} modes commandable"
+        _title(ax, entry.label, f"{nmi} · {commanded}", colors[entry.name])
+        _table_axes(ax, task, order)
+    bar = figure.colorbar(image, ax=list(axes), fraction=0.04, pad=0.02, aspect=28)
+    bar.set_label("P(success in the mode | code)", fontsize=8, color=MUTED)
+    bar.ax.tick_params(length=0, labelsize=7.5, colors=MUTED)
+    bar.outline.set_visible(False)
+    return png(figure)
+
+
+def _sorted_table(figures: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the table ``[K, M]`` of probabilities given the code, and the order of its codes."""
+    counts = np.array(figures["code_mode_table"], float)
+    episodes = np.array(figures["code_shares"], float) * figures["episodes"]
+    table = counts / np.maximum(episodes, 1)[:, None]
+    order = np.lexsort((-table.max(1), table.argmax(1)))
+    return table[order], order
+
+
+def _table_axes(ax: Axes, task: Task, order: np.ndarray) -> None:
+    number, num_codes = task.num_modes or 0, len(order)
+    names = task.mode_names or tuple(map(str, range(number)))
+    ax.set_xticks(range(number), names, rotation=90 if number > 8 else 0, fontsize=6.5)
+    ax.set_yticks(range(num_codes), [str(code) for code in order], fontsize=6.5)
+    ax.set_xlabel("mode", fontsize=8, color=INK)
+    ax.set_ylabel("code, sorted by its most frequent mode", fontsize=8, color=INK)
+    ax.tick_params(length=0, colors=MUTED)
+    ax.set_xticks(np.arange(number + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(num_codes + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color=GRID, linewidth=0.4)
+    ax.tick_params(which="minor", length=0)
+    for spine in ax.spines.values():
+        spine.set_color(GRID)

@@ -1,0 +1,178 @@
+"""Put the pieces together: an environment and a pretrained policy in, a steered environment out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from tensordict import NestedKey
+from torchrl.envs import Compose, EnvBase, TransformedEnv
+
+from modereg import keys
+from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
+from modereg.errors import ConfigurationError
+from modereg.networks import MLP
+from modereg.policies import GenerativePolicy
+from modereg.priors import Prior, as_prior
+from modereg.steering import SteeringPolicy
+from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction
+
+__all__ = ["Wrapped", "make_steering", "observation_size", "steer_env", "wrap"]
+
+
+class Wrapped(NamedTuple):
+    """What :func:`wrap` returns."""
+
+    env: TransformedEnv
+    steering: SteeringPolicy
+    discoverer: ModeDiscoverer
+
+
+def steer_env(
+    env: EnvBase,
+    policy: GenerativePolicy,
+    prior: Prior | int,
+    *,
+    max_decisions: int,
+    execute: int,
+    offset: int = 0,
+    gamma: float = 1.0,
+    feature_keys: Sequence[NestedKey] = (keys.OBSERVATION,),
+    feature_dims: Sequence[int] | None = None,
+) -> TransformedEnv:
+    """Return an environment whose action is the noise of a frozen generative policy.
+
+    A composition of transforms, from the inside out: :class:`~modereg.transforms.ActionChunk`,
+    :class:`~modereg.transforms.NoiseAction`, :class:`~modereg.transforms.History`,
+    :class:`~modereg.transforms.LatentConditioner`. A random action reproduces the base policy.
+
+    Args:
+        env: environment, batch ``[B]``, with actions ``[B, A]``.
+        policy: the base policy; chunks ``[*B, H, A]``.
+        prior: p(z), or the number of codes.
+        max_decisions: decisions of the longest episode, the length of the history.
+        execute: actions of a chunk that are played, open loop.
+        offset: first played action of a chunk.
+        gamma: discount an environment step, with which rewards within a chunk are summed.
+        feature_keys: entries whose history the discoverer sees, in common physical units.
+        feature_dims: dimensions of them to keep; None keeps all.
+    """
+    transforms = [
+        ActionChunk(execute, offset=offset, gamma=gamma, horizon=policy.chunk_shape[0]),
+        NoiseAction(policy),
+        History(list(feature_keys), length=max_decisions, dims=feature_dims),
+        LatentConditioner(prior),
+    ]
+    return TransformedEnv(env, Compose(*transforms))
+
+
+def observation_size(env: EnvBase, observation_keys: Sequence[NestedKey]) -> int:
+    """Return the total length of some observations of a batched environment, flattened.
+
+    Raises:
+        ConfigurationError: if the environment lacks one.
+    """
+    total, batch = 0, len(env.batch_size)
+    for key in observation_keys:
+        if key not in env.observation_spec.keys(True, True):
+            raise ConfigurationError(
+                f"expected the observation {key!r}, got an environment with "
+                f"{sorted(map(str, env.observation_spec.keys(True, True)))}"
+            )
+        total += env.observation_spec[key].shape[batch:].numel()
+    return total
+
+
+def make_steering(
+    env: EnvBase,
+    policy: GenerativePolicy,
+    prior: Prior | int,
+    observation_keys: Sequence[NestedKey],
+    *,
+    hidden: Sequence[int] = (128, 128),
+    octaves: int = 4,
+) -> SteeringPolicy:
+    """Return a steering policy for a base policy: an MLP on sines of standardised observations.
+
+    Args:
+        env: environment that has the observations.
+        policy: the base policy.
+        prior: p(z), or the number of codes.
+        observation_keys: what it reads besides the code.
+        hidden: widths of the MLP.
+        octaves: frequencies of :class:`~modereg.networks.FourierFeatures`; fit them with
+            ``steering.head.network.features.fit(observations)`` on episodes of the base.
+    """
+    size, latent_dim = observation_size(env, observation_keys), as_prior(prior).feature_dim
+    network = MLP(
+        size + latent_dim,
+        policy.noise_shape.numel(),
+        hidden,
+        octaves=octaves,
+        plain_features=latent_dim,
+        zero_init=True,
+    )
+    return SteeringPolicy(observation_keys, size, latent_dim, policy.noise_shape, network=network)
+
+
+def wrap(
+    env: EnvBase,
+    policy: GenerativePolicy,
+    num_modes: int = 8,
+    *,
+    max_decisions: int,
+    execute: int | None = None,
+    offset: int = 0,
+    gamma: float = 0.999,
+    observation_keys: Sequence[NestedKey] | None = None,
+    feature_keys: Sequence[NestedKey] | None = None,
+    feature_dims: Sequence[int] | None = None,
+    discoverer: Literal["cluster", "variational"] = "cluster",
+    **options: Any,
+) -> Wrapped:
+    """Make a pretrained policy fine-tunable with its modes kept.
+
+    Only composition: :func:`steer_env`, :func:`make_steering`, and a discoverer on the history.
+
+    Args:
+        env: environment, batch ``[B]``.
+        policy: the base policy, which is frozen here: its parameters stop requiring gradients.
+        num_modes: number K of codes; more codes than modes do no harm, fewer cannot cover them.
+        max_decisions: decisions of the longest episode.
+        execute: actions of a chunk that are played; None plays all from ``offset`` on.
+        offset: first played action of a chunk.
+        gamma: discount an environment step.
+        observation_keys: what the steering policy reads; None takes the base policy's.
+        feature_keys: what the discoverer sees the history of; None takes the base policy's.
+        feature_dims: dimensions of it to keep.
+        discoverer: ``cluster`` or ``variational``.
+        options: of the discoverer.
+
+    Returns:
+        The steered environment, the steering policy and the discoverer.
+
+    Raises:
+        ConfigurationError: if an observation is missing or an option is unknown.
+    """
+    policy.requires_grad_(False)
+    observation_keys = list(observation_keys or policy.observation_keys)
+    steered = steer_env(
+        env,
+        policy,
+        num_modes,
+        max_decisions=max_decisions,
+        execute=policy.chunk_shape[0] - offset if execute is None else execute,
+        offset=offset,
+        gamma=gamma,
+        feature_keys=list(feature_keys or policy.observation_keys),
+        feature_dims=feature_dims,
+    )
+    kinds = {"cluster": ClusterModeDiscoverer, "variational": VariationalModeDiscoverer}
+    if discoverer not in kinds:
+        raise ConfigurationError(f"expected discoverer of {sorted(kinds)}, got {discoverer!r}")
+    feature_dim = observation_size(steered, [keys.HISTORY])
+    return Wrapped(
+        steered,
+        make_steering(steered, policy, num_modes, observation_keys),
+        kinds[discoverer](feature_dim, num_modes, **options),
+    )
