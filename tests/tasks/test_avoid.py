@@ -74,6 +74,13 @@ def test_modes_of_straight_routes() -> None:
     assert [MODE_NAMES[mode] for mode in last["mode"].flatten()] == ["-".join(r) for r in ROUTES]
 
 
+def test_an_episode_after_a_reset_decides_its_mode_anew() -> None:
+    env = Avoid(2, start_noise=0.0, max_steps=200)
+    left, right = torch.tensor([[0.44, 0.38, 0.3, 0.3]]), torch.tensor([[0.56, 0.62, 0.7, 0.7]])
+    assert steer_through(env, torch.cat([left, right]))["mode"].tolist() == [[0], [23]]
+    assert steer_through(env, torch.cat([right, left]))["mode"].tolist() == [[23], [0]]
+
+
 XS = (
     {"L": 0.44, "R": 0.56},
     {"L": 0.38, "M": 0.5, "R": 0.62},

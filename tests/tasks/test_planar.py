@@ -91,6 +91,22 @@ def test_a_partial_reset_touches_only_its_rows(make: type[EnvBase]) -> None:
     assert torch.equal(after["observation"][~kept], fresh.reset()["observation"][~kept])
 
 
+@pytest.mark.parametrize("make", ENVS)
+def test_rows_that_were_not_reset_go_on_as_if_nothing_had_happened(make: type[EnvBase]) -> None:
+    action = torch.full((3, 2), 0.01)
+    env, twin = make(3, seed=0), make(3, seed=0)
+    root, other = env.reset(), twin.reset()
+    for step in range(6):
+        root = env.step(root.set("action", action))["next"]
+        other = twin.step(other.set("action", action))["next"]
+        if step == 2:
+            root = env.reset(root.set("_reset", torch.tensor([[False], [True], [False]])))
+    for key in ("observation", "elapsed", "mode", "done"):
+        assert torch.equal(root[key][::2], other[key][::2])
+    assert root["elapsed"][1].item() == pytest.approx(3 / env.max_steps)
+    assert not torch.equal(root["observation"][1], other["observation"][1])
+
+
 def test_observations_handed_out_never_change_later() -> None:
     env = Avoid(3, seed=0)
     root = env.reset()
