@@ -58,10 +58,10 @@ class ActionChunk(Transform):
         clipped_key: see above.
 
     Raises:
-        ConfigurationError: if the options do not fit each other; on attaching, if the action space
-            is discrete or Gymnasium vector environments sit inside workers; at reset, if an
-            environment is done already.
-        ShapeError: on attaching, if the action is not ``[*B, A]``; in a step, if the chunk is not
+        ConfigurationError: for a discount outside of [0, 1]; on attaching, for a discrete action; at
+            reset, if an environment is done already, or Gymnasium vector environments sit inside
+            workers.
+        ShapeError: if the layout does not fit itself; on attaching, if the action is not ``[*B, A]``; in a step, if the chunk is not
             ``[*B, horizon, A]``.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
@@ -97,7 +97,9 @@ class ActionChunk(Transform):
     # --- attaching
 
     def _forget_layout(self) -> None:
-        self.__dict__.update(_spec=None, _done_keys=None, _state_keys=None, _rows=None)
+        self.__dict__.update(
+            _spec=None, _done_keys=None, _state_keys=None, _rows=None, _started=False
+        )
 
     def empty_cache(self) -> None:
         """Forget what is derived from the environment."""
@@ -124,6 +126,13 @@ class ActionChunk(Transform):
             _state_keys=list(self.parent.full_state_spec.keys(True, True)),
             _rows=restarted_rows(env, inner),
         )
+
+    def _look_into_workers(self) -> None:
+        """Check the workers of a SerialEnv, which exist from its first reset on, once."""
+        if not self._started:
+            inner, env = inner_transforms(self)
+            check_terminal_observations(env, inner)
+            self.__dict__.update(_rows=restarted_rows(env, inner), _started=True)
 
     def _inner_action_spec(self, spec: Composite) -> TensorSpec:
         present = list(spec.keys(True, True))
@@ -213,6 +222,7 @@ class ActionChunk(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
+        self._look_into_workers()
         done = any_flag(tensordict_reset, self._done_keys)
         mask = tensordict.get("_reset", None)
         done = done if mask is None else done & mask.reshape(done.shape)
