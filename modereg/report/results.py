@@ -1,0 +1,145 @@
+"""What the page says in words and numbers: the summary, the table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modereg.recipes.build import Setup
+from modereg.report import html
+from modereg.report.entries import ReportEntry, amount
+
+__all__ = ["all_rows", "results", "summary"]
+
+NONE = "–"
+
+
+def summary(setup: Setup, entries: Sequence[ReportEntry]) -> str:
+    """Say in three sentences what was done and what came of it; no success without its modes."""
+    number = setup.task.num_modes
+    base = [_outcome(entry, number) for entry in entries if entry.run_folder is None]
+    tuned = [
+        f"{entry.label} {_outcome(entry, number)}"
+        for entry in entries
+        if entry.run_folder is not None
+    ]
+    done = (
+        f"A pretrained policy for {setup.task.name} was fine-tuned through the noise that it "
+        "denoises, its own weights untouched."
+    )
+    before = f"Before, it reaches {base[0]}." if base else "The untouched policy is not shown here."
+    after = f"Afterwards: {'; '.join(tuned)}." if tuned else "Nothing was fine-tuned yet."
+    return f"{done} {before} {after}"
+
+
+def _outcome(entry: ReportEntry, number: int | None) -> str:
+    figures = entry.sampled
+    success = figures.get("success")
+    rate = f"return {figures['mean_return']:.2f}" if success is None else f"{success:.0%} success"
+    if number is not None and figures.get("present_modes") is not None:
+        return f"{rate} with {figures['present_modes']} of {number} modes present"
+    codes = figures.get("effective_codes")
+    if codes is None:
+        return f"{rate} ({_count(entry.num_codes)})"
+    return f"{rate} with {codes:.1f} effective codes of {entry.num_codes}"
+
+
+def _count(codes: int) -> str:
+    return "a single code" if codes == 1 else f"{codes} codes"
+
+
+def results(
+    setup: Setup,
+    entries: Sequence[ReportEntry],
+    rows: Sequence[Mapping[str, Any]],
+    colors: Mapping[str, str],
+) -> str:
+    """Return the table of results: a line a method, sampled and with the mean noise."""
+    labelled = setup.task.num_modes is not None
+    columns = _LABELLED if labelled else _UNLABELLED
+    names = [name for name, _ in columns]
+    groups = [("", ["method"]), ("sampled noise", names)]
+    both = any(entry.deterministic is not None for entry in entries)
+    groups += [("mean noise", names)] if both else []
+    groups.append(("cost", ["env steps", "seconds"]))
+    lines = []
+    for entry in entries:
+        cells = [show(entry.sampled) for _, show in columns]
+        if both:
+            mean = entry.deterministic
+            cells += [NONE if mean is None else show(mean) for _, show in columns]
+        cost = [_steps(amount(entry, rows, "env_steps")), _seconds(amount(entry, rows, "seconds"))]
+        lines.append([entry.label, *cells, *cost])
+    return html.table(groups, lines, [colors[entry.name] for entry in entries])
+
+
+def all_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of a summary as they are, one column an entry."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [[_plain(row.get(name)) for name in names] for row in rows]
+    return html.table([("", [name.replace("_", " ") for name in names])], lines)
+
+
+def _rate(figures: Mapping[str, Any]) -> str:
+    if figures.get("success") is None:
+        return NONE
+    return f"{figures['success']:.3f} ± {figures['success_error']:.3f}"
+
+
+def _number(name: str, form: str) -> Any:
+    def show(figures: Mapping[str, Any]) -> str:
+        value = figures.get(name)
+        return NONE if value is None else format(value, form)
+
+    return show
+
+
+def _range(figures: Mapping[str, Any]) -> str:
+    known = figures.get("per_code_success")
+    values = [v for v in known or figures["per_code_return"] if v is not None]
+    return f"{min(values):.2f} to {max(values):.2f}" if values else NONE
+
+
+def _shares(figures: Mapping[str, Any]) -> str:
+    shares = figures["code_shares"]
+    return f"{min(shares):.1%} to {max(shares):.1%}" if len(shares) > 1 else NONE
+
+
+def _effective(figures: Mapping[str, Any]) -> str:
+    count, value = len(figures["code_shares"]), figures.get("effective_codes")
+    if value is None:
+        return "1 of 1" if count == 1 else NONE
+    return f"{value:.1f} of {count}"
+
+
+_LABELLED = (
+    ("success", _rate),
+    ("entropy", _number("entropy", ".3f")),
+    ("present", _number("present_modes", "d")),
+    ("commandable", _number("commandable_modes", "d")),
+)
+_UNLABELLED = (
+    ("return", _number("mean_return", ".2f")),
+    ("success", _rate),
+    ("effective codes", _effective),
+    ("of a code: success or return", _range),
+    ("share", _shares),
+)
+
+
+def _steps(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,.0f}"
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0f}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
