@@ -21,7 +21,7 @@ class Learner:
             observations={"observation": torch.full((num, 3, 1), float(attempt))},
             actions=torch.full((num, 2, 1), float(attempt)),
             lengths=torch.full((num,), attempt),
-            modes=modes if attempt != 1 else torch.zeros_like(modes),
+            modes=modes.clone() if attempt != 1 else torch.zeros_like(modes),
             success=torch.full((num,), attempt > 0),
         )
 
