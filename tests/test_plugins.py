@@ -152,6 +152,13 @@ def test_a_folder_is_loaded_by_the_loader_that_knows_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("third_party")
+def test_loaders_by_name() -> None:
+    assert isinstance(plugins.policy_loader("a_loader"), Loader)
+    with pytest.raises(ConfigurationError, match="a_loader"):
+        plugins.policy_loader("a_loder")
+
+
+@pytest.mark.usefixtures("third_party")
 def test_a_policy_of_a_factory() -> None:
     policy = resolve_policy("third_party_plugin:policy", scale=2.0)
     assert isinstance(policy, GenerativePolicy)

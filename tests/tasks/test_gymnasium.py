@@ -134,6 +134,7 @@ def test_seeds_reproduce() -> None:
     env.set_seed(1)
     assert torch.equal(first, starts(env))
     assert not torch.equal(first[0, 0], first[0, 1])
+    assert not torch.equal(first[0], first[1])
     env.set_seed(2)
     assert not torch.equal(first, starts(env))
 
