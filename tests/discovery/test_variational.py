@@ -10,11 +10,14 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torch import nn
+from torchrl.collectors import Collector
+from torchrl.envs import Compose, PendulumEnv, TransformedEnv, UnsqueezeTransform
 
 from modereg.discovery.variational import VariationalModeDiscoverer, _held_out
 from modereg.errors import ConfigurationError, KeyMismatchError, NonFiniteError
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
+from modereg.transforms import LatentConditioner
 
 CODES, FEATURES = 4, 6
 
@@ -48,6 +51,19 @@ def test_it_learns_separate_codes() -> None:
     assert metrics["bound"] == pytest.approx(math.log(CODES) - metrics["held_out_loss"], abs=1e-5)
     assert metrics["aliased_codes"] == 0
     assert metrics["loss"] < 0.3
+
+
+def test_noise_is_on_the_training_input_only() -> None:
+    losses = {}
+    for noise in (0.0, 100.0):
+        found = discoverer(lr=1e-2, noise=noise, steps=60)
+        found(rollout())
+        found.update()
+        losses[noise] = found.update()["loss"]
+        td = rollout()["next"]
+        assert torch.equal(found.log_prob(td), found.log_prob(td))
+    assert losses[0.0] < 0.1
+    assert losses[100.0] > 1.0, "noise far above the features hides the codes"
 
 
 def test_it_claims_nothing_where_there_is_nothing() -> None:
@@ -127,6 +143,19 @@ def test_a_state_dict_is_a_snapshot_of_the_optimiser() -> None:
     assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], moment)
 
 
+def test_as_a_collector_s_postproc() -> None:
+    column = UnsqueezeTransform(dim=-1, in_keys=["thdot"], out_keys=["speed"])
+    env = TransformedEnv(PendulumEnv(), Compose(column, LatentConditioner(3)))
+    found = VariationalModeDiscoverer(1, 3, in_keys=["speed"], window=2)
+    collector = Collector(env, None, frames_per_batch=40, total_frames=120, postproc=found)
+    batches = [batch.clone() for batch in collector]
+    collector.shutdown()
+    assert len(found._data()) == 80
+    expected = torch.cat([batch["next", "speed"] for batch in batches[1:]])
+    assert torch.equal(found._data()["speed"], expected)
+    assert math.isfinite(found.update()["loss"])
+
+
 def test_equal_seeds_give_equal_results() -> None:
     results = []
     for _ in range(2):
@@ -185,7 +214,7 @@ def test_what_is_held_out() -> None:
     whole = episodes(rollout(20, 3))
     assert torch.equal(whole, (torch.arange(20) % 10 == 0)[:, None].expand(20, 3))
     done = torch.zeros(2, 12, 1, dtype=torch.bool)
-    done[:, 1::2] = True  # twelve episodes of two steps in two environments
+    done[:, 1:-1:2] = True  # twelve episodes of two steps, of which two are under way at the end
     few = episodes(TensorDict({"next": {"done": done}}, [2, 12]))
     assert few.nonzero()[:, 1].tolist() == [0, 1, 8, 9]
     assert few.nonzero()[:, 0].tolist() == [0, 0, 1, 1]
