@@ -158,16 +158,17 @@ def _build(context: Context, make_transform: MakeTransforms, make_env: MakeEnv |
     counting: list[MakeEnv] = [partial(CountingEnv, length) for length in _LENGTHS]
     gyms: list[MakeEnv] = [partial(_gym, length) for length in _LENGTHS]
     singles = counting if make_env is None else [make_env] * 2
-    if context in ("serial_inside", "parallel_inside"):
-        several = SerialEnv if context == "serial_inside" else ParallelEnv
-        workers = [partial(_attached, maker, make_transform) for maker in singles]
-        return several(len(workers), workers)
+    workers = [partial(_attached, maker, make_transform) for maker in singles]
+    if context == "serial_inside":
+        return SerialEnv(len(workers), workers)
+    if context == "parallel_inside":
+        return ParallelEnv(2, workers[:2])
     bare: dict[Context, MakeEnv] = {
         "unbatched": singles[0],
         "batched": make_env or partial(CountingEnv, _LENGTHS),
         "composed": make_env or partial(CountingEnv, _LENGTHS),
         "serial_outside": lambda: SerialEnv(len(singles), singles),
-        "parallel_outside": lambda: ParallelEnv(len(singles), singles),
+        "parallel_outside": lambda: ParallelEnv(2, singles[:2]),
         "gymnasium": gyms[0],
         "gymnasium_serial": lambda: SerialEnv(len(gyms), gyms),
         "gymnasium_same_step": partial(_vector_gym, "SAME_STEP"),

@@ -61,8 +61,8 @@ class ActionChunk(Transform):
         ConfigurationError: for a discount outside of [0, 1]; on attaching, for a discrete action; at
             reset, if an environment is done already, or Gymnasium vector environments sit inside
             workers.
-        ShapeError: if the layout does not fit itself; on attaching, if the action is not ``[*B, A]``; in a step, if the chunk is not
-            ``[*B, horizon, A]``.
+        ShapeError: if the layout does not fit itself; on attaching, if the action is not
+            ``[*B, A]``; in a step, if the chunk is not ``[*B, horizon, A]``.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
     """
@@ -343,7 +343,10 @@ class _Decision:
         if self.chunk._rows is not None:
             self.chunk._rows.before_step(self.ended)
         elif self.env.batch_locked:
-            data.set("_step", self.finished.logical_not())
+            alive = self.finished.logical_not()
+            if alive.ndim > 1:  # workers are stepped as a whole
+                alive = alive.flatten(1).any(1).view(-1, *[1] * (alive.ndim - 1)).expand_as(alive)
+            data.set("_step", alive)
 
     def settle(self) -> None:
         """Make the rows that ended before the latest step ready for their reset."""

@@ -1,0 +1,139 @@
+"""NoiseAction: the action is the noise of a frozen policy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchrl.envs import TransformedEnv
+
+from modereg.errors import (
+    ConfigurationError,
+    KeyMismatchError,
+    ShapeError,
+    StochasticSamplerError,
+)
+from modereg.policies import as_generative_policy
+from modereg.testing import CountingEnv, TinyPolicy
+from modereg.transforms import ActionChunk, NoiseAction
+
+CHUNK = (4, 2)
+
+
+def steered(policy=None, basis=None, lengths=(9, 9, 9), **options):
+    env = TransformedEnv(CountingEnv(lengths), ActionChunk(CHUNK[0]))
+    return env.append_transform(NoiseAction(policy or TinyPolicy(3, CHUNK), basis, **options))
+
+
+def test_a_random_action_is_standard_normal_and_decodes_as_the_policy_does():
+    env, policy = steered(lengths=[9] * 2000), TinyPolicy(3, CHUNK)
+    td = env.rand_action(env.reset())
+    assert td["action"].shape == (2000, *CHUNK)
+    assert abs(td["action"].mean()) < 0.03 and abs(td["action"].std() - 1) < 0.03
+    expected = policy.decode_from(td, td["action"])
+    out = env.step(td)
+    torch.testing.assert_close(out["next", "action_chunk"], expected)
+    torch.testing.assert_close(out["next", "executed_chunk"], expected.clamp(-0.5, 0.5))
+    total = expected.clamp(-0.5, 0.5).sum(1)
+    torch.testing.assert_close(out["next", "observation"][:, 1:], total)
+
+
+def test_the_agents_action_stays_what_it_wrote_and_no_graph_is_built():
+    env = steered()
+    noise = torch.randn(3, *CHUNK, requires_grad=True)
+    out = env.step(env.reset().set("action", noise))
+    assert out["action"] is noise
+    assert not any(value.requires_grad for value in out["next"].values())
+
+
+def test_the_environment_holds_none_of_the_policy():
+    policy = TinyPolicy(3, CHUNK)
+    env = steered(policy)
+    env.rollout(2)
+    assert not env.state_dict() and not list(env.parameters())
+    assert env.transform[-1].policy is policy
+
+
+def test_the_policys_noise_may_have_another_shape_than_its_chunk():
+    env = steered(TinyPolicy(3, CHUNK, noise_shape=(5,)))
+    assert env.rollout(2)["action"].shape == (3, 2, 5)
+
+
+def test_in_a_subspace_the_rest_of_the_noise_is_drawn_and_the_whole_is_standard_normal():
+    basis = torch.linalg.qr(torch.randn(8, 3))[0]
+    env = steered(basis=basis, lengths=[9] * 4000)
+    td = env.rand_action(env.reset())
+    assert td["action"].shape == (4000, 3)
+    out = env.step(td)
+    noise = out["next", "noise"].flatten(1)
+    torch.testing.assert_close(noise @ basis, td["action"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(noise.T.cov(), torch.eye(8), atol=0.08, rtol=0)
+    again = env.step(env.reset().set("action", td["action"]))["next", "noise"].flatten(1)
+    assert not torch.allclose(again, noise)
+    chunk = TinyPolicy(3, CHUNK).decode_from(td, noise.view(-1, *CHUNK))
+    torch.testing.assert_close(out["next", "action_chunk"], chunk)
+
+
+@pytest.mark.parametrize("basis", [torch.ones(8, 2), 2 * torch.eye(8)])
+def test_a_basis_that_is_not_orthonormal_is_refused(basis):
+    with pytest.raises(ConfigurationError, match="orthonormal"):
+        NoiseAction(TinyPolicy(3, CHUNK), basis)
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (8, 9), (8,)])
+def test_a_basis_of_a_wrong_shape_is_refused(shape):
+    with pytest.raises(ShapeError, match=r"shape \(8, k\)"):
+        NoiseAction(TinyPolicy(3, CHUNK), torch.zeros(shape))
+
+
+def test_a_policy_of_another_horizon_or_without_a_chunk_is_refused_on_attaching():
+    with pytest.raises(ShapeError, match=r"horizon=6"):
+        steered(TinyPolicy(3, (6, 2)))
+    with pytest.raises(ShapeError, match="put ActionChunk"):
+        TransformedEnv(CountingEnv([3]), NoiseAction(TinyPolicy(3, CHUNK)))
+
+
+def test_a_missing_observation_is_refused_on_attaching():
+    with pytest.raises(KeyMismatchError, match=r"\['image'\]"):
+        steered(TinyPolicy(3, CHUNK, observation_keys=["image"]))
+
+
+def test_noise_of_a_wrong_shape_is_refused():
+    env = steered()
+    with pytest.raises(ShapeError, match=r"noise of shape \(3, 4, 2\) under 'action'"):
+        env.step(env.reset().set("action", torch.zeros(3, 8)))
+
+
+def test_a_stochastic_policy_is_refused_at_the_first_reset():
+    policy = as_generative_policy(
+        lambda noise, observation: noise + torch.randn_like(noise),
+        in_keys=["observation"],
+        noise_shape=CHUNK,
+        chunk_shape=CHUNK,
+    )
+    with pytest.raises(StochasticSamplerError, match="deterministic sampler"):
+        steered(policy).reset()
+
+
+def test_the_probe_leaves_torchs_generator_alone():
+    env = steered()
+    state = torch.get_rng_state()
+    env.reset()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_entries_can_be_left_out():
+    env = TransformedEnv(CountingEnv([9]), ActionChunk(4, executed_key=None))
+    env.append_transform(NoiseAction(TinyPolicy(3, CHUNK), chunk_key=None))
+    assert not {"executed_chunk", "action_chunk"} & set(env.rollout(2)["next"].keys())
+
+
+def test_the_noise_may_have_another_type_than_the_action():
+    env = TransformedEnv(CountingEnv([9], dtype=torch.float64), ActionChunk(4))
+    policy = as_generative_policy(
+        lambda noise, observation: noise, in_keys=["observation"], noise_shape=CHUNK,
+        chunk_shape=CHUNK,
+    )
+    env.append_transform(NoiseAction(policy, dtype=torch.float32))
+    data = env.rollout(2)
+    assert data["action"].dtype == torch.float32
+    assert data["next", "action_chunk"].dtype == torch.float64
