@@ -2,6 +2,7 @@ r"""Priors :math:`p(z)` over the latent code of an episode."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -136,7 +137,7 @@ class NormalPrior(Prior):
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Return the log density, ``[*B]``."""
-        return -0.5 * (latent.square() + torch.log(torch.tensor(2 * torch.pi))).sum(-1)
+        return -0.5 * (latent.square() + math.log(2 * math.pi)).sum(-1)
 
     def features(self, latent: Tensor) -> Tensor:
         """Return the code itself."""

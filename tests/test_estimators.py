@@ -178,6 +178,12 @@ def test_support_of_continuous_and_of_no_codes() -> None:
         check_support(CategoricalPrior(3), torch.zeros(2))
 
 
+def test_it_compiles() -> None:
+    q, td = estimator(), data()
+    compiled = torch.compile(q.log_ratio, backend="aot_eager")
+    torch.testing.assert_close(compiled(td), q.log_ratio(td))
+
+
 def test_state_dict_holds_tensors_alone() -> None:
     q, other, td = estimator(noise=0.3), estimator(), data()
     assert all(isinstance(value, torch.Tensor) for value in q.state_dict().values())

@@ -70,6 +70,8 @@ def test_normal_agrees_with_torch() -> None:
     torch.testing.assert_close(prior.log_prob(codes), reference.log_prob(codes))
     assert prior.entropy == pytest.approx(float(reference.entropy()))
     assert prior.features(codes) is codes
+    exact = MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+    torch.testing.assert_close(prior.log_prob(codes.double()), exact.log_prob(codes.double()))
 
 
 @pytest.mark.parametrize(
