@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modereg.report.entries import ReportEntry
 from modereg.report.style import GRID, MUTED, canvas, png, tidy
@@ -64,17 +64,20 @@ def draw_bound(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> byt
 def _draw_series(
     ax: Axes, entries: Sequence[ReportEntry], name: str, colors: Mapping[str, str]
 ) -> None:
+    from matplotlib.ticker import EngFormatter
+
     base = next((entry for entry in entries if entry.run_folder is None), None)
     start = None if base is None else base.sampled.get(name)
     for entry in entries:
         _draw_run(ax, entry, name, start, colors[entry.name])
     if base is not None and start is not None:
-        style = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
+        style: Any = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
         ax.axhline(start, label=base.label, zorder=1, **style)
     _shade(ax, entries)
     ax.set_title(TITLES[name], loc="left", fontsize=10, color=MUTED)
-    ax.set_xlabel("environment steps (millions), stage 1 counted", fontsize=8.5, color=MUTED)
+    ax.set_xlabel("environment steps, stage 1 counted", fontsize=8.5, color=MUTED)
     ax.set_xlim(left=0)
+    ax.xaxis.set_major_formatter(EngFormatter())
     if name not in ("mean_return", "effective_codes"):
         ax.set_ylim(min(0, ax.get_ylim()[0]), 1.03)
     tidy(ax)
@@ -83,26 +86,31 @@ def _draw_series(
 def _draw_run(
     ax: Axes, entry: ReportEntry, name: str, start: float | None, color: str
 ) -> None:
-    steps, values = entry.series(name)
-    if not steps:
-        return
+    """Draw a run's evaluations as a line, and its final one, of more episodes, as a point."""
+    points, final = entry.series(name), entry.final(name)
     before = [] if start is None else [(0.0, float(start))]
     stage_one = entry.stage_one
     if stage_one is not None and stage_one.figures.get(name) is not None:
-        reached = (stage_one.env_steps / 1e6, float(stage_one.figures[name]))
-        if before:
-            ax.plot(*zip(*before, reached, strict=True), ":", color=color, linewidth=1.8)
-        before = [reached]
-        ax.plot(*reached, "o", color=color, markersize=4, markerfacecolor="white", zorder=4)
-    points = [*before, *zip([step / 1e6 for step in steps], values, strict=True)]
-    ax.plot(*zip(*points, strict=True), color=color, linewidth=1.9, label=entry.label, zorder=3)
-    ax.plot(*points[-1], "o", color=color, markersize=4.5, zorder=4)
+        before = [*before, (stage_one.env_steps, float(stage_one.figures[name]))]
+        _line(ax, before, ":", color=color, linewidth=1.8)
+        before = before[-1:]
+        _line(ax, before, "o", color=color, markersize=4.5, markerfacecolor="white", zorder=4)
+    if points:
+        _line(ax, [*before, *points], "-", color=color, linewidth=1.9, label=entry.label, zorder=3)
+    if final is not None and entry.run_folder is not None:
+        label = None if points else entry.label
+        _line(ax, [final], "o", color=color, markersize=5, label=label, zorder=4)
+
+
+def _line(ax: Axes, points: Sequence[tuple[float, float]], form: str, **options: Any) -> None:
+    steps, values = zip(*points, strict=True)
+    ax.plot(steps, values, form, **options)
 
 
 def _shade(ax: Axes, entries: Sequence[ReportEntry]) -> None:
     spent = [entry.stage_one.env_steps for entry in entries if entry.stage_one is not None]
     if spent:
-        ax.axvspan(0, max(spent) / 1e6, color=GRID, alpha=0.5, linewidth=0, zorder=0)
+        ax.axvspan(0, max(spent), color=GRID, alpha=0.5, linewidth=0, zorder=0)
         ax.annotate(
             "stage 1", (0, 0), xytext=(4, 4), textcoords="offset points",
             xycoords=ax.get_xaxis_transform(), fontsize=7.5, color=MUTED,

@@ -80,29 +80,43 @@ class ReportEntry:
             return None
         return (Path(self.run_folder) / "config.yaml").read_text()
 
+    @property
+    def start(self) -> Path | None:
+        """Run folder of the stage 1 that a run started from, as it was named there."""
+        start = (yaml.safe_load(self.config) or {}).get("start") if self.config else None
+        return None if start is None else Path(start)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall-clock seconds of the run and of its stage 1, None where either is unknown."""
+        if self.run_folder is None:
+            return None
+        folders = [Path(self.run_folder), *([] if self.start is None else [self.start])]
+        files = [folder / "timing.json" for folder in folders]
+        if not all(file.exists() for file in files):
+            return None
+        return float(sum(read_json(file)["seconds"] for file in files))
+
     @cached_property
     def stage_one(self) -> StageOne | None:
         """Stage 1 of a run that started from one, None otherwise."""
-        start = (yaml.safe_load(self.config) or {}).get("start") if self.config else None
-        if start is None:
+        if self.start is None:
             return None
-        path = Path(start) / "summary.json"
+        path = self.start / "summary.json"
         if path.exists():
             summary = read_json(path)
             return StageOne(float(summary["env_steps"]), summary["sampled"])
         return StageOne(self.curves[0]["env_steps"], {}) if self.curves else None
 
-    def series(self, name: str) -> tuple[list[float], list[float]]:
-        """Return environment steps (stage 1 counted) and a figure where it was evaluated.
+    def series(self, name: str) -> list[tuple[float, float]]:
+        """Return environment steps, stage 1 counted, and a figure in each evaluation of the run."""
+        rows = [row for row in self.curves if "mean_return" in row and name in row]
+        return [(row["env_steps"], row[name]) for row in rows]
 
-        The figure of the final evaluation closes the series.
-        """
-        rows = [row for row in self.curves if name in row and "env_steps" in row]
-        steps, values = [row["env_steps"] for row in rows], [row[name] for row in rows]
-        last, final = self.figures.get("env_steps"), self.sampled.get(name)
-        if rows and last is not None and final is not None:
-            steps, values = [*steps, float(last)], [*values, float(final)]
-        return steps, values
+    def final(self, name: str) -> tuple[float, float] | None:
+        """Return environment steps and a figure of the evaluation that closed the run."""
+        steps, value = self.figures.get("env_steps"), self.sampled.get(name)
+        return None if steps is None or value is None else (float(steps), float(value))
 
 
 def read_curves(folder: Path) -> list[dict[str, float]]:
@@ -125,8 +139,13 @@ def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
 
 
 def amount(entry: ReportEntry, rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Return ``env_steps`` or ``seconds`` of an entry: its own, else its row's."""
+    """Return ``env_steps`` or ``seconds`` of an entry: its own, its folder's, else its row's.
+
+    The seconds of a folder include those of the stage 1 that it started from.
+    """
     if entry.figures.get(name) is not None:
         return float(entry.figures[name])
+    if name == "seconds" and entry.seconds is not None:
+        return entry.seconds
     found = [row[name] for row in rows if row.get("method") == entry.name and row.get(name)]
     return float(found[0]) if found else None

@@ -12,8 +12,10 @@ from torch import Tensor
 from modereg.metrics import PRESENT
 from modereg.report.entries import ReportEntry
 from modereg.report.paths import Paths
-from modereg.report.style import FAILED, GRID, INK, MUTED, canvas, label_colors, png, tidy
+from modereg.report.style import GRID, INK, MUTED, canvas, png, tidy
 from modereg.tasks import Task
+from modereg.tasks.plots import UNDECIDED as FAILED
+from modereg.tasks.plots import label_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,40 +23,42 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_codes", "draw_shares", "draw_tables", "draw_trajectories", "subtitle"]
 
-COLUMNS = 4
-"""Panels side by side."""
+COLUMNS = 5
+"""Panels side by side, at most."""
 
 
 def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
     """Return a line below a panel's title: success, never without what became of the modes."""
     success, codes = figures.get("success"), figures.get("effective_codes")
-    text = f"return {figures['mean_return']:.2f}" if success is None else f"success {success:.0%}"
+    text = f"return {figures['mean_return']:.2f}"
+    if success is not None:
+        text = f"success {100 * success:.0f} %"
     if num_modes is not None and figures.get("present_modes") is not None:
         return f"{text} · {figures['present_modes']} of {num_modes} modes"
     return text if codes is None else f"{text} · {codes:.1f} effective codes"
 
 
-def _panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a row of at most four panels of so many inches, or several rows."""
-    columns = min(count, COLUMNS)
-    rows = -(-count // columns)
-    figure = canvas(columns * width, rows * height)
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.08)
+def _panels(count: int, ratio: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure of rows of equally many panels, each so many times as high as wide."""
+    rows = -(-count // COLUMNS)
+    columns = -(-count // rows)
+    width = min(2.7, 10.8 / columns)
+    figure = canvas(columns * width, rows * (width * ratio + 0.45))
     return figure, [
         figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)
     ]
 
 
 def _title(ax: Axes, label: str, below: str, color: str) -> None:
-    ax.set_title(f"{label}\n", fontsize=10.5, fontweight="bold", color=color, linespacing=1.5)
+    ax.set_title(label, fontsize=10.5, fontweight="bold", color=color, pad=22)
     ax.annotate(
         below,
         (0.5, 1),
-        xytext=(0, 7),
+        xytext=(0, 8),
         xycoords="axes fraction",
         textcoords="offset points",
         ha="center",
-        fontsize=8.5,
+        fontsize=8,
         color=MUTED,
         annotation_clip=False,
     )
@@ -86,18 +90,41 @@ def draw_trajectories(
     own = task.plot if task.num_modes is not None else None
     width = next(iter(paths.values())).positions.shape[-1]
     options = {"projection": "3d"} if own is None and width >= 3 else {}
-    figure, axes = _panels(len(entries), 2.7, 3.5 if own is not None else 3.2, **options)
+    figure, axes = _panels(len(entries), _ratio(task, paths) if own else 1.0, **options)
     for ax, entry in zip(axes, entries, strict=True):
-        _draw_panel(ax, task, own, paths[entry.name])
+        _draw_panel(ax, task, own, paths[entry.name], colors[entry.name])
         _title(ax, entry.label, subtitle(entry.sampled, task.num_modes), colors[entry.name])
         for spine in ax.spines.values():
             spine.set_color(GRID)
     if own is None:
         _share_limits(axes)
+    _legend(figure, task)
     return png(figure)
 
 
-def _draw_panel(ax: Axes, task: Task, own: Any, paths: Paths) -> None:
+def _legend(figure: Figure, task: Task) -> None:
+    """Name the modes where they are few enough to be told apart by colour."""
+    from matplotlib.lines import Line2D
+
+    names = task.mode_names or ()
+    if not 0 < len(names) <= 8:
+        return
+    lines = [Line2D([], [], color=color, linewidth=2) for color in label_colors(len(names))]
+    figure.legend(
+        [*lines, Line2D([], [], color=FAILED, linewidth=2)], [*names, "failed"],
+        loc="outside lower center", ncols=5, frameon=False, fontsize=9,
+    )
+
+
+def _ratio(task: Task, paths: Mapping[str, Paths]) -> float:
+    """Return height over width of what the task's own plot shows."""
+    ax, some = canvas(1, 1).subplots(), next(iter(paths.values()))
+    task.plot(ax, some.positions[:1], torch.full((1,), -1))  # type: ignore[misc]
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    return abs((high - low) / (right - left)) if ax.get_aspect() != "auto" else 1.0
+
+
+def _draw_panel(ax: Axes, task: Task, own: Any, paths: Paths, single: str) -> None:
     """Draw failures first, so that they lie below; they count as undecided."""
     labelled = task.num_modes is not None and paths.modes is not None
     labels = (paths.modes if labelled else paths.codes).clone()  # type: ignore[union-attr]
@@ -108,21 +135,27 @@ def _draw_panel(ax: Axes, task: Task, own: Any, paths: Paths) -> None:
     if own is not None:
         own(ax, positions, labels, lengths=lengths, limit=len(order))
         return
-    count = task.num_modes if labelled else int(paths.codes.max()) + 1
-    _draw_lines(ax, positions, lengths, labels, count or 1)
+    count = int(task.num_modes or 1) if labelled else int(paths.codes.max()) + 1
+    palette = label_colors(count) if labelled or count > 1 else [single]
+    _draw_lines(ax, positions, lengths, labels, palette)
 
 
-def _draw_lines(ax: Axes, positions: Tensor, lengths: Tensor, labels: Tensor, count: int) -> None:
-    palette = label_colors(count)
+def _draw_lines(
+    ax: Any, positions: Tensor, lengths: Tensor, labels: Tensor, palette: Sequence[str]
+) -> None:
     for path, length, label in zip(positions, lengths.tolist(), labels.tolist(), strict=True):
         points = path[: length + 1].numpy()
         if points.shape[-1] == 1:
             points = np.concatenate([np.arange(len(points))[:, None], points], -1)
         color = FAILED if label < 0 else palette[label]
         ax.plot(*points[:, :3].T, color=color, linewidth=0.6, alpha=0.6)
-    names = ("x: step", "feature 1") if positions.shape[-1] == 1 else ("feature 1", "feature 2")
+    names = ("environment step", "feature 1") if positions.shape[-1] == 1 else ("feature 1", "feature 2")
     ax.set_xlabel(names[0], fontsize=8, color=MUTED)
     ax.set_ylabel(names[1], fontsize=8, color=MUTED)
+    if positions.shape[-1] >= 3:
+        ax.set_zlabel("feature 3", fontsize=8, color=MUTED)
+        ax.set_box_aspect(None, zoom=0.85)
+    ax.locator_params(nbins=4)
     ax.tick_params(labelsize=7, colors=MUTED)
 
 
@@ -169,7 +202,8 @@ def draw_shares(
     names = task.mode_names or tuple(str(index) for index in range(number))
     long = max(map(len, names)) > 2 and number > 8
     axes[-1].set_xticks(range(number), names, rotation=60 if long else 0, fontsize=7.5)
-    axes[0].set_ylim(0, 1)
+    largest = max(max(entry.sampled["mode_shares"]) for entry in entries)
+    axes[0].set_ylim(0, min(1.0, 1.15 * max(largest, 0.05)))
     figure.supylabel("share of the successful episodes", fontsize=8.5, color=MUTED)
     return png(figure)
 
@@ -184,7 +218,8 @@ def _outline(ax: Axes, shares: np.ndarray, color: str) -> None:
 def _mode_axis(ax: Axes) -> None:
     tidy(ax)
     ax.set_yscale("function", functions=(lambda p: np.sqrt(np.abs(p)), np.square))
-    ax.set_yticks([0, 0.05, 0.25, 1.0], ["0", "5 %", "25 %", "100 %"], fontsize=7.5)
+    ticks = [0, 0.05, 0.2, 0.5, 1.0]
+    ax.set_yticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks], fontsize=7.5)
     ax.axhline(PRESENT, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=4)
     ax.margins(x=0.01)
 
@@ -195,28 +230,54 @@ def _mode_axis(ax: Axes) -> None:
 def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
     """Draw share and success (or return) of each code, a row a method, where modes have no label.
 
+    Methods with a single code have no row; the base's figure is a dashed line.
+
     Returns:
         A PNG.
     """
-    figure = canvas(9.0, 0.6 + 1.7 * len(entries))
-    axes = figure.subplots(len(entries), 2, squeeze=False)
-    for (left, right), entry in zip(axes, entries, strict=True):
-        sampled, color = entry.sampled, colors[entry.name]
-        known = sampled.get("per_code_success")
-        values = sampled["per_code_return"] if known is None else known
-        for ax, heights in ((left, sampled["code_shares"]), (right, values)):
-            numbers = [np.nan if height is None else height for height in heights]
-            ax.bar(np.arange(len(numbers)), numbers, 0.72, color=color)
-            tidy(ax)
-            ax.set_xticks(range(len(numbers)) if len(numbers) <= 24 else [])
-        left.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=color)
-        left.set_ylabel("share of episodes", fontsize=8, color=MUTED)
-        right.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
-        if known is not None:
-            right.set_ylim(0, 1)
+    coded = [entry for entry in entries if entry.num_codes > 1]
+    base = next((entry for entry in entries if entry.run_folder is None), None)
+    figure = canvas(9.0, 0.5 + 1.8 * len(coded))
+    axes = figure.subplots(len(coded), 2, squeeze=False)
+    for (left, right), entry in zip(axes, coded, strict=True):
+        _draw_code_shares(left, entry, colors[entry.name])
+        _draw_code_results(right, entry, base, colors)
     for ax in axes[-1]:
         ax.set_xlabel("code", fontsize=8, color=MUTED)
     return png(figure)
+
+
+def _draw_code_shares(ax: Axes, entry: ReportEntry, color: str) -> None:
+    shares = entry.sampled["code_shares"]
+    ax.bar(range(len(shares)), shares, 0.72, color=color)
+    ax.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=color)
+    ax.set_ylabel("share of episodes", fontsize=8, color=MUTED)
+    _code_axis(ax, len(shares))
+
+
+def _draw_code_results(
+    ax: Axes, entry: ReportEntry, base: ReportEntry | None, colors: Mapping[str, str]
+) -> None:
+    """Points instead of bars: a return has no natural zero."""
+    known = entry.sampled.get("per_code_success")
+    name = "mean_return" if known is None else "success"
+    values = entry.sampled["per_code_return"] if known is None else known
+    heights = [np.nan if value is None else value for value in values]
+    ax.plot(heights, "o", color=colors[entry.name], markersize=6, zorder=3)
+    if base is not None:
+        style: Any = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
+        ax.axhline(base.sampled[name], label=base.label, **style)
+        ax.legend(frameon=False, fontsize=8)
+    ax.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
+    if known is not None:
+        ax.set_ylim(0, 1.03)
+    _code_axis(ax, len(heights))
+
+
+def _code_axis(ax: Axes, number: int) -> None:
+    tidy(ax)
+    ax.set_xlim(-0.6, max(number, 6) - 0.4)
+    ax.set_xticks(range(number) if number <= 32 else range(0, number, 8))
 
 
 def draw_tables(
@@ -228,10 +289,12 @@ def draw_tables(
         A PNG.
     """
     number = task.num_modes or 0
-    height = 1.2 + 0.13 * max(max(entry.num_codes for entry in entries), 12)
-    width = 1.6 + 0.15 * max(number, 12)
-    figure = canvas(width * len(entries) + 0.7, height)
-    axes = figure.subplots(1, len(entries), squeeze=False)[0]
+    codes = max([12, *(entry.num_codes for entry in entries)])
+    width, height = 1.6 + 0.15 * max(number, 12), 1.3 + 0.12 * codes
+    columns = min(len(entries), max(1, int(11 / width)))
+    rows = -(-len(entries) // columns)
+    figure = canvas(width * columns + 0.7, height * rows)
+    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(len(entries))]
     for ax, entry in zip(axes, entries, strict=True):
         table, order = _sorted_table(entry.sampled)
         image = ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -239,7 +302,7 @@ def draw_tables(
         commanded = f"{entry.sampled['commandable_modes']} of {number} modes commandable"
         _title(ax, entry.label, f"{nmi} · {commanded}", colors[entry.name])
         _table_axes(ax, task, order)
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.04, pad=0.02, aspect=28)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=28)
     bar.set_label("P(success in the mode | code)", fontsize=8, color=MUTED)
     bar.ax.tick_params(length=0, labelsize=7.5, colors=MUTED)
     bar.outline.set_visible(False)

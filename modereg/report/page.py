@@ -114,22 +114,14 @@ def _pictures(
     ]
     if labelled:
         pictures.append(_shares(setup, entries, colors))
-    else:
-        pictures.append(
-            (
-                "codes",
-                draw_codes(entries, colors),
-                f"Share and success or return of each code for {names}.",
-                "Each code by itself.",
-                "Left: its share of the episodes. Right: what it achieves.",
-            )
-        )
-    if any(entry.series("env_steps")[0] for entry in entries):
+    elif any(entry.num_codes > 1 for entry in entries):
+        pictures.append(_codes(entries, colors))
+    if any(entry.series("mean_return") for entry in entries):
         pictures.append(_curves(entries, colors))
     coded = [entry for entry in entries if labelled and entry.num_codes > 1]
     if coded:
         pictures.append(_tables(setup, coded, colors))
-    inferred = [entry for entry in entries if entry.series("bound_share")[0]]
+    inferred = [entry for entry in entries if entry.series("bound_share")]
     if inferred:
         pictures.append(_bound(inferred, colors))
     return pictures
@@ -152,6 +144,16 @@ def _shares(
     )
 
 
+def _codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
+    return (
+        "codes",
+        draw_codes(entries, colors),
+        "Share of the episodes of each code, and its success or return.",
+        "Each code by itself.",
+        "Left: its share of the episodes. Right: what it achieves; the dashed line is the base.",
+    )
+
+
 def _curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
     return (
         "curves",
@@ -159,7 +161,8 @@ def _curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Pictur
         "Success and behaviour of each method against environment steps.",
         "Success and behaviour on the same budget.",
         "Environment steps count stage 1 (shaded): dotted lines lead from the base to what stage 1 "
-        "gave (open circle), solid lines are fine-tuning, the last point is the final evaluation.",
+        "gave (open circle), solid lines are fine-tuning, filled circles its final evaluation "
+        "on more episodes.",
     )
 
 

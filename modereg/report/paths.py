@@ -115,16 +115,17 @@ def record_paths(
         deterministic: whether to steer by the mean noise.
     """
     task = setup.task
-    key = task.feature_keys[0]
+    key = (task.feature_keys or task.observation_keys)[0]
     trace = Trace(key, _dims_within(task.feature_dims, setup.env.observation_spec[key].shape[-1]))
     prior = CategoricalPrior(prior) if isinstance(prior, int) else prior
+    num_codes = int(prior.num_codes or 1)
     env = setup.steered(prior, 1.0)
     env.insert_transform(0, trace)
     _, episodes = evaluate_policy(
         setup,
         env,
         steering,
-        num_codes=prior.num_codes,
+        num_codes=num_codes,
         episodes=num_episodes,
         seed=seed,
         deterministic=deterministic,

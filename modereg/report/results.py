@@ -35,7 +35,9 @@ def summary(setup: Setup, entries: Sequence[ReportEntry]) -> str:
 def _outcome(entry: ReportEntry, number: int | None) -> str:
     figures = entry.sampled
     success = figures.get("success")
-    rate = f"return {figures['mean_return']:.2f}" if success is None else f"{success:.0%} success"
+    rate = f"return {figures['mean_return']:.2f}"
+    if success is not None:
+        rate = f"{100 * success:.0f} % success"
     if number is not None and figures.get("present_modes") is not None:
         return f"{rate} with {figures['present_modes']} of {number} modes present"
     codes = figures.get("effective_codes")
@@ -89,7 +91,7 @@ def _rate(figures: Mapping[str, Any]) -> str:
 def _number(name: str, form: str) -> Any:
     def show(figures: Mapping[str, Any]) -> str:
         value = figures.get(name)
-        return NONE if value is None else format(value, form)
+        return NONE if value is None else format(value, form).replace("-0.000", "0.000")
 
     return show
 
@@ -102,7 +104,7 @@ def _range(figures: Mapping[str, Any]) -> str:
 
 def _shares(figures: Mapping[str, Any]) -> str:
     shares = figures["code_shares"]
-    return f"{min(shares):.1%} to {max(shares):.1%}" if len(shares) > 1 else NONE
+    return f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %" if len(shares) > 1 else NONE
 
 
 def _effective(figures: Mapping[str, Any]) -> str:

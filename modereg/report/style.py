@@ -11,18 +11,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "FAILED",
     "GRID",
     "INK",
     "MUTED",
     "canvas",
-    "label_colors",
     "method_colors",
     "png",
     "tidy",
 ]
 
-INK, MUTED, GRID, FAILED = "#1f2328", "#6b7280", "#e5e7eb", "#d4d7dc"
+INK, MUTED, GRID = "#1f2328", "#6b7280", "#e5e7eb"
 DPI = 150
 
 KNOWN = {
@@ -33,25 +31,29 @@ KNOWN = {
     "bmd": "#cc79a7",
 }
 OTHERS = ("#009e73", "#56b4e9", "#8c6d1f", "#7b3294", "#a6761d", "#1b9e77")
-# Okabe and Ito's colours, told apart by colour-blind readers; black is left out.
-FEW = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#6b7280")
 
 
 def method_colors(names: Sequence[str]) -> dict[str, str]:
-    """Give each method one colour, the same in every picture and every report."""
-    others = [name for name in dict.fromkeys(names) if name not in KNOWN]
+    """Give each method one colour, the same in every picture and every report.
+
+    A variant of a known method (``regularised_wide``) has a lighter tone of its colour.
+    """
+    others = [name for name in dict.fromkeys(names) if _family(name) is None]
     extra = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(others)}
-    return {name: KNOWN.get(name) or extra[name] for name in names}
+    return {name: extra.get(name) or _tone(name) for name in names}
 
 
-def label_colors(count: int) -> list[str]:
-    """Return one colour a mode or code; up to eight are fit for colour-blind readers."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
+def _family(name: str) -> str | None:
+    """Return the known method that a name is, or begins with."""
+    return next((known for known in KNOWN if name == known or name.startswith(f"{known}_")), None)
 
-    if count <= len(FEW):
-        return list(FEW[:count])
-    return [to_hex(colormaps["turbo"]((index + 0.5) / count)) for index in range(count)]
+
+def _tone(name: str) -> str:
+    family = _family(name) or name
+    if name == family:
+        return KNOWN[name]
+    channels = [int(KNOWN[family][start : start + 2], 16) for start in (1, 3, 5)]
+    return "#" + "".join(f"{round(value + 0.42 * (255 - value)):02x}" for value in channels)
 
 
 def canvas(width: float, height: float) -> Figure:

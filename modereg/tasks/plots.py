@@ -12,9 +12,22 @@ from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOALS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_avoid", "plot_gaussian_mixture", "plot_trajectories"]
+__all__ = ["label_colors", "plot_avoid", "plot_gaussian_mixture", "plot_trajectories"]
 
-UNDECIDED = "0.75"
+UNDECIDED = "#d0d3d8"
+
+FEW = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#6b7280")
+"""Colours of Okabe and Ito, which colour-blind readers tell apart; yellow darkened, black grey."""
+
+
+def label_colors(count: int) -> list[str]:
+    """Return one colour a mode or code; up to eight are fit for colour-blind readers."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    if count <= len(FEW):
+        return list(FEW[:count])
+    return [to_hex(colormaps["turbo"]((index + 0.5) / count)) for index in range(count)]
 
 
 def plot_trajectories(
@@ -40,16 +53,12 @@ def plot_trajectories(
         linewidth: in points.
         alpha: opacity.
     """
-    from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
     paths = observations[:limit, :, -2:].detach().cpu().numpy()
     ends = [len(path) for path in paths] if lengths is None else (lengths[:limit] + 1).tolist()
-    colormap = colormaps["turbo"]
-    colors = [
-        UNDECIDED if mode < 0 else colormap((mode + 0.5) / num_modes)
-        for mode in modes[:limit].tolist()
-    ]
+    palette = label_colors(num_modes)
+    colors = [UNDECIDED if mode < 0 else palette[mode] for mode in modes[:limit].tolist()]
     segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
     ax.add_collection(LineCollection(segments, colors=colors, linewidths=linewidth, alpha=alpha))
 
