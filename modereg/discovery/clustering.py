@@ -82,7 +82,7 @@ def choose_num_clusters(
     features: Tensor,
     *,
     candidates: Sequence[int] = CANDIDATES,
-    samples: int = 1500,
+    samples: int = 2500,
     seed: int = 0,
 ) -> ClusterCount:
     """Choose a number of clusters without labels, by silhouette and split-half agreement.

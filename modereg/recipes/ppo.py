@@ -117,14 +117,11 @@ class PPO:
         data = batch.select(*self.loss.in_keys).reshape(-1)
         advantage = data.get("advantage")
         data.set("advantage", (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6))
-        totals, count = None, 0
+        figures = []
         for _ in range(self.config.epochs):
             shuffled = data[torch.randperm(len(data))]
-            for minibatch in shuffled.split(self.config.minibatch):
-                figures = self._step(minibatch)
-                totals = figures if totals is None else totals + figures
-                count += 1
-        return {name: float(value) / count for name, value in (totals or {}).items()}
+            figures += [self._step(part) for part in shuffled.split(self.config.minibatch)]
+        return {name: float(value) for name, value in torch.stack(figures).mean(0).items()}
 
     def _step(self, minibatch: TensorDictBase) -> TensorDictBase:
         losses = self.loss(minibatch)
