@@ -19,10 +19,12 @@ __all__ = ["MLPDenoiser", "bind_denoiser", "call_denoiser"]
 
 
 class MLPDenoiser(ModelMixin, ConfigMixin):
-    """A multilayer perceptron on the flattened chunk, the time step and the observations.
+    """A multilayer perceptron on the flattened chunk and the observations, modulated by time.
 
-    The part of the first layer that observations and time feed does not change within a decode, or
-    from sample to sample; :meth:`condition` and :meth:`embed_times` compute each once.
+    Time scales and shifts each hidden layer (Perez et al., FiLM, arXiv 1709.07871) and sets the
+    gain of a path from the noisy chunk to the output, which a narrow network passes on badly. Both
+    are the same for a whole batch of a decode, and what observations add to the first layer is the
+    same at all its steps: :meth:`embed_times` and :meth:`condition` compute each once.
 
     Args:
         action_dim: length A of an action.
@@ -47,7 +49,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
         observation_dims: Sequence[int] = (),
         hidden: Sequence[int] = (512, 512, 512),
         num_train_timesteps: int = 128,
-        time_features: int = 64,
+        time_features: int = 32,
         observation_octaves: int = 0,
     ) -> None:
         super().__init__()
@@ -57,15 +59,24 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
                 f"{time_features}"
             )
         chunk, observed = horizon * action_dim, sum(observation_dims)
-        self.sample_layer = nn.Linear(chunk, hidden[0], bias=False)
-        self.time_layer = nn.Linear(time_features, hidden[0])
+        widths = [chunk, *hidden]
+        self.layers = nn.ModuleList(
+            nn.Linear(before, after, bias=False)
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
         self.observation_layer = (
             nn.Linear(observed * (1 + 2 * observation_octaves), hidden[0], bias=False)
             if observed
             else None
         )
-        self.layers = nn.ModuleList(map(nn.Linear, hidden[:-1], hidden[1:]))
         self.output_layer = nn.Linear(hidden[-1], chunk)
+        # For each hidden layer its shift, then for each its gain, then the gain of the skip.
+        self._sizes = [*hidden, *hidden, 1]
+        self.time_layer = nn.Linear(time_features, sum(self._sizes))
+        with torch.no_grad():
+            self.time_layer.weight[sum(hidden) :] = 0
+            self.time_layer.bias[sum(hidden) : -1] = 1
+            self.time_layer.bias[-1] = 0
 
     def forward(self, sample: Tensor, timestep: Tensor | float, *observations: Tensor) -> Tensor:
         """Predict what the scheduler's ``prediction_type`` names.
@@ -82,7 +93,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
         return self.denoise(sample, self.embed_times(times), self.condition(*observations))
 
     def condition(self, *observations: Tensor) -> Tensor | None:
-        """Return what the observations add to the first layer, ``[B, hidden]``."""
+        """Return what the observations add to the first layer, ``[B, hidden[0]]``."""
         if self.observation_layer is None:
             return None
         features = torch.cat([value.flatten(1) for value in observations], -1)
@@ -100,7 +111,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
         return self.observation_layer(features)
 
     def embed_times(self, timesteps: Tensor) -> Tensor:
-        """Return what time steps ``[S]`` add to the first layer, ``[S, hidden]``."""
+        """Return shifts and gains of time steps ``[S]``, ``[S, 2 * sum(hidden) + 1]``."""
         half = self.config.time_features // 2
         exponents = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
         scaled = timesteps.float() * (1000.0 / self.config.num_train_timesteps)
@@ -110,11 +121,15 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
 
     def denoise(self, sample: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
         """Denoise ``[B, H, A]`` given rows of :meth:`embed_times` and :meth:`condition`."""
-        shift = time if condition is None else time + condition
-        hidden = torch.addmm(shift, sample.flatten(1), self.sample_layer.weight.t())
-        for layer in self.layers:
-            hidden = layer(_silu(hidden))
-        return self.output_layer(_silu(hidden)).view_as(sample)
+        *modulation, skip = time.split(self._sizes, -1)
+        depth = len(self.layers)
+        flat = hidden = sample.flatten(1)
+        for index, layer in enumerate(self.layers):
+            shift = modulation[index]
+            if index == 0 and condition is not None:
+                shift = shift + condition
+            hidden = _silu(torch.addcmul(shift, layer(hidden), modulation[depth + index]))
+        return torch.addcmul(self.output_layer(hidden), flat, skip).view_as(sample)
 
 
 def _silu(x: Tensor) -> Tensor:

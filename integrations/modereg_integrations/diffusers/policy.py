@@ -232,7 +232,7 @@ class DiffusersPolicy(GenerativePolicy):
         hidden: Sequence[int] = (512, 512, 512),
         num_train_timesteps: int = 128,
         num_inference_steps: int = 8,
-        prediction_type: Literal["sample", "v_prediction"] = "sample",
+        prediction_type: Literal["sample", "v_prediction"] = "v_prediction",
         normalization: Mode = "minmax",
         observation_steps: int = 1,
         observation_octaves: int = 0,
@@ -240,7 +240,7 @@ class DiffusersPolicy(GenerativePolicy):
         """Make a policy with a fresh :class:`MLPDenoiser`, to be cloned from demonstrations.
 
         A diffusion uses a squared-cosine schedule and DDIM with ``"trailing"`` spacing, whose last
-        step ends at the data, and predicts the sample or the velocity: at the first of few steps
+        step ends at the data, and predicts the velocity or the sample: at the first of few steps
         the noise says nothing of the data. A flow takes ``num_inference_steps`` equal Euler steps.
 
         Args:
@@ -251,7 +251,8 @@ class DiffusersPolicy(GenerativePolicy):
             num_train_timesteps: noise levels of a diffusion, a multiple of
                 ``num_inference_steps`` for even spacing; a flow has a continuum.
             num_inference_steps: denoiser calls of a decode.
-            prediction_type: what a diffusion's denoiser predicts.
+            prediction_type: what a diffusion's denoiser predicts; the velocity keeps modes apart
+                better.
             normalization: mode of the :class:`Normalizer`; fit it with :meth:`fit_normalizer`.
             observation_steps: length of the observation history.
             observation_octaves: see :class:`MLPDenoiser`.

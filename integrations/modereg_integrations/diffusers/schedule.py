@@ -106,6 +106,13 @@ def make_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
     return stepped
 
 
+def _begin(scheduler: Any, num_inference_steps: int) -> None:
+    scheduler.set_timesteps(num_inference_steps)
+    if hasattr(scheduler, "set_begin_index"):
+        # Else the start is looked up by its time step, which need not be unique.
+        scheduler.set_begin_index(0)
+
+
 def _scale_input(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
     scale = getattr(scheduler, "scale_model_input", None)
     return sample if scale is None else scale(sample, timestep)
@@ -113,7 +120,7 @@ def _scale_input(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
 
 def _run(scheduler: Any, num_inference_steps: int, noise: Tensor, model: Model) -> Tensor:
     """Sample as diffusers' pipelines do."""
-    scheduler.set_timesteps(num_inference_steps)
+    _begin(scheduler, num_inference_steps)
     sample = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
     for index, timestep in enumerate(scheduler.timesteps):
         output = model(_scale_input(scheduler, sample, timestep), index)
@@ -152,8 +159,9 @@ def _check_deterministic(scheduler: Any, first: Tensor, second: Tensor) -> None:
     name = type(scheduler).__name__
     if not bool(torch.isfinite(first).all()):
         raise ConfigurationError(
-            f"{name} returns a non-finite sample for finite noise; with a signal-to-noise ratio of "
-            "zero at the last training step, predict 'sample' or 'v_prediction', not 'epsilon'"
+            f"{name} returns a non-finite sample for finite noise; look at its options: with a "
+            "signal-to-noise ratio of zero at the last training step, predict 'sample' or "
+            "'v_prediction', not 'epsilon'"
         )
     if _agree(first, second, 1e-5):
         return
@@ -169,7 +177,7 @@ def _check_deterministic(scheduler: Any, first: Tensor, second: Tensor) -> None:
 
 def _probe(scheduler: Any, num_inference_steps: int) -> AffineSchedule | None:
     """Find the coefficients by one run on unit vectors; None if the form does not fit."""
-    scheduler.set_timesteps(num_inference_steps)
+    _begin(scheduler, num_inference_steps)
     start = float(getattr(scheduler, "init_noise_sigma", 1.0))
     # Unit vector 2j stands for the sample before call j, 2j + 1 for the output of call j.
     basis = torch.eye(2 * len(scheduler.timesteps), dtype=torch.float64)[:, None, None, :]

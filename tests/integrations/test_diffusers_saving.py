@@ -1,0 +1,304 @@
+"""Saved policies: read by diffusers itself, bit-equal, and nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from modereg.errors import CheckpointError, MissingDependencyError
+from modereg_integrations.diffusers import (
+    DiffusersPolicy,
+    MLPDenoiser,
+    fingerprint,
+    register_denoiser,
+)
+from modereg_integrations.diffusers.plugin import PLUGIN
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def policy() -> DiffusersPolicy:
+    policy = DiffusersPolicy.untrained(
+        observation_shapes={("agent", "state"): (3,), "goal": (2,)},
+        chunk_shape=(4, 2),
+        hidden=(16, 16),
+        num_inference_steps=4,
+        observation_steps=2,
+        observation_octaves=1,
+    )
+    policy.fit_normalizer(torch.randn(50, 4, 2), torch.randn(50, 2, 3), torch.randn(50, 2, 2))
+    return policy
+
+
+def decode(policy: DiffusersPolicy) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(3, 4, 2), (3, 2, 3), (3, 2, 2)]
+    return policy.decode(*(torch.randn(shape, generator=generator) for shape in shapes))
+
+
+def test_a_saved_policy_is_the_same_one(policy: DiffusersPolicy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path / "new" / "policy")
+    loaded = DiffusersPolicy.from_pretrained(tmp_path / "new" / "policy")
+    assert torch.equal(decode(loaded), decode(policy))
+    assert loaded.in_keys == policy.in_keys
+    assert fingerprint(loaded) == fingerprint(policy)
+    assert not loaded.training
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["policy"]
+
+
+def test_the_fingerprint_sees_parameters_statistics_and_options(policy: DiffusersPolicy) -> None:
+    seen = {fingerprint(policy)}
+    with torch.no_grad():
+        policy.denoiser.output_layer.bias[0] += 1
+    seen.add(fingerprint(policy))
+    policy.normalizer.action_scale[0] += 1
+    seen.add(fingerprint(policy))
+    policy.num_inference_steps = 2
+    seen.add(fingerprint(policy))
+    policy.scheduler.register_to_config(clip_sample=True)
+    seen.add(fingerprint(policy))
+    assert len(seen) == 5
+
+
+def test_diffusers_reads_denoiser_and_scheduler(policy: DiffusersPolicy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    denoiser = MLPDenoiser.from_pretrained(
+        tmp_path / "policy", subfolder="denoiser", low_cpu_mem_usage=False
+    )
+    for name, value in policy.denoiser.state_dict().items():
+        assert torch.equal(denoiser.state_dict()[name], value)
+    scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path / "policy", subfolder="scheduler")
+    assert scheduler.config.prediction_type == "v_prediction"
+    rebuilt = DiffusersPolicy(
+        denoiser,
+        scheduler,
+        chunk_shape=(4, 2),
+        observation_keys=policy.observation_keys,
+        num_inference_steps=4,
+        normalizer=policy.normalizer,
+        observation_steps=2,
+    )
+    assert torch.equal(decode(rebuilt), decode(policy))
+
+
+def test_a_unet_and_double_precision_round_trip(tmp_path: Path) -> None:
+    network = diffusers.UNet1DModel(
+        in_channels=2,
+        out_channels=2,
+        down_block_types=("DownResnetBlock1D",),
+        up_block_types=(),
+        mid_block_type="MidResTemporalBlock1D",
+        out_block_type="OutConv1DBlock",
+        block_out_channels=(16,),
+        time_embedding_type="positional",
+        use_timestep_embedding=True,
+        act_fn="mish",
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    policy = DiffusersPolicy(network, scheduler, chunk_shape=(8, 2), observation_keys=[]).double()
+    policy.save_pretrained(tmp_path / "policy")
+    loaded = DiffusersPolicy.from_pretrained(tmp_path / "policy")
+    noise = torch.randn(3, 8, 2, dtype=torch.float64)
+    assert torch.equal(loaded.decode(noise), policy.decode(noise))
+    assert loaded.normalizer is None
+
+
+class Custom(ModelMixin, ConfigMixin):
+    """A third party's denoiser."""
+
+    @register_to_config
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(gain))
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return self.factor * sample
+
+
+class Plain(nn.Module):
+    """A denoiser without a configuration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(()))
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return self.gain * sample
+
+
+def save_of(denoiser: nn.Module, folder: Path) -> DiffusersPolicy:
+    scheduler = diffusers.DDIMScheduler()
+    policy = DiffusersPolicy(denoiser, scheduler, chunk_shape=(4, 2), observation_keys=[])
+    policy.save_pretrained(folder)
+    return policy
+
+
+def test_a_denoiser_class_is_trusted_from_the_caller_or_the_registry(tmp_path: Path) -> None:
+    saved = save_of(Custom(0.3), tmp_path / "custom")
+    with pytest.raises(CheckpointError, match="not imported on a file's word"):
+        DiffusersPolicy.from_pretrained(tmp_path / "custom")
+    for loaded in (
+        DiffusersPolicy.from_pretrained(tmp_path / "custom", denoiser=Custom),
+        register_denoiser(Custom) and DiffusersPolicy.from_pretrained(tmp_path / "custom"),
+    ):
+        assert fingerprint(loaded) == fingerprint(saved)
+    save_of(Plain(), tmp_path / "plain")
+    network = Plain()
+    loaded = DiffusersPolicy.from_pretrained(tmp_path / "plain", denoiser=network)
+    assert loaded.denoiser is network
+    with pytest.raises(CheckpointError, match="pass denoiser=a module"):
+        DiffusersPolicy.from_pretrained(tmp_path / "plain", denoiser=Plain)
+
+
+def test_a_module_path_in_a_folder_is_not_executed(
+    policy: DiffusersPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    (tmp_path / "evil_denoiser.py").write_text(
+        f"open({str(tmp_path / 'executed')!r}, 'w').close()\nclass MLPDenoiser: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    index = tmp_path / "policy" / "model_index.json"
+    for part in ("denoiser", "scheduler"):
+        content = json.loads(index.read_text())
+        changed = {**content, part: ["evil_denoiser", "MLPDenoiser"]}
+        index.write_text(json.dumps(changed))
+        with pytest.raises(CheckpointError, match="evil_denoiser"):
+            DiffusersPolicy.from_pretrained(tmp_path / "policy")
+        index.write_text(json.dumps(content))
+    assert not (tmp_path / "executed").exists()
+    assert "evil_denoiser" not in sys.modules
+    DiffusersPolicy.from_pretrained(tmp_path / "policy")
+
+
+def test_pickled_weights_are_refused(policy: DiffusersPolicy, tmp_path: Path) -> None:
+    class Exploit:
+        def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    folder = tmp_path / "policy"
+    policy.save_pretrained(folder)
+    (folder / "denoiser" / WEIGHTS).unlink()
+    torch.save(Exploit(), folder / "denoiser" / "diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickled weights are not read"):
+        DiffusersPolicy.from_pretrained(folder)
+    torch.save(Exploit(), folder / "denoiser" / WEIGHTS)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        DiffusersPolicy.from_pretrained(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (lambda folder: truncate(folder / "denoiser" / WEIGHTS), "is damaged"),
+    (lambda folder: truncate(folder / "normalizer" / WEIGHTS), "is damaged"),
+    (lambda folder: truncate(folder / "model_index.json"), "is damaged"),
+    (lambda folder: truncate(folder / "policy.json"), "is damaged"),
+    (lambda folder: truncate(folder / "denoiser" / "config.json"), "is damaged"),
+    (lambda folder: truncate(folder / "scheduler" / "scheduler_config.json"), "is damaged"),
+    (lambda folder: (folder / "policy.json").write_text("[]"), "expected an object"),
+    (lambda folder: (folder / "policy.json").write_text('{"format": 1}'), "is damaged"),
+    (lambda folder: (folder / "policy.json").write_text('{"format": 99}'), "format 1"),
+    (lambda folder: (folder / "policy.json").unlink(), "is missing"),
+    (lambda folder: (folder / "normalizer" / "config.json").write_text("{}"), "is damaged"),
+    (lambda folder: (folder / "denoiser" / "config.json").write_text("{}"), "is damaged"),
+    (
+        lambda folder: os.replace(folder / "normalizer" / WEIGHTS, folder / "denoiser" / WEIGHTS),
+        "of another module",
+    ),
+    (
+        lambda folder: (folder / "model_index.json").write_text(
+            '{"_class_name": "StableDiffusionPipeline"}'
+        ),
+        "holds a StableDiffusionPipeline",
+    ),
+    (
+        lambda folder: (folder / "model_index.json").write_text(
+            '{"_class_name": "DiffusersPolicy", "denoiser": 3, "scheduler": 4}'
+        ),
+        "is damaged",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "sentence"), DAMAGES)
+def test_a_damaged_or_foreign_folder_is_refused(
+    policy: DiffusersPolicy, tmp_path: Path, damage: Callable[[Path], object], sentence: str
+) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    damage(tmp_path / "policy")
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        DiffusersPolicy.from_pretrained(tmp_path / "policy")
+    assert "\n" not in str(caught.value)
+
+
+def test_saving_replaces_a_policy_and_nothing_else(
+    policy: DiffusersPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not overwritten"):
+        policy.save_pretrained(foreign)
+    folder = tmp_path / "policy"
+    policy.save_pretrained(folder)
+    with torch.no_grad():
+        policy.denoiser.output_layer.bias += 1
+    policy.save_pretrained(folder)
+    assert fingerprint(DiffusersPolicy.from_pretrained(folder)) == fingerprint(policy)
+    before = fingerprint(policy)
+    with torch.no_grad():
+        policy.denoiser.output_layer.bias += 1
+    monkeypatch.setattr(policy.scheduler, "save_pretrained", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        policy.save_pretrained(folder)
+    assert fingerprint(DiffusersPolicy.from_pretrained(folder)) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "policy"]
+
+
+def test_the_plugin_knows_its_folders(policy: DiffusersPolicy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    assert PLUGIN.can_load(tmp_path / "policy")
+    assert not PLUGIN.can_load(tmp_path)
+    (tmp_path / "model_index.json").write_text("no JSON")
+    assert not PLUGIN.can_load(tmp_path)
+    assert torch.equal(decode(PLUGIN.load(tmp_path / "policy")), decode(policy))
+    fresh = PLUGIN.untrained(observation_shapes={"observation": (3,)}, chunk_shape=(4, 2))
+    assert isinstance(fresh, DiffusersPolicy)
+
+
+def test_the_plugin_imports_neither_torch_nor_diffusers() -> None:
+    script = (
+        "import sys, modereg_integrations.diffusers.plugin as plugin\n"
+        "assert plugin.PLUGIN and not plugin.PLUGIN.can_load('nowhere')\n"
+        "assert not {'torch', 'diffusers'} & set(sys.modules), 'imported too early'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_without_diffusers_the_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import modereg_integrations.diffusers as package
+
+    for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingDependencyError, match="pip install diffusers"):
+        package.DiffusersPolicy  # noqa: B018
