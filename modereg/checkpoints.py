@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -106,14 +106,15 @@ def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
         estimator = _build_estimator(config["estimator"], config["prior"])
         if estimator is not None:
             estimator.load_state_dict(_part(weights, "estimator."))
-    except (KeyError, RuntimeError, TypeError) as error:
+        prior = cast(CategoricalPrior, prior_from_config(config["prior"]))
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the files in {folder} do not fit each other ({error}); save the adapter again"
         ) from error
     return Adapter(
         steering=steering,
         estimator=estimator,
-        prior=prior_from_config(config["prior"]),
+        prior=prior,
         base_reference=config["base"]["reference"],
         base_fingerprint=config["base"]["fingerprint"],
         extra=config["extra"],
@@ -212,9 +213,7 @@ def _estimator_config(estimator: CategoricalMI) -> dict[str, Any]:
     }
 
 
-def _build_estimator(
-    config: dict[str, Any] | None, prior: dict[str, Any]
-) -> CategoricalMI | None:
+def _build_estimator(config: dict[str, Any] | None, prior: dict[str, Any]) -> CategoricalMI | None:
     if config is None:
         return None
     return CategoricalMI(

@@ -130,7 +130,9 @@ def behaviour_metrics(
     Raises:
         ShapeError: if the entries disagree on N, or there is no episode.
     """
-    given = [value for value in (codes, returns, success, modes, predicted_codes) if value is not None]
+    given = [
+        value for value in (codes, returns, success, modes, predicted_codes) if value is not None
+    ]
     if codes.ndim != 1 or not len(codes) or any(value.shape != codes.shape for value in given):
         raise ShapeError(
             "expected codes, returns, success and labels of one shape [N] with N > 0, got "

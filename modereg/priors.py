@@ -63,6 +63,8 @@ class CategoricalPrior(Prior):
         ConfigurationError: if the probabilities are not a distribution.
     """
 
+    num_codes: int
+
     def __init__(self, probs: int | Tensor) -> None:
         if isinstance(probs, int):
             if probs < 1:

@@ -1,4 +1,4 @@
-"""Discovery offline: cluster episodes of the frozen base, and let a classifier of the clusters be q.
+"""Discovery offline: cluster episodes of the frozen base; a classifier of the clusters is q.
 
 An online classifier trained beside a policy (the procedure of BMD, arXiv 2605.11387) finds only
 as many modes as exploration by RL keeps apart. The frozen base already shows them: its episodes
@@ -8,7 +8,7 @@ model, and it stays frozen afterwards.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -54,6 +54,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
     Raises:
         ConfigurationError: if an option is out of range.
     """
+
+    centroids: Tensor
+    frozen: Tensor
 
     def __init__(
         self,
@@ -201,7 +204,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
 
     def _train(self, features: Tensor, codes: Tensor) -> dict[str, float]:
         held = max(len(features) // 10, 1)
-        network = self._network.network
+        network = cast(MLP, self._network.network)
         network.features.scale.fill_(float(features.std(0).square().mean().sqrt().clamp_min(1e-6)))
         network.features.shift.copy_(features.mean(0))
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
@@ -238,9 +241,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         }
 
 
-def _worth_clustering(
-    features: Tensor, success: Tensor | None, least: int
-) -> tuple[Tensor, bool]:
+def _worth_clustering(features: Tensor, success: Tensor | None, least: int) -> tuple[Tensor, bool]:
     """Return the successful episodes, where there are enough, and whether it is only those."""
     enough = success is not None and int(success.sum()) >= least
     return (features[success], True) if enough else (features, False)

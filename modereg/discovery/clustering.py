@@ -114,12 +114,12 @@ def choose_num_clusters(
     half, silhouettes, agreements = len(points) // 2, [], []
     for k in tried:
         whole = functional.nearest_centroid(points, kmeans(points, k, restarts=3, seed=seed))
-        halves = [
+        first, second = (
             functional.nearest_centroid(points, kmeans(part, k, restarts=3, seed=seed))
             for part in (points[:half], points[half:])
-        ]
+        )
         silhouettes.append(float(functional.silhouette(points, whole)))
-        table = functional.contingency(*halves, k, k)
+        table = functional.contingency(first, second, k, k)
         agreements.append(float(functional.normalized_mutual_information(table)))
     best = _finest_peak(silhouettes, [value >= AGREEMENT for value in agreements])
     return ClusterCount(tried[best], tried, tuple(silhouettes), tuple(agreements))

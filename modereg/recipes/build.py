@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torchrl.envs import Compose, EnvBase, TransformedEnv
 
 from modereg import keys, plugins
 from modereg.errors import ConfigurationError
+from modereg.estimators import RewardEstimator
 from modereg.policies import GenerativePolicy
 from modereg.priors import Prior
 from modereg.recipes.config import TaskConfig
@@ -24,7 +26,8 @@ from modereg.transforms import (
 
 __all__ = ["Setup", "Timing", "set_up"]
 
-Timing = str | None
+Timing = Literal["dense", "difference", "final"]
+"""When the intrinsic reward is paid."""
 
 
 @dataclass
@@ -57,14 +60,13 @@ class Setup:
         a :class:`~modereg.transforms.TimeLimit` does.
         """
         task = self.task
+        features = list(task.feature_keys or task.observation_keys)
         transforms = [
             ActionChunk(
                 task.execute, offset=task.offset, gamma=gamma, horizon=self.base.chunk_shape[0]
             ),
             NoiseAction(self.base),
-            History(
-                list(task.feature_keys), length=task.max_decisions, dims=task.feature_dims
-            ),
+            History(features, length=task.max_decisions, dims=task.feature_dims),
             LatentConditioner(prior),
         ]
         if self.needs_clock:
@@ -80,16 +82,18 @@ class Setup:
     @property
     def steering_keys(self) -> list:
         """What steering policy and critic read: the time too, where running out of it ends all."""
-        chosen = list(self.task.steering_keys)
+        chosen = list(self.task.steering_keys or self.task.observation_keys)
         if self.task.time_limit == "terminates" and keys.ELAPSED not in chosen:
             chosen.append(keys.ELAPSED)
         return chosen
 
-    def timing(self, asked: Timing) -> str:
+    def timing(self, asked: Timing | None) -> Timing:
         """Return when the intrinsic reward is paid, chosen by the time limit if not asked for."""
         return asked or ("final" if self.task.time_limit == "terminates" else "difference")
 
-    def mi_reward(self, estimator: object, coef: float, timing: Timing, gamma: float) -> MIReward:
+    def mi_reward(
+        self, estimator: RewardEstimator, coef: float, timing: Timing | None, gamma: float
+    ) -> MIReward:
         """Return the transform that pays the intrinsic reward, for use on collected batches."""
         return MIReward(
             estimator,

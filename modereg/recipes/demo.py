@@ -26,12 +26,19 @@ from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.finetune import finetune
 from modereg.recipes.pretrain import pretrain
+from modereg.report import ReportEntry, write_report
 from modereg.storage import read_json, write_json
 
 __all__ = ["demo", "result_row", "run_jobs"]
 
 Job = tuple[str, Callable[[Any], dict[str, Any]], Any]
 QUIET = LogConfig(progress=False)
+LABELS = {
+    "base": "base policy",
+    "plain": "plain fine-tuning",
+    "codes_only": "codes only",
+    "regularised": "with modereg",
+}
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
@@ -159,8 +166,25 @@ def _row(
     return {"method": method, "seed": seed, **chosen, "env_steps": env_steps, "seconds": seconds}
 
 
+def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
+    """Draw the pictures and the page about base, plain and regularised; return its path."""
+    setup = set_up(_task(config.pay_spread), str(out / "base" / "policy"))
+    entries = [ReportEntry("base", LABELS["base"], None, read_json(out / "base/evaluation.json"))]
+    for name in ("plain", "codes_only", "regularised"):
+        entries.append(ReportEntry(name, LABELS[name], out / name))
+    return write_report(
+        out,
+        setup,
+        entries,
+        title="modereg: fine-tuning on Avoid with its 24 modes kept",
+        rows=rows,
+        commands=[f"modereg demo --out {out} --seed {config.seed}"],
+    )
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["method        pay +-  success          entropy  present  commandable   steps  seconds"]
+    head = "method        pay +-  success          entropy  present  commandable   steps  seconds"
+    lines = [head]
     for row in rows:
         spread = row.get("pay_spread")
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDict
@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import ClusterModeDiscoverer, NoiseImitation
+from modereg.networks import MLP
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import DiscoverConfig
 from modereg.recipes.evaluate import evaluate_policy, final_keys, held_out_figures
@@ -92,7 +93,8 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
         hidden=config.hidden,
         seed=config.seed,
     )
-    chosen = solved if metrics["only_successes"] else torch.ones(len(episodes), dtype=torch.bool)
+    every = torch.ones(len(episodes), dtype=torch.bool)
+    chosen = solved if metrics["only_successes"] and solved is not None else every
     env_steps = int(episodes.env_steps.sum())
     run.log({"phase": "cluster", "env_steps": env_steps} | metrics)
     return {
@@ -132,7 +134,7 @@ def _first_fit(run: Run, steering: SteeringPolicy, state: dict[str, Any]) -> Non
     seed_everything(config.seed, 1)
     data = _tensordict(state["data"])
     observed = torch.cat([data.get(key) for key in steering.observation_keys], -1)
-    fit_features(observed, steering.head.network)
+    fit_features(observed, cast(MLP, steering.head.network))
     num_codes = len(state["discoverer"]["centroids"])
     loss = NoiseImitation(steering).fit(data, num_codes, config.imitation_steps)
     run.log({"phase": "imitate", "env_steps": state["env_steps"], "nll": loss})
@@ -184,7 +186,7 @@ def _anneal(config: DiscoverConfig, number: int) -> float:
 
 
 def _hits(episodes: Episodes, discoverer: ClusterModeDiscoverer) -> Tensor:
-    """Return which episodes q gives to the code that they were commanded, and succeeded, ``[N]``."""
+    """Return which episodes succeeded and reached their code, as q reads it, ``[N]`` bool."""
     codes, success = episodes.final.get(keys.LATENT), episodes.final.get(keys.SUCCESS, None)
     reached = discoverer.log_prob(episodes.final).argmax(-1) == codes
     return reached if success is None else reached & success.squeeze(-1)

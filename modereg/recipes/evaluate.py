@@ -28,7 +28,7 @@ Policy = Callable[[TensorDictBase], TensorDictBase]
 def judge(
     setup: Setup, episodes: Episodes, num_codes: int, estimator: CategoricalMI | None = None
 ) -> BehaviourMetrics:
-    """Return the figures of a set of episodes with ``success``, ``mode``, ``latent``, ``history``."""
+    """Return the figures of episodes, by their last success, mode, code and history."""
     final = episodes.final
     success, modes = final.get(keys.SUCCESS, None), final.get(keys.MODE, None)
     predicted = None if estimator is None else estimator.log_prob(final).argmax(-1)
@@ -127,7 +127,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     result: dict[str, Any] = {"base": config.base, "run": config.run, "task": setup.task.name}
     if config.run is None:
         metrics, _ = evaluate_policy(
-            setup, setup.steered(1, 1.0), None, num_codes=1, episodes=config.episodes,
+            setup,
+            setup.steered(1, 1.0),
+            None,
+            num_codes=1,
+            episodes=config.episodes,
             seed=config.seed,
         )
         result["sampled"] = metrics.to_dict()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torchrl.envs import EnvBase
 
@@ -15,6 +15,7 @@ from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.estimators import CategoricalMI
+from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import FinetuneConfig
@@ -46,9 +47,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         eval_every=config.eval_every,
         eval_episodes=config.eval_episodes,
     )
-    return close(
-        run, setup, stage, env_steps, method="finetune", episodes=config.final_episodes
-    )
+    return close(run, setup, stage, env_steps, method="finetune", episodes=config.final_episodes)
 
 
 def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
@@ -68,7 +67,8 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         start_steps += fit_to_base(setup, env, steering, critic, config.seed)
     else:
         steering = adapter.steering
-        critic.module.features.load_state_dict(steering.head.network.features.state_dict())
+        network = cast(MLP, steering.head.network)
+        critic.module.features.load_state_dict(network.features.state_dict())
     if config.std is not None:
         steering.set_std(config.std)
     estimator, online = _make_inference(config, adapter, env, prior)
@@ -94,11 +94,10 @@ def _make_inference(
     if adapter is None and prior.num_codes == 1:
         return None, None
     estimator = None if adapter is None else adapter.estimator
-    frozen = config.discoverer == "frozen" and estimator is not None
-    if frozen and adapter is not None and adapter.extra.get("method") != "variational":
-        return estimator.requires_grad_(False), None
-    if estimator is None:
+    if adapter is None or estimator is None:
         online = VariationalModeDiscoverer(observation_size(env, [keys.HISTORY]), prior)
+    elif config.discoverer == "frozen" and adapter.extra.get("method") != "variational":
+        return estimator.requires_grad_(False), None
     else:
         network = copy.deepcopy(estimator.network.module).requires_grad_(True)
         online = VariationalModeDiscoverer(network, prior, in_keys=estimator.in_keys)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -19,6 +19,7 @@ from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.estimators import CategoricalMI
+from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy, held_out_figures
@@ -146,7 +147,7 @@ def fit_to_base(
     )
     observed = episodes.flat(torch.ones(len(episodes), dtype=torch.bool))
     values = torch.cat([observed.get(key) for key in setup.steering_keys], -1)
-    fit_features(values, steering.head.network, critic.module)
+    fit_features(values, cast(MLP, steering.head.network), critic.module)
     return int(episodes.env_steps.sum())
 
 

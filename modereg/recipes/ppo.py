@@ -27,12 +27,13 @@ __all__ = ["PPO", "fit_features", "make_critic"]
 
 
 def make_critic(
-    observation_keys: list[NestedKey], observation_dim: int, latent_dim: int, hidden: tuple[int, ...]
+    observation_keys: list[NestedKey],
+    observation_dim: int,
+    latent_dim: int,
+    hidden: tuple[int, ...],
 ) -> TensorDictModule:
     """Return a critic of observations and code, with the features of the steering policy."""
-    network = MLP(
-        observation_dim + latent_dim, 1, hidden, octaves=4, plain_features=latent_dim
-    )
+    network = MLP(observation_dim + latent_dim, 1, hidden, octaves=4, plain_features=latent_dim)
     return TensorDictModule(network, [*observation_keys, keys.LATENT_FEATURES], ["state_value"])
 
 
@@ -121,7 +122,8 @@ class PPO:
         for _ in range(self.config.epochs):
             shuffled = data[torch.randperm(len(data))]
             figures += [self._step(part) for part in shuffled.split(self.config.minibatch)]
-        return {name: float(value) for name, value in torch.stack(figures).mean(0).items()}
+        mean: TensorDictBase = torch.stack(figures).mean(0)
+        return {name: float(value) for name, value in mean.items()}
 
     def _step(self, minibatch: TensorDictBase) -> TensorDictBase:
         losses = self.loss(minibatch)

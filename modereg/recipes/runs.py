@@ -37,7 +37,7 @@ def seed_everything(seed: int, *parts: int) -> int:
     """
     state = np.random.SeedSequence([seed, *parts]).generate_state(2)
     torch.manual_seed(int(state[0]))
-    np.random.seed(int(state[0]))  # noqa: NPY002 - third-party environments read numpy's global state
+    np.random.seed(int(state[0]))
     random.seed(int(state[0]))
     return int(state[1]) % 2**31
 

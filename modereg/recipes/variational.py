@@ -44,9 +44,7 @@ def _make_stage(config: DiscoverConfig, setup: Setup) -> Stage:
     prior = CategoricalPrior(config.num_codes or DEFAULT_CODES)
     env = setup.steered(prior, config.ppo.gamma)
     seed_everything(config.seed)
-    steering = make_steering(
-        env, setup.base, prior, setup.steering_keys, hidden=config.hidden
-    )
+    steering = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)
     size = observation_size(env, setup.steering_keys)
     critic = make_critic(setup.steering_keys, size, prior.feature_dim, config.hidden)
     online = VariationalModeDiscoverer(
@@ -70,9 +68,7 @@ def _make_stage(config: DiscoverConfig, setup: Setup) -> Stage:
     return Stage(env, prior, steering, learner, online.estimator, online, mi_reward, start_steps)
 
 
-def _fit_discoverer(
-    setup: Setup, online: VariationalModeDiscoverer, env: Any, seed: int
-) -> int:
+def _fit_discoverer(setup: Setup, online: VariationalModeDiscoverer, env: Any, seed: int) -> int:
     """Scale q's features by some episodes of the base; return their environment steps."""
     env.set_seed(seed_everything(seed, 4))
     episodes = collect_episodes(
