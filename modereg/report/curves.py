@@ -121,6 +121,6 @@ def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside upper center", ncols=min(len(labels), 5),
+            handles, labels, loc="outside upper center", ncols=min(len(labels), 6),
             frameon=False, fontsize=9,
         )

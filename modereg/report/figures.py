@@ -12,7 +12,7 @@ from torch import Tensor
 from modereg.metrics import PRESENT
 from modereg.report.entries import ReportEntry
 from modereg.report.paths import Paths
-from modereg.report.style import GRID, INK, MUTED, canvas, png, tidy
+from modereg.report.style import GRID, INK, MUTED, canvas, legible, png, tidy
 from modereg.tasks import Task
 from modereg.tasks.plots import UNDECIDED as FAILED
 from modereg.tasks.plots import label_colors
@@ -32,7 +32,7 @@ def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
     success, codes = figures.get("success"), figures.get("effective_codes")
     text = f"return {figures['mean_return']:.2f}"
     if success is not None:
-        text = f"success {100 * success:.0f} %"
+        text = f"success {100 * success:.0f}\u00a0%"
     if num_modes is not None and figures.get("present_modes") is not None:
         return f"{text} · {figures['present_modes']} of {num_modes} modes"
     return text if codes is None else f"{text} · {codes:.1f} effective codes"
@@ -50,11 +50,13 @@ def _panels(count: int, ratio: float, **options: Any) -> tuple[Figure, list[Axes
 
 
 def _title(ax: Axes, label: str, below: str, color: str) -> None:
-    ax.set_title(label, fontsize=10.5, fontweight="bold", color=color, pad=22)
+    """Write a title and a line below it; axes in three dimensions have room for them within."""
+    low = 8 if ax.name != "3d" else -10
+    ax.set_title(label, fontsize=10.5, fontweight="bold", color=legible(color), pad=low + 14)
     ax.annotate(
         below,
         (0.5, 1),
-        xytext=(0, 8),
+        xytext=(0, low),
         xycoords="axes fraction",
         textcoords="offset points",
         ha="center",
@@ -149,12 +151,14 @@ def _draw_lines(
             points = np.concatenate([np.arange(len(points))[:, None], points], -1)
         color = FAILED if label < 0 else palette[label]
         ax.plot(*points[:, :3].T, color=color, linewidth=0.6, alpha=0.6)
-    names = ("environment step", "feature 1") if positions.shape[-1] == 1 else ("feature 1", "feature 2")
+    names = ["feature 1", "feature 2", "feature 3"]
+    if positions.shape[-1] == 1:
+        names = ["environment step", *names]
     ax.set_xlabel(names[0], fontsize=8, color=MUTED)
     ax.set_ylabel(names[1], fontsize=8, color=MUTED)
     if positions.shape[-1] >= 3:
-        ax.set_zlabel("feature 3", fontsize=8, color=MUTED)
-        ax.set_box_aspect(None, zoom=0.85)
+        ax.set_zlabel(names[2], fontsize=8, color=MUTED, labelpad=-2)
+        ax.set_box_aspect(None, zoom=0.76)
     ax.locator_params(nbins=4)
     ax.tick_params(labelsize=7, colors=MUTED)
 
@@ -194,7 +198,7 @@ def draw_shares(
         _mode_axis(ax)
         ax.set_title(
             f"{entry.label}   ", loc="left", fontsize=9.5, fontweight="bold", pad=3,
-            color=colors[entry.name],
+            color=legible(colors[entry.name]),
         )
         ax.set_title(
             subtitle(entry.sampled, number), loc="right", fontsize=8.5, color=MUTED, pad=3
@@ -250,7 +254,7 @@ def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> byt
 def _draw_code_shares(ax: Axes, entry: ReportEntry, color: str) -> None:
     shares = entry.sampled["code_shares"]
     ax.bar(range(len(shares)), shares, 0.72, color=color)
-    ax.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=color)
+    ax.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=legible(color))
     ax.set_ylabel("share of episodes", fontsize=8, color=MUTED)
     _code_axis(ax, len(shares))
 
@@ -302,7 +306,7 @@ def draw_tables(
         commanded = f"{entry.sampled['commandable_modes']} of {number} modes commandable"
         _title(ax, entry.label, f"{nmi} · {commanded}", colors[entry.name])
         _table_axes(ax, task, order)
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=28)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6 / rows, pad=0.02, aspect=24)
     bar.set_label("P(success in the mode | code)", fontsize=8, color=MUTED)
     bar.ax.tick_params(length=0, labelsize=7.5, colors=MUTED)
     bar.outline.set_visible(False)

@@ -31,12 +31,13 @@ def document(title: str, body: Iterable[str]) -> str:
     )
 
 
-def figure(data: bytes, alt: str, heading: str, caption: str, *, narrow: bool = False) -> str:
-    """Return a picture (PNG) with its caption, its bytes within the page."""
+def figure(data: bytes, alt: str, heading: str, caption: str) -> str:
+    """Return a picture (PNG) with its caption, its bytes within the page; never enlarged."""
     source = base64.b64encode(data).decode()
-    kind = ' class="narrow"' if narrow else ""
+    width = int.from_bytes(data[16:20], "big") // 1.4  # the header of a PNG says its width
     return (
-        f'<figure{kind}><img src="data:image/png;base64,{source}" alt="{escape(alt)}">'
+        f'<figure><div class="view" tabindex="0" style="max-width:{width:.0f}px">'
+        f'<img alt="{escape(alt)}" src="data:image/png;base64,{source}"></div>'
         f"<figcaption><b>{escape(heading)}</b> {escape(caption)}</figcaption></figure>"
     )
 
@@ -108,4 +109,4 @@ def _inline(text: str) -> str:
 
 def versions(found: Mapping[str, Any]) -> str:
     """Return names and versions in one line."""
-    return "<p class=small>" + escape(", ".join(f"{k} {v}" for k, v in found.items())) + "</p>"
+    return '<p class="small">' + escape(", ".join(f"{k} {v}" for k, v in found.items())) + "</p>"

@@ -82,8 +82,9 @@ def _paths(setup: Setup, entry: ReportEntry, episodes: int, seed: int) -> Paths:
 
 
 _MEANING = (
-    "<p class=small>Sampled noise: as the policy was trained. Mean noise: the steering policy's "
-    "mean for every decision, which leaves it only its code to choose a mode by. Effective codes: "
+    '<p class="small">Sampled noise: as the policy was trained. Mean noise: the mean of the '
+    "steering policy at every decision, which leaves it little but the code to choose a mode by. "
+    "Effective codes: "
     "exp of the mutual information between the commanded code and the one that the discoverer "
     "reads off the episode. Environment steps count stage 1.</p>"
 )
@@ -99,19 +100,8 @@ def _pictures(
     colors: Mapping[str, str],
 ) -> list[Picture]:
     """Draw what the entries have something to show for."""
-    task, names = setup.task, ", ".join(entry.label for entry in entries)
-    labelled = task.num_modes is not None
-    kind, shown = ("mode", "modes") if labelled else ("code", "codes")
-    number = len(next(iter(paths.values())))
-    pictures = [
-        (
-            "trajectories",
-            draw_trajectories(task, entries, paths, colors),
-            f"Trajectories of {names}, coloured by {kind}, failures in grey.",
-            f"{number} episodes of each method.",
-            f"One colour a {kind}; failed episodes in light grey.",
-        )
-    ]
+    labelled = setup.task.num_modes is not None
+    pictures = [_trajectories(setup, entries, paths, colors)]
     if labelled:
         pictures.append(_shares(setup, entries, colors))
     elif any(entry.num_codes > 1 for entry in entries):
@@ -125,6 +115,23 @@ def _pictures(
     if inferred:
         pictures.append(_bound(inferred, colors))
     return pictures
+
+
+def _trajectories(
+    setup: Setup,
+    entries: Sequence[ReportEntry],
+    paths: Mapping[str, Paths],
+    colors: Mapping[str, str],
+) -> Picture:
+    kind, some = "code" if setup.task.num_modes is None else "mode", next(iter(paths.values()))
+    failed = "" if some.success is None else "; failed episodes in light grey"
+    return (
+        "trajectories",
+        draw_trajectories(setup.task, entries, paths, colors),
+        f"Trajectories of {', '.join(e.label for e in entries)}, coloured by {kind}{failed}.",
+        f"{len(some)} episodes of each method.",
+        f"One colour a {kind}{failed}.",
+    )
 
 
 def _shares(
@@ -199,7 +206,7 @@ def _picture(
     folder: Path, name: str, data: bytes, alt: str, heading: str, caption: str
 ) -> str:
     write_atomic(folder / f"{name}.png", data)
-    return html.figure(data, alt, heading, caption, narrow=name == "bound")
+    return html.figure(data, alt, heading, caption)
 
 
 def _further_rows(

@@ -19,30 +19,32 @@ def summary(setup: Setup, entries: Sequence[ReportEntry]) -> str:
     number = setup.task.num_modes
     base = [_outcome(entry, number) for entry in entries if entry.run_folder is None]
     tuned = [
-        f"{entry.label} {_outcome(entry, number)}"
+        f"{_outcome(entry, number)} ({entry.label})"
         for entry in entries
         if entry.run_folder is not None
     ]
     done = (
         f"A pretrained policy for {setup.task.name} was fine-tuned through the noise that it "
-        "denoises, its own weights untouched."
+        "denoises; its own weights stayed as they were."
     )
-    before = f"Before, it reaches {base[0]}." if base else "The untouched policy is not shown here."
-    after = f"Afterwards: {'; '.join(tuned)}." if tuned else "Nothing was fine-tuned yet."
+    before = f"Untouched, it reaches {base[0]}." if base else "The untouched policy is not shown."
+    after = "Nothing was fine-tuned yet."
+    if tuned:
+        after = f"Fine-tuned, it reaches {'; '.join(tuned)}."
     return f"{done} {before} {after}"
 
 
 def _outcome(entry: ReportEntry, number: int | None) -> str:
     figures = entry.sampled
     success = figures.get("success")
-    rate = f"return {figures['mean_return']:.2f}"
+    rate = f"a return of {figures['mean_return']:.2f}"
     if success is not None:
-        rate = f"{100 * success:.0f} % success"
+        rate = f"{100 * success:.0f}\u00a0% success"
     if number is not None and figures.get("present_modes") is not None:
         return f"{rate} with {figures['present_modes']} of {number} modes present"
     codes = figures.get("effective_codes")
     if codes is None:
-        return f"{rate} ({_count(entry.num_codes)})"
+        return f"{rate} with {_count(entry.num_codes)}"
     return f"{rate} with {codes:.1f} effective codes of {entry.num_codes}"
 
 
@@ -57,19 +59,19 @@ def results(
     colors: Mapping[str, str],
 ) -> str:
     """Return the table of results: a line a method, sampled and with the mean noise."""
-    labelled = setup.task.num_modes is not None
-    columns = _LABELLED if labelled else _UNLABELLED
+    columns = _columns(setup, entries)
     names = [name for name, _ in columns]
     groups = [("", ["method"]), ("sampled noise", names)]
     both = any(entry.deterministic is not None for entry in entries)
-    groups += [("mean noise", names)] if both else []
+    again = [column for column in columns if column[0] != "share a code"]  # the same draws
+    groups += [("mean noise", [name for name, _ in again])] if both else []
     groups.append(("cost", ["env steps", "seconds"]))
     lines = []
     for entry in entries:
         cells = [show(entry.sampled) for _, show in columns]
         if both:
             mean = entry.deterministic
-            cells += [NONE if mean is None else show(mean) for _, show in columns]
+            cells += [NONE if mean is None else show(mean) for _, show in again]
         cost = [_steps(amount(entry, rows, "env_steps")), _seconds(amount(entry, rows, "seconds"))]
         lines.append([entry.label, *cells, *cost])
     return html.table(groups, lines, [colors[entry.name] for entry in entries])
@@ -114,18 +116,21 @@ def _effective(figures: Mapping[str, Any]) -> str:
     return f"{value:.1f} of {count}"
 
 
+def _columns(setup: Setup, entries: Sequence[ReportEntry]) -> tuple[tuple[str, Any], ...]:
+    """Return what stands beside the success: modes where there is a label, else codes."""
+    if setup.task.num_modes is not None:
+        return _LABELLED
+    judged = any(entry.sampled.get("success") is not None for entry in entries)
+    first = ("success", _rate) if judged else ("return", _number("mean_return", ".2f"))
+    each = ("success a code" if judged else "return a code", _range)
+    return (first, ("effective codes", _effective), each, ("share a code", _shares))
+
+
 _LABELLED = (
     ("success", _rate),
     ("entropy", _number("entropy", ".3f")),
     ("present", _number("present_modes", "d")),
     ("commandable", _number("commandable_modes", "d")),
-)
-_UNLABELLED = (
-    ("return", _number("mean_return", ".2f")),
-    ("success", _rate),
-    ("effective codes", _effective),
-    ("of a code: success or return", _range),
-    ("share", _shares),
 )
 
 

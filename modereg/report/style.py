@@ -15,6 +15,7 @@ __all__ = [
     "INK",
     "MUTED",
     "canvas",
+    "legible",
     "method_colors",
     "png",
     "tidy",
@@ -36,7 +37,7 @@ OTHERS = ("#009e73", "#56b4e9", "#8c6d1f", "#7b3294", "#a6761d", "#1b9e77")
 def method_colors(names: Sequence[str]) -> dict[str, str]:
     """Give each method one colour, the same in every picture and every report.
 
-    A variant of a known method (``regularised_wide``) has a lighter tone of its colour.
+    A variant of a known method (``regularised_wide``) has a darker tone of its colour.
     """
     others = [name for name in dict.fromkeys(names) if _family(name) is None]
     extra = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(others)}
@@ -52,8 +53,21 @@ def _tone(name: str) -> str:
     family = _family(name) or name
     if name == family:
         return KNOWN[name]
-    channels = [int(KNOWN[family][start : start + 2], 16) for start in (1, 3, 5)]
-    return "#" + "".join(f"{round(value + 0.42 * (255 - value)):02x}" for value in channels)
+    return _darker(KNOWN[family], 0.55)
+
+
+def legible(color: str) -> str:
+    """Return the colour, darkened where text in it would be hard to read on white."""
+    red, green, blue = _channels(color)
+    return _darker(color, 0.72) if 0.3 * red + 0.59 * green + 0.11 * blue > 130 else color
+
+
+def _darker(color: str, share: float) -> str:
+    return "#" + "".join(f"{round(share * value):02x}" for value in _channels(color))
+
+
+def _channels(color: str) -> list[int]:
+    return [int(color[start : start + 2], 16) for start in (1, 3, 5)]
 
 
 def canvas(width: float, height: float) -> Figure:
