@@ -280,9 +280,12 @@ def from_yaml(kind: type, text: str) -> Any:
     """Read a configuration of a kind from YAML; what is absent keeps its default.
 
     Raises:
-        ConfigurationError: if an entry is unknown, or the text is no mapping.
+        ConfigurationError: if an entry is unknown, or the text is no YAML or no mapping.
     """
-    values = yaml.safe_load(text) or {}
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"expected YAML, got a damaged text: {error}") from None
     if not isinstance(values, dict):
         raise ConfigurationError(f"expected a mapping of options, got {type(values).__name__}")
     return _build(kind, values)

@@ -174,7 +174,9 @@ def _refine(
     steering.set_std(_anneal(config, number + 1))
     state["refined"] = number + 1
     row = {"hits": float(hits.float().mean()), "commanded": state["commanded"], "nll": loss}
-    run.log({"phase": "refine", "env_steps": state["env_steps"]} | row)
+    figures = held_out_figures(discoverer.estimator, episodes.final)
+    figures["clipped_share"] = episodes.clipped
+    run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)
     run.progress(number + 1, config.refinements, **row)
     _checkpoint(run, steering, state)
 
@@ -225,7 +227,9 @@ def _close(
         "refinements": state["refined"],
         "commanded_codes": state["commanded"],
         "partition": state["partition"],
-        "sampled": metrics.to_dict() | held_out_figures(discoverer.estimator, episodes.final),
+        "sampled": metrics.to_dict()
+        | {"clipped_share": episodes.clipped}
+        | held_out_figures(discoverer.estimator, episodes.final),
     }
     adapter = Adapter(
         steering=steering,

@@ -126,7 +126,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     setup = set_up(config.task, config.base)
     result: dict[str, Any] = {"base": config.base, "run": config.run, "task": setup.task.name}
     if config.run is None:
-        metrics, _ = evaluate_policy(
+        metrics, episodes = evaluate_policy(
             setup,
             setup.steered(1, 1.0),
             None,
@@ -134,7 +134,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             episodes=config.episodes,
             seed=config.seed,
         )
-        result["sampled"] = metrics.to_dict()
+        result["sampled"] = metrics.to_dict() | {"clipped_share": episodes.clipped}
     else:
         result |= _evaluate_run(config, setup)
     if config.out is not None:

@@ -113,10 +113,13 @@ def _learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
 def judge_stage(
     setup: Setup, stage: Stage, episodes: int, seed: int, *, deterministic: bool = False
 ) -> tuple[dict[str, Any], Episodes]:
-    """Return the figures of the one evaluation path, and the episodes behind them."""
+    """Return the figures of the one evaluation path, and the episodes behind them.
+
+    They are rolled out without a discount, which training puts on the rewards within a chunk.
+    """
     metrics, rolled = evaluate_policy(
         setup,
-        stage.env,
+        setup.steered(stage.prior, 1.0),
         stage.steering,
         num_codes=stage.prior.num_codes,
         episodes=episodes,

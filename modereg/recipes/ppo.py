@@ -77,6 +77,7 @@ class PPO:
             track_traj_ids=False,
             use_buffers=False,
             trust_policy=True,
+            auto_register_policy_transforms=False,
         )
         self.advantage = GAE(
             gamma=config.gamma,
@@ -123,6 +124,7 @@ class PPO:
             shuffled = data[torch.randperm(len(data))]
             figures += [self._step(part) for part in shuffled.split(self.config.minibatch)]
         mean: TensorDictBase = torch.stack(figures).mean(0)
+        mean["noise_entropy"] = mean.pop("entropy")  # "entropy" is that of behaviours, everywhere
         return {name: float(value) for name, value in mean.items()}
 
     def _step(self, minibatch: TensorDictBase) -> TensorDictBase:

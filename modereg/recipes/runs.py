@@ -25,7 +25,7 @@ from modereg.storage import load_state, read_json, save_state, write_atomic, wri
 __all__ = ["Run", "seed_everything"]
 
 CHECKPOINT, CONFIG, CURVES, SUMMARY = "checkpoint.pt", "config.yaml", "curves.csv", "summary.json"
-TIMING = "timing.json"
+TIMING, VERSIONS = "timing.json", "versions.json"
 LIBRARIES = ("modereg", "torch", "torchrl", "tensordict", "diffusers", "gymnasium", "numpy")
 
 
@@ -47,10 +47,10 @@ class Run:
 
     A run is a sequence of iterations. Each begins with a seed made of the run's seed and its own
     number, and a checkpoint closes it: so a run that is interrupted and resumed goes through the
-    same numbers as one that never was.
+    same numbers as one that never was. A run without checkpoints starts over.
 
     Args:
-        config: dataclass with ``out``, ``seed``, ``log`` and, if it can be resumed, ``resume``.
+        config: dataclass with ``out``, ``seed``, ``log`` and, if it has checkpoints, ``resume``.
 
     Raises:
         ConfigurationError: if the folder belongs to another configuration, or to an interrupted
@@ -66,23 +66,29 @@ class Run:
         resume = getattr(config, "resume", False)
         if (self.folder / CONFIG).exists():
             self._check_owner(resume)
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif _has_foreign_files(self.folder):
             raise ConfigurationError(
                 f"expected an empty or new folder, got {self.folder} with other files in it; name "
                 "another with --out"
             )
         else:
-            write_json(self.folder / "versions.json", _versions())
+            write_json(self.folder / VERSIONS, _versions())
             write_atomic(self.folder / CONFIG, to_yaml(_identity(config)))
 
     def _check_owner(self, resume: bool) -> None:
-        owner = from_yaml(type(self.config), (self.folder / CONFIG).read_text())
+        try:
+            owner = from_yaml(type(self.config), (self.folder / CONFIG).read_text())
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{self.folder} belongs to a run of another kind ({error}); name another folder "
+                "with --out"
+            ) from None
         if _comparable(owner) != _comparable(self.config):
             raise ConfigurationError(
                 f"{self.folder} belongs to a run with other options "
                 f"({', '.join(_differences(owner, self.config))}); name another folder with --out"
             )
-        if not resume and not self.finished:
+        if not resume and hasattr(self.config, "resume") and not self.finished:
             raise ConfigurationError(
                 f"{self.folder} holds an interrupted run with the same options; add --resume to go "
                 "on with it, or name another folder with --out"
@@ -162,6 +168,14 @@ class Run:
                 for logger in self._loggers:
                     _write_row(logger, row, int(row.get("env_steps", position + 1)))
         return self._loggers
+
+
+def _has_foreign_files(folder: Path) -> bool:
+    """Return whether a folder holds more than what a start that was cut short leaves behind."""
+    if not folder.exists():
+        return False
+    remains = (VERSIONS, f".{VERSIONS}.", f".{CONFIG}.")
+    return not all(entry.name.startswith(remains) for entry in folder.iterdir())
 
 
 def _make_loggers(folder: Path, config: LogConfig) -> list[Logger]:
