@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modereg.errors import ShapeError
+from modereg.metrics import (
+    BehaviourMetrics,
+    behaviour_metrics,
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+)
+
+
+def _episodes(rows: list[tuple[int, bool, int, float]]) -> dict[str, torch.Tensor]:
+    codes, success, modes, returns = zip(*rows, strict=True)
+    return dict(
+        codes=torch.tensor(codes),
+        success=torch.tensor(success),
+        modes=torch.tensor(modes),
+        returns=torch.tensor(returns),
+    )
+
+
+def test_a_table_made_by_hand() -> None:
+    rows = [
+        (0, True, 0, 1.0),
+        (0, True, 0, 1.0),
+        (0, True, 1, 2.0),
+        (0, False, 0, 0.0),  # failed in mode 0: attributed to it
+        (1, True, 1, 2.0),
+        (1, False, -1, -1.0),  # failed before its mode was decided
+        (1, True, 1, 2.0),
+        (1, True, 1, 2.0),
+    ]
+    found = behaviour_metrics(**_episodes(rows), num_codes=3, num_modes=3)
+
+    assert found.episodes == 8
+    assert found.mean_return == pytest.approx(9 / 8)
+    assert found.per_code_return[:2] == pytest.approx([1.0, 1.25])
+    assert math.isnan(found.per_code_return[2])
+    assert found.code_shares == [0.5, 0.5, 0.0]
+    assert found.success == 0.75
+    assert found.success_error == pytest.approx((0.75 * 0.25 / 8) ** 0.5)
+    assert found.per_code_success is not None
+    assert found.per_code_success[:2] == [0.75, 0.75]
+    assert math.isnan(found.per_code_success[2])
+    assert found.code_mode_table == [[2, 1, 0], [0, 3, 0], [0, 0, 0]]
+    assert found.mode_shares == pytest.approx([2 / 6, 4 / 6, 0.0])
+    p = np.array([2 / 6, 4 / 6])
+    assert found.entropy == pytest.approx(-(p * np.log(p)).sum() / np.log(3))
+    assert found.present_modes == 2
+    assert found.per_mode_success is not None
+    assert found.per_mode_success[:2] == pytest.approx([2 / 3, 1.0])
+    assert math.isnan(found.per_mode_success[2])
+    assert found.mean_mode_success == pytest.approx((2 / 3 + 1) / 2)
+    assert found.mastered_modes == 1
+    assert found.undecided == 1 / 8
+    assert found.commandable_modes == 0  # 3 of 4 episodes of code 1 succeed in mode 1: .75
+    joint = np.array([[2, 1], [0, 3]]) / 6
+    marginal = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    information = (joint[joint > 0] * np.log(joint[joint > 0] / marginal[joint > 0])).sum()
+    halves = [-(m * np.log(m)).sum() for m in (joint.sum(0), joint.sum(1))]
+    assert found.code_mode_nmi == pytest.approx(2 * information / sum(halves))
+
+
+@pytest.mark.parametrize(("rare", "present"), [(0, 1), (1, 1), (2, 2), (3, 2)])
+def test_a_mode_is_present_from_exactly_one_percent_of_the_successes(
+    rare: int, present: int
+) -> None:
+    modes = torch.tensor([0] * (200 - rare) + [1] * rare + [1] * 50)
+    success = torch.tensor([True] * 200 + [False] * 50)  # failures in mode 1 do not count
+    codes = torch.zeros(250, dtype=torch.int64)
+    found = behaviour_metrics(success, codes, 1, returns=torch.zeros(250), modes=modes, num_modes=2)
+    assert found.present_modes == present
+
+
+@pytest.mark.parametrize(("hits", "commandable"), [(7, 0), (8, 1), (10, 1)])
+def test_a_mode_is_commandable_from_exactly_four_fifths_given_some_code(
+    hits: int, commandable: int
+) -> None:
+    success = torch.tensor([True] * hits + [False] * (10 - hits) + [True] * 4 + [False] * 6)
+    codes = torch.tensor([0] * 10 + [1] * 10)
+    modes = torch.zeros(20, dtype=torch.int64)
+    found = behaviour_metrics(success, codes, 2, returns=torch.zeros(20), modes=modes, num_modes=4)
+    assert found.commandable_modes == commandable
+    assert found.present_modes == 1
+
+
+def test_undecided_failures_spoil_no_mode() -> None:
+    success = torch.tensor([True, True, False, False])
+    modes = torch.tensor([0, 0, -1, -1])
+    codes = torch.zeros(4, dtype=torch.int64)
+    found = behaviour_metrics(success, codes, 1, returns=torch.zeros(4), modes=modes, num_modes=2)
+    assert found.per_mode_success is not None
+    assert found.per_mode_success[0] == 1.0
+    assert found.mean_mode_success == 1.0
+    assert (found.undecided, found.success) == (0.5, 0.5)
+
+
+def test_without_any_success_nothing_is_present_and_the_dictionary_is_json() -> None:
+    codes = torch.tensor([0, 1])
+    found = behaviour_metrics(
+        torch.zeros(2, dtype=torch.bool),
+        codes,
+        3,
+        returns=torch.zeros(2),
+        modes=torch.tensor([-1, -1]),
+        num_modes=4,
+    )
+    assert (found.success, found.entropy, found.present_modes) == (0.0, 0.0, 0)
+    assert (found.commandable_modes, found.mean_mode_success, found.undecided) == (0, 0.0, 1.0)
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    assert json.loads(text)["per_code_return"] == [0.0, 0.0, None]
+
+
+def test_without_a_label_there_are_figures_of_codes_only() -> None:
+    codes = torch.tensor([0, 1, 1, 2])
+    success = torch.tensor([True, False, True, True])
+    found = behaviour_metrics(
+        success, codes, 3, returns=torch.arange(4.0), predicted_codes=codes.clone()
+    )
+    assert found.per_code_success == [1.0, 0.5, 1.0]
+    assert found.per_code_return == [0.0, 1.5, 3.0]
+    assert found.code_shares == [0.25, 0.5, 0.25]
+    p = np.array([0.25, 0.5, 0.25])
+    assert found.effective_codes == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+    for name in ("entropy", "present_modes", "commandable_modes", "per_mode_success", "undecided"):
+        assert getattr(found, name) is None
+    assert "modes" not in found.sentence()
+    assert "codes 2.8" in found.sentence()
+
+
+def test_without_a_success_entry_modes_count_every_episode() -> None:
+    codes, modes = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, -1])
+    found = behaviour_metrics(None, codes, 2, returns=torch.ones(4), modes=modes, num_modes=3)
+    assert found.success is None
+    assert found.per_code_success is None
+    assert found.mode_shares == pytest.approx([1 / 3] * 3)
+    assert found.entropy == pytest.approx(1.0)
+    assert found.sentence().startswith("return 1.000, entropy 1.000, modes present 3")
+
+
+def test_codes_that_nobody_can_tell_apart_are_one_effective_code() -> None:
+    codes = torch.arange(8) % 4
+    found = behaviour_metrics(
+        None, codes, 4, returns=torch.zeros(8), predicted_codes=torch.zeros_like(codes)
+    )
+    assert found.effective_codes == pytest.approx(1.0)
+
+
+def test_the_sentence_has_success_and_modes() -> None:
+    codes = torch.zeros(4, dtype=torch.int64)
+    found = behaviour_metrics(
+        torch.tensor([True, True, True, False]),
+        codes,
+        1,
+        returns=torch.zeros(4),
+        modes=torch.tensor([0, 1, 0, -1]),
+        num_modes=2,
+    )
+    assert found.sentence() == (
+        "success 0.750 +- 0.217, entropy 0.918, modes present 2, commandable 0, undecided 0.250"
+    )
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [dict(codes=0), dict(returns=3), dict(success=5), dict(modes=2), dict(predicted_codes=5)],
+)
+def test_entries_that_disagree_are_refused(sizes: dict[str, int]) -> None:
+    lengths = dict(codes=4, returns=4, success=4, modes=4, predicted_codes=4) | sizes
+    values = {name: torch.zeros(size, dtype=torch.int64) for name, size in lengths.items()}
+    values["success"] = values["success"].bool()
+    with pytest.raises(ShapeError, match=r"of one shape \[N\] with N > 0"):
+        behaviour_metrics(**values, num_codes=1, num_modes=1)
+
+
+PER_CODE = ("per_code_return", "per_code_success", "code_shares", "code_mode_table")
+EPISODE = st.tuples(
+    st.integers(0, 3), st.booleans(), st.integers(-1, 2), st.integers(-3, 3), st.integers(0, 3)
+)
+
+
+def _same(first: object, second: object) -> bool:
+    if first is None or second is None:
+        return first is second
+    return bool(np.allclose(np.asarray(first), np.asarray(second), equal_nan=True))
+
+
+@given(st.lists(EPISODE, min_size=1, max_size=60), st.permutations(range(4)))
+def test_permuting_codes_permutes_lists_of_codes_and_nothing_else(
+    rows: list[tuple[int, bool, int, int, int]], order: list[int]
+) -> None:
+    codes, success, modes, returns, predicted = (torch.tensor(part) for part in zip(*rows))
+    renamed = torch.tensor(order)
+
+    def judge(code: torch.Tensor, read: torch.Tensor) -> BehaviourMetrics:
+        return behaviour_metrics(
+            success,
+            code,
+            4,
+            returns=returns.double(),
+            modes=modes,
+            num_modes=3,
+            predicted_codes=read,
+        )
+
+    before, after = judge(codes, predicted), judge(renamed[codes], renamed[predicted])
+    for name in before.to_dict():
+        first, second = getattr(before, name), getattr(after, name)
+        if name in PER_CODE:
+            second = [second[order[code]] for code in range(4)]
+        assert _same(first, second), name
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40))
+def test_interquartile_mean_as_scipy_trims_it(values: list[float]) -> None:
+    from scipy import stats
+
+    assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25), abs=1e-9)
+
+
+def test_the_bootstrap_resamples_runs_within_each_task() -> None:
+    values = np.random.default_rng(3).normal(size=(6, 4)) + np.arange(4) * 10
+    found = bootstrap_interval(values, resamples=4000)
+    # rliable: StratifiedBootstrap draws runs with replacement, on their own for each task
+    rng, draws = np.random.default_rng(11), []
+    for _ in range(4000):
+        columns = [values[rng.integers(0, 6, 6), task] for task in range(4)]
+        flat = np.sort(np.stack(columns, 1).ravel())
+        draws.append(flat[6:18].mean())
+    assert found == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.08)
+    assert found[0] < interquartile_mean(values) < found[1]
+    assert found == bootstrap_interval(values, resamples=4000)
+
+
+def test_the_bootstrap_takes_runs_of_one_task_and_any_statistic() -> None:
+    same = bootstrap_interval(np.full(5, 2.0), lambda part: float(part.mean()))
+    assert same == (2.0, 2.0)
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    wide = bootstrap_interval(values, lambda part: float(part.mean()))
+    narrow = bootstrap_interval(values, lambda part: float(part.mean()), confidence=0.5)
+    assert wide[0] < narrow[0] < 2.0 < narrow[1] < wide[1]
+    # the mean of 5 draws from 0..4 has a standard deviation of sqrt(2 / 5)
+    assert narrow[1] - narrow[0] == pytest.approx(2 * 0.6745 * (2 / 5) ** 0.5, abs=0.15)
+
+
+def test_probability_of_improvement_is_mann_whitneys_share() -> None:
+    from scipy import stats
+
+    ours, theirs = [1.0, 2.0, 2.0, 5.0], [2.0, 0.0, 3.0]
+    reference = stats.mannwhitneyu(ours, theirs).statistic / 12
+    assert probability_of_improvement(ours, theirs) == pytest.approx(reference)
+    assert probability_of_improvement([1.0], [1.0]) == 0.5
