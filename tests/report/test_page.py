@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import base64
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from modereg import metrics
+from modereg.errors import CheckpointError
+from modereg.policies import as_generative_policy
+from modereg.recipes.build import Setup
+from modereg.report import ReportEntry, write_report
+from modereg.report.html import definitions, table
+from modereg.storage import fingerprint
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags, images and text, and checks that tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.words, self._open = "", list[str]()
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
+        assert not {name for name, _ in attrs} & {"onclick", "onload", "href"}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture(scope="module")
+def written(
+    avoid: Setup, entries: list[ReportEntry], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    row = {"method": "base", "seed": 0, "success": 0.5, "seconds": 7.0}
+    return write_report(
+        tmp_path_factory.mktemp("report"),
+        avoid,
+        entries,
+        title="Avoid <script>alert(1)</script>",
+        rows=[row, row | {"seed": 1}, row | {"method": "bmd"}, row | {"method": "other"}],
+        commands=["modereg demo --out 'runs & more'"],
+        notes=["Codes alone do <em>as well</em> here."],
+        episodes=24,
+    )
+
+
+def test_the_page_is_whole_and_self_contained(written: Path) -> None:
+    text = written.read_text()
+    page = Page(text)
+    assert not {"script", "link", "iframe", "a"} & set(page.tags)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "url(" not in text
+    assert page.tags.count("h1") == 1
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_pictures_are_on_the_page_and_beside_it(written: Path) -> None:
+    names = ["trajectories", "shares", "curves", "codes_and_modes", "bound"]
+    page = Page(written.read_text())
+    assert len(page.images) == len(names)
+    for name, image in zip(names, page.images, strict=True):
+        assert len(image["alt"] or "") > 20
+        head, _, body = (image["src"] or "").partition(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(body) == (written.parent / f"{name}.png").read_bytes()
+
+
+def test_text_is_escaped(written: Path) -> None:
+    text = written.read_text()
+    page = Page(text)
+    assert "Avoid <script>alert(1)</script>" in page.words
+    assert "Codes alone do <em>as well</em> here." in page.words
+    assert "modereg demo --out 'runs & more'" in page.words
+    assert "Base & <all>" in page.words
+    assert "out: <run>" in page.words
+    assert "Base & <all>" not in text
+
+
+def test_success_never_stands_alone(written: Path, entries: list[ReportEntry]) -> None:
+    words = Page(written.read_text()).words
+    for entry in entries:
+        figures = entry.sampled
+        assert f"{figures['success']:.3f} ± {figures['success_error']:.3f}" in words
+        assert f"{100 * figures['success']:.0f}\u00a0% success with " in words
+        assert f"with {figures['present_modes']} of 24 modes present" in words
+    for name in ("entropy", "present", "commandable", "mean noise", "env steps"):
+        assert name in words
+
+
+def test_rows_that_the_table_lacks_stand_in_their_own(written: Path) -> None:
+    words = Page(written.read_text()).words
+    assert "All runs" in words
+    assert "bmd" in words
+
+
+def test_definitions_are_those_of_the_metrics() -> None:
+    text = definitions(metrics.__doc__ or "")
+    page = Page(text)
+    assert page.tags.count("li") == 5
+    assert "A mode is present if it has at least 1 % of the successful episodes." in page.words
+    assert ">=" in page.words
+    assert "*" not in page.words
+
+
+def test_a_table_scrolls_in_its_own_box() -> None:
+    text = table([("", ["name"]), ("a & b", ["x", "y"])], [["<n>", "1", "2"]], ["#ff0000"])
+    assert text.startswith('<div class="box"')
+    page = Page(text)
+    assert page.words == "a & bnamexy<n>12"
+    assert 'colspan="2"' in text
+
+
+def test_without_a_label(
+    pendulum: Setup, unlabelled: list[ReportEntry], tmp_path: Path
+) -> None:
+    written = write_report(tmp_path, pendulum, unlabelled, title="Pendulum", episodes=6)
+    page = Page(written.read_text())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "index.html", "trajectories.png", "codes.png", "curves.png", "bound.png"
+    }
+    for name in ("effective codes", "return a code", "share a code"):
+        assert name in page.words
+    assert "commandable modes" not in page.words.split("What the figures mean")[0]
+    assert len(page.images) == 4
+
+
+def test_a_base_alone_and_no_rows(avoid: Setup, entries: list[ReportEntry], tmp_path: Path) -> None:
+    page = write_report(tmp_path, avoid, entries[:1], title="Base", episodes=8)
+    assert "Nothing was fine-tuned yet." in Page(page.read_text()).words
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(
+    avoid: Setup, entries: list[ReportEntry], tmp_path: Path
+) -> None:
+    other = as_generative_policy(
+        lambda noise, observation: noise,
+        in_keys=["observation"],
+        noise_shape=(8, 2),
+        chunk_shape=(8, 2),
+        module=nn.Linear(2, 2),
+    )
+    setup = Setup(avoid.task, avoid.env, other, "other", fingerprint(other))
+    with pytest.raises(CheckpointError, match="steers the base policy"):
+        write_report(tmp_path, setup, entries, title="Avoid", episodes=8)
+
+
+def test_it_is_quick(avoid: Setup, entries: list[ReportEntry], tmp_path: Path) -> None:
+    started = time.process_time()
+    write_report(tmp_path, avoid, entries, title="Avoid")
+    assert time.process_time() - started < 12
