@@ -70,8 +70,14 @@ class NoiseImitation:
 
         Raises:
             KeyMismatchError: if an entry is missing.
+            ConfigurationError: if there is no triple at all.
         """
         data = self._select(data)
+        if not len(data):
+            raise ConfigurationError(
+                "expected triples of observation, noise and code to imitate, got none; no episode "
+                "reached its code, so collect more episodes or fit the base's first"
+            )
         draw = BalancedSampler(data.get(self.latent_key), num_codes)
         optimizer = torch.optim.Adam(self.steering.parameters(), self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(

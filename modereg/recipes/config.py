@@ -100,6 +100,7 @@ class PretrainConfig:
         task: the task; it must have an expert.
         method: diffusion or flow matching.
         episodes: demonstrations.
+        shares: relative frequency of each mode in them; None shows all equally often.
         hidden: widths of the denoiser.
         steps: gradient steps.
         batch: chunks in a gradient step.
@@ -114,6 +115,7 @@ class PretrainConfig:
     task: TaskConfig = TaskConfig()
     method: Literal["diffusion", "flow"] = "diffusion"
     episodes: int = 600
+    shares: tuple[float, ...] | None = None
     hidden: tuple[int, ...] = (192, 192, 192)
     steps: int = 6000
     batch: int = 512

@@ -164,16 +164,17 @@ def _refine(
     )
     hits = _hits(episodes, discoverer)
     state["commanded"] = _commanded(episodes, hits, discoverer.num_codes)
-    state["rounds"] = [
-        *state["rounds"],
-        _triples(episodes, hits, discoverer, setup.steering_keys),
-    ][-KEPT_ROUNDS:]
     state["env_steps"] += int(episodes.env_steps.sum())
-    data = torch.cat([_tensordict(part) for part in state["rounds"]])
-    loss = NoiseImitation(steering).fit(data, discoverer.num_codes, config.refine_steps)
+    row: dict[str, float] = {"hits": float(hits.float().mean()), "commanded": state["commanded"]}
+    if bool(hits.any()):
+        reached = _triples(episodes, hits, discoverer, setup.steering_keys)
+        state["rounds"] = [*state["rounds"], reached][-KEPT_ROUNDS:]
+    if state["rounds"]:
+        data = torch.cat([_tensordict(part) for part in state["rounds"]])
+        imitation = NoiseImitation(steering)
+        row["nll"] = imitation.fit(data, discoverer.num_codes, config.refine_steps)
     steering.set_std(_anneal(config, number + 1))
     state["refined"] = number + 1
-    row = {"hits": float(hits.float().mean()), "commanded": state["commanded"], "nll": loss}
     figures = held_out_figures(discoverer.estimator, episodes.final)
     figures["clipped_share"] = episodes.clipped
     run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)

@@ -56,7 +56,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         raise ConfigurationError(
             f"task {task.name!r} has no expert to clone; bring a policy of your own instead"
         )
-    demonstrations = task.demonstrate(config.episodes, config.seed)
+    shares = None if config.shares is None else torch.tensor(config.shares)
+    demonstrations = task.demonstrate(config.episodes, config.seed, shares=shares)
     seed_everything(config.seed)
     observations, chunk, mask = chunks_of(demonstrations, task)
     policy = plugins.policy_loader(LOADER).untrained(
