@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Load what :func:`save_state` saved; nothing in the file is executed.
 
     Raises:
-        CheckpointError: if the file is missing, cut short, or altered.
+        CheckpointError: if the file is missing, cut short, altered, or holds other objects.
     """
     try:
         data = path.read_bytes()
@@ -67,7 +68,13 @@ def load_state(path: Path) -> dict[str, Any]:
             f"expected an intact checkpoint at {path}, got one that is truncated, altered or "
             "foreign; delete it and start the run again"
         )
-    return torch.load(io.BytesIO(body), weights_only=True)
+    try:
+        return torch.load(io.BytesIO(body), weights_only=True)
+    except UnpicklingError:
+        raise CheckpointError(
+            f"expected a checkpoint of only tensors, numbers, strings and lists at {path}, got one "
+            "that holds other objects; nothing of it was loaded"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.envs import Compose, TransformedEnv
+
+from modereg import keys
+from modereg.errors import ConfigurationError
+from modereg.rollouts import Episodes, collect_episodes
+from modereg.tasks import GaussianMixture
+from modereg.testing import CountingEnv, TinyPolicy
+from modereg.transforms import ActionChunk, LatentConditioner, NoiseAction
+from modereg.wrapping import make_steering
+
+LENGTHS = [3, 7, 5, 12]
+
+
+def _half(tensordict: TensorDictBase) -> TensorDictBase:
+    """Act by 1/8 and -1/16, exactly representable."""
+    action = torch.tensor([0.125, -0.0625]).expand(*tensordict.batch_size, 2)
+    return tensordict.set(keys.ACTION, action.clone())
+
+
+def _collect(num: int, **options: object) -> Episodes:
+    return collect_episodes(
+        CountingEnv(LENGTHS),
+        num,
+        max_decisions=15,
+        policy=_half,
+        keep=[keys.OBSERVATION, keys.ACTION],
+        final=[keys.OBSERVATION],
+        **options,
+    )
+
+
+def test_one_whole_episode_of_every_sub_environment() -> None:
+    episodes = _collect(4)
+    lengths = torch.tensor(LENGTHS)
+    assert len(episodes) == 4
+    assert torch.equal(episodes.valid, torch.arange(15) < lengths[:, None])
+    assert torch.equal(episodes.env_steps, lengths)
+    assert torch.equal(episodes.returns, lengths * 1.0625)
+    assert torch.equal(episodes.final.get(keys.OBSERVATION)[:, 0], lengths.float())
+    assert torch.equal(episodes.final.get(keys.OBSERVATION)[:, 1], lengths * 0.125)
+    counted = episodes.decisions.get(keys.OBSERVATION)[..., 0]
+    assert torch.equal(
+        counted[episodes.valid], torch.cat([torch.arange(float(n)) for n in LENGTHS])
+    )
+    assert not bool(episodes.decisions.get(keys.OBSERVATION).isnan().any())
+    assert episodes.clipped == 0.0
+    assert set(episodes.decisions.keys()) == {keys.OBSERVATION, keys.ACTION}
+
+
+def test_short_episodes_are_not_over_represented() -> None:
+    """Whoever takes what ends first has four episodes of 3 steps for one of 12."""
+    episodes = _collect(20)
+    assert episodes.env_steps.tolist() == LENGTHS * 5
+
+
+@pytest.mark.parametrize("num", [1, 3, 4, 5, 9])
+def test_fewer_and_more_episodes_than_environments(num: int) -> None:
+    seen: list[int] = []
+    episodes = _collect(num, progress=seen.append)
+    assert len(episodes) == num == len(episodes.final) == len(episodes.decisions)
+    assert episodes.env_steps.tolist() == (LENGTHS * 3)[:num]
+    assert seen == [min(4 * (i + 1), num) for i in range(-(-num // 4))]
+
+
+def test_flat_decisions_of_chosen_episodes() -> None:
+    episodes = _collect(4)
+    flat = episodes.flat(torch.tensor([True, False, True, False]))
+    assert flat.get(keys.OBSERVATION)[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+def test_an_episode_beyond_the_last_decision_is_cut_there() -> None:
+    episodes = collect_episodes(
+        CountingEnv(LENGTHS), 4, max_decisions=6, policy=_half, final=[keys.OBSERVATION]
+    )
+    assert episodes.env_steps.tolist() == [3, 6, 5, 6]
+    assert episodes.final.get(keys.OBSERVATION)[:, 0].tolist() == [3, 6, 5, 6]
+    assert bool(episodes.valid[1].all())
+
+
+def _steered(gamma: float = 1.0) -> TransformedEnv:
+    return TransformedEnv(
+        GaussianMixture(16, pay_spread=0.3, max_delta=0.1),
+        Compose(
+            ActionChunk(4, gamma=gamma, horizon=4),
+            NoiseAction(TinyPolicy(2, scale=0.15)),
+            LatentConditioner(3),
+        ),
+    )
+
+
+def test_returns_and_steps_of_chunks_equal_a_loop_over_environment_steps() -> None:
+    env = _steered()
+    env.set_seed(5)
+    torch.manual_seed(5)
+    entries = [keys.OBSERVATION, keys.ACTION]
+    episodes = collect_episodes(
+        env, 16, max_decisions=6, keep=entries, final=[keys.OBSERVATION, keys.MODE, keys.LATENT]
+    )
+
+    policy, plain = TinyPolicy(2, scale=0.15), GaussianMixture(16, pay_spread=0.3, max_delta=0.1)
+    plain.set_seed(5)
+    state, returns, steps = plain.reset(), torch.zeros(16), torch.zeros(16, dtype=torch.int64)
+    clipped, alive = torch.zeros(16), torch.ones(16, dtype=torch.bool)
+    for decision in range(6):
+        assert torch.equal(
+            state.get(keys.OBSERVATION)[alive],
+            episodes.decisions.get(keys.OBSERVATION)[:, decision][alive],
+        )
+        noise = episodes.decisions.get(keys.ACTION)[:, decision]
+        chunk = policy.decode(noise, state.get(keys.OBSERVATION))
+        for index in range(4):
+            action = chunk[:, index]
+            state = plain.step(state.set(keys.ACTION, action)).get("next")
+            returns += alive * state.get(keys.REWARD).squeeze(-1)
+            steps += alive
+            clipped += alive * (action.abs() > plain.max_delta).float().mean(-1)
+            alive = alive & ~state.get("done").squeeze(-1)
+    assert torch.equal(episodes.env_steps, steps)
+    assert torch.allclose(episodes.returns, returns)
+    assert torch.equal(episodes.final.get(keys.OBSERVATION), state.get(keys.OBSERVATION))
+    assert torch.equal(episodes.final.get(keys.MODE), state.get(keys.MODE))
+    assert 0.05 < episodes.clipped < 0.95
+    assert episodes.final.get(keys.LATENT).shape == (16,)
+
+
+def test_the_code_of_an_episode_is_the_one_it_was_played_with() -> None:
+    env = _steered()
+    episodes = collect_episodes(env, 40, max_decisions=6, keep=[keys.LATENT], final=[keys.LATENT])
+    codes = episodes.decisions.get(keys.LATENT)
+    same = codes == episodes.final.get(keys.LATENT)[:, None]
+    assert bool(same[episodes.valid].all())
+    assert len(episodes.final.get(keys.LATENT).unique()) == 3
+
+
+def test_deterministic_acts_by_the_mean() -> None:
+    env = _steered()
+    steering = make_steering(env, TinyPolicy(2), 3, [keys.OBSERVATION])
+    options = dict(max_decisions=6, policy=steering, keep=[keys.ACTION, "loc"])
+    mean = collect_episodes(env, 16, deterministic=True, **options)
+    assert torch.equal(mean.decisions.get(keys.ACTION), mean.decisions.get("loc"))
+    sampled = collect_episodes(env, 16, **options)
+    noise = sampled.decisions.get(keys.ACTION)[sampled.valid]
+    assert abs(float(noise.std()) - 1.0) < 0.1
+
+
+def test_joining_weighs_the_clipped_share_by_steps() -> None:
+    def part(steps: int, clipped: float) -> Episodes:
+        return Episodes(
+            decisions=TensorDict({}, [1, 2]),
+            valid=torch.ones(1, 2, dtype=torch.bool),
+            final=TensorDict({}, [1]),
+            returns=torch.zeros(1),
+            env_steps=torch.tensor([steps]),
+            clipped=clipped,
+        )
+
+    whole = Episodes.cat([part(1, 0.0), part(3, 0.4)])
+    assert whole.clipped == pytest.approx(0.3)
+    assert whole.env_steps.tolist() == [1, 3]
+
+
+def test_an_unbatched_environment_and_no_episodes_are_refused() -> None:
+    for env, num in ((CountingEnv(3), 4), (CountingEnv([3, 4]), 0)):
+        with pytest.raises(ConfigurationError, match="at least one episode"):
+            collect_episodes(env, num, max_decisions=5)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from modereg import storage
+from modereg.errors import CheckpointError
+from modereg.storage import (
+    fingerprint,
+    load_state,
+    read_json,
+    save_state,
+    write_atomic,
+    write_json,
+)
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from modereg.storage import save_state, write_json
+folder, number = Path(sys.argv[1]), 0
+while True:
+    number += 1
+    save_state(folder / "state.pt", {"number": number, "data": torch.full((250_000,), number)})
+    write_json(folder / "state.json", {"number": number, "data": [number] * 20_000})
+"""
+
+
+def test_a_file_is_whole_whenever_its_writer_is_killed(tmp_path: Path) -> None:
+    last = 0
+    for moment in (0.0, 0.003, 0.011, 0.02):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)])
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "state.json").exists():
+                assert time.monotonic() < deadline, "the writer wrote nothing"
+                time.sleep(0.001)
+            time.sleep(moment)
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            assert writer.wait() == -signal.SIGKILL
+        state, other = load_state(tmp_path / "state.pt"), read_json(tmp_path / "state.json")
+        last = state["number"]
+        assert torch.equal(state["data"], torch.full((250_000,), last))
+        assert other["data"] == [other["number"]] * 20_000
+        assert other["number"] in (last, last - 1)
+    assert last >= 1
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomic(path, "old")
+
+    def full(handle: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomic(path, b"new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = {
+        "tensors": [torch.randn(3, 2, dtype=torch.float64), torch.tensor(True)],
+        "nested": {"text": "a", "none": None, 3: (1, 2.5)},
+    }
+    save_state(tmp_path / "a" / "state.pt", state)
+    found = load_state(tmp_path / "a" / "state.pt")
+    assert torch.equal(found["tensors"][0], state["tensors"][0])
+    assert found["tensors"][0].dtype == torch.float64
+    assert found["nested"] == state["nested"]
+
+
+def _truncate(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def _flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate,
+        _flip,
+        lambda data: data[:20],
+        lambda data: b"",
+        lambda data: data[32:],  # torch.save without our digest
+        lambda data: b"#!/bin/sh\nexit 1\n" * 100,
+    ],
+    ids=["truncated", "altered", "stump", "empty", "foreign", "text"],
+)
+def test_damage_is_found(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, {"tensor": torch.arange(100)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="truncated, altered or foreign; delete it"):
+        load_state(path)
+
+
+def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    save_state(tmp_path / "state.pt", {"trap": Trap()})
+    with pytest.raises(CheckpointError, match="of only tensors, numbers"):
+        load_state(tmp_path / "state.pt")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    for read in (load_state, read_json):
+        with pytest.raises(CheckpointError, match=f"{tmp_path}/absent, found none"):
+            read(tmp_path / "absent")
+
+
+def test_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
+    assert json.loads((tmp_path / "a.json").read_text())
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    for damaged in (b'{"b": [1, ', b"\xff\xfe\x00"):
+        (tmp_path / "a.json").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="expected JSON in .*damaged"):
+            read_json(tmp_path / "a.json")
+
+
+def _module(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
+    module.register_buffer("scalar", torch.tensor(2, dtype=torch.int64))
+    return module
+
+
+def test_a_fingerprint_depends_on_values_only(tmp_path: Path) -> None:
+    module = _module()
+    expected = fingerprint(module)
+    assert len(expected) == 64
+    save_state(tmp_path / "state.pt", dict(module.state_dict()))
+    other = _module(1)
+    assert fingerprint(other) != expected
+    other.load_state_dict(load_state(tmp_path / "state.pt"))
+    assert fingerprint(other) == expected
+    assert fingerprint(module.eval().requires_grad_(False)) == expected
+    with torch.no_grad():  # another layout in memory, the same values
+        module[0].weight.data = module[0].weight.t().contiguous().t()
+    assert not module[0].weight.is_contiguous()
+    assert fingerprint(module) == expected
+
+
+@pytest.mark.parametrize("name", list(_module().state_dict()))
+def test_a_fingerprint_differs_on_any_change(name: str) -> None:
+    module = _module()
+    before = fingerprint(module)
+    value = module.state_dict()[name].view(-1)
+    if value.is_floating_point():
+        value[-1] = torch.nextafter(value[-1], torch.tensor(torch.inf))
+    else:
+        value[-1] += 1
+    assert fingerprint(module) != before
+
+
+def test_a_fingerprint_sees_types_shapes_and_names() -> None:
+    def of(value: torch.Tensor, name: str = "x") -> str:
+        holder = nn.Module()
+        holder.register_buffer(name, value)
+        return fingerprint(holder)
+
+    zeros = torch.zeros(4, dtype=torch.int32)
+    values = [zeros, zeros.view(2, 2), zeros.view(torch.float32), zeros.bfloat16()]
+    prints = [of(value) for value in values] + [of(zeros, "y")]
+    assert len(set(prints)) == len(prints)
+
+
+def test_every_public_name_is_tested_here() -> None:
+    assert set(storage.__all__) <= set(globals())
