@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from modereg import keys
+from modereg.checkpoints import CONFIG, MODEL, Adapter, load_adapter, save_adapter
+from modereg.errors import CheckpointError
+from modereg.estimators import CategoricalMI
+from modereg.networks import MLP, InputNoise
+from modereg.priors import CategoricalPrior
+from modereg.steering import SteeringPolicy
+from modereg.storage import fingerprint
+from modereg.testing import TinyPolicy
+
+PROBS = torch.tensor([0.5, 0.25, 0.25, 0.0])
+PLACE = ("agent", "position")
+
+
+def _steering() -> SteeringPolicy:
+    network = MLP(3 + 4, 8, (16, 8), octaves=3, plain_features=4)
+    network.features.fit(torch.randn(50, 3) * 3 + 1)
+    policy = SteeringPolicy(
+        [PLACE, "time"],
+        3,
+        4,
+        (4, 2),
+        network=network,
+        latent_key=("code", "one_hot"),
+        action_key=("agent", "noise"),
+        mean_bound=1.5,
+        log_std_range=(-2.0, 0.5),
+    )
+    policy.set_std(0.4)
+    with torch.no_grad():
+        policy.head.log_std.weight.normal_(0, 0.1)
+    return policy
+
+
+def _adapter(estimator: bool = True) -> Adapter:
+    torch.manual_seed(1)
+    prior = CategoricalPrior(PROBS)
+    q = None
+    if estimator:
+        network = InputNoise(MLP(6, 4, (8,)), 0.125)
+        network.network.features.fit(torch.randn(20, 6))
+        q = CategoricalMI(network, prior, in_keys=[("agent", "path")], latent_key=("code", "z"))
+    return Adapter(
+        steering=_steering(),
+        estimator=q,
+        prior=prior,
+        base_reference="runs/base/policy",
+        base_fingerprint=fingerprint(TinyPolicy(2)),
+        extra={"method": "cluster", "env_steps": 12},
+    )
+
+
+def _data() -> TensorDict:
+    torch.manual_seed(2)
+    return TensorDict(
+        {
+            "agent": {"position": torch.randn(9, 2), "path": torch.randn(9, 6)},
+            "time": torch.rand(9, 1),
+            "code": {"one_hot": torch.eye(4)[torch.arange(9) % 4], "z": torch.arange(9) % 3},
+        },
+        [9],
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_adapter(tmp_path / "adapter", _adapter())
+    return tmp_path / "adapter"
+
+
+def test_what_is_loaded_steers_and_infers_like_what_was_saved(folder: Path) -> None:
+    saved, loaded, data = _adapter(), load_adapter(folder, TinyPolicy(2)), _data()
+    first, second = saved.steering.distribution(data), loaded.steering.distribution(data)
+    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.stddev, second.stddev)
+    assert first.stddev.unique().numel() > 1
+    assert loaded.steering.in_keys == saved.steering.in_keys
+    assert loaded.steering.out_keys == saved.steering.out_keys
+    assert saved.estimator is not None
+    assert loaded.estimator is not None
+    assert torch.equal(saved.estimator.log_ratio(data), loaded.estimator.log_ratio(data))
+    torch.manual_seed(3)
+    noisy = saved.estimator.loss(data)
+    torch.manual_seed(3)
+    assert torch.equal(noisy, loaded.estimator.loss(data))
+    assert torch.equal(loaded.prior.probs, saved.prior.probs)
+    assert loaded.extra == saved.extra
+    assert loaded.base_reference == "runs/base/policy"
+
+
+def test_a_folder_has_json_and_safetensors_and_no_base(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, MODEL]
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["base"]["fingerprint"] == fingerprint(TinyPolicy(2))
+    assert config["prior"]["probs"] == PROBS.tolist()
+    assert (folder / MODEL).stat().st_size < 30_000
+
+
+def test_without_an_inference_model(tmp_path: Path) -> None:
+    save_adapter(tmp_path, _adapter(estimator=False))
+    loaded = load_adapter(tmp_path)
+    assert loaded.estimator is None
+    assert torch.equal(
+        loaded.steering.distribution(_data()).mean, _steering_mean(_adapter(estimator=False))
+    )
+
+
+def _steering_mean(adapter: Adapter) -> torch.Tensor:
+    return adapter.steering.distribution(_data()).mean
+
+
+def test_a_second_save_replaces_the_first(folder: Path) -> None:
+    changed = _adapter()
+    changed.steering.set_std(0.2)
+    save_adapter(folder, changed)
+    found = load_adapter(folder).steering.distribution(_data())
+    assert torch.allclose(found.stddev, torch.tensor(0.2))
+
+
+def test_another_base_is_refused(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'runs/base/policy'.*load that base, or run disc"):
+        load_adapter(folder, TinyPolicy(2, seed=1))
+
+
+def test_entries_of_a_later_version_are_left_out_with_a_warning(folder: Path) -> None:
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": "red"}))
+    with pytest.warns(UserWarning, match=r"later version, which are left out: \['colour'\]"):
+        load_adapter(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(
+            load_adapter(folder).steering.distribution(_data()).mean, _steering_mean(_adapter())
+        )
+
+
+def _edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return apply
+
+
+def _config(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / CONFIG).read_text())
+        change(config)
+        (folder / CONFIG).write_text(json.dumps(config))
+
+    return apply
+
+
+def _foreign_weights(folder: Path) -> None:
+    other = _adapter()
+    other.steering.set_std(0.9)
+    save_adapter(folder / "other", other)
+    (folder / "other" / MODEL).replace(folder / MODEL)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda folder: (folder / CONFIG).unlink(), "expected a file .*found none"),
+        (lambda folder: (folder / MODEL).unlink(), "expected intact weights in"),
+        (_edit(CONFIG, lambda data: data[:-40]), "expected JSON in .*damaged"),
+        (_edit(CONFIG, lambda data: b'{"model_type": "llama"}'), "an adapter's configuration"),
+        (_edit(CONFIG, lambda data: b"[1, 2]"), "an adapter's configuration"),
+        (_edit(MODEL, lambda data: data[:-10]), "expected intact weights in"),
+        (_edit(MODEL, lambda data: b"GGUF" * 99), "expected intact weights in"),
+        (_edit(MODEL, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "are not those that"),
+        (_foreign_weights, "are not those that"),
+        (
+            _config(lambda c: c["steering"]["network"].update(hidden=[9, 9])),
+            "do not fit each other",
+        ),
+        (_config(lambda c: c["steering"]["network"].update(depth=3)), "do not fit each other"),
+        (_config(lambda c: c["steering"].pop("noise_shape")), "do not fit each other"),
+        (_config(lambda c: c["prior"].update(kind="other")), "do not fit each other"),
+        (_config(lambda c: c["prior"].update(probs=[0.5, 0.6])), "do not fit each other"),
+    ],
+)
+def test_damage_is_answered_in_a_sentence(
+    folder: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_adapter(folder)
+
+
+def test_networks_of_ones_own_are_not_saved(tmp_path: Path) -> None:
+    own = _adapter()
+    own.steering = SteeringPolicy(["x"], 1, 4, (2,), network=nn.Linear(5, 2))
+    with pytest.raises(CheckpointError, match="default MLP, got Linear; save its state_dict"):
+        save_adapter(tmp_path, own)
+    own = _adapter()
+    own.estimator = CategoricalMI(nn.Linear(6, 4), CategoricalPrior(4), in_keys=[keys.HISTORY])
+    with pytest.raises(CheckpointError, match="default MLP, got Linear; save its state_dict"):
+        save_adapter(tmp_path, own)
+    assert not list(tmp_path.iterdir())
