@@ -381,6 +381,8 @@ def test_errors_say_what_was_expected() -> None:
         policy_of(scheduler, normalizer=Normalizer([(1,), (1,)], ACTION))
     with pytest.raises(ConfigurationError, match="refuses num_inference_steps=2000"):
         policy_of(scheduler, num_inference_steps=2000)
+    with pytest.raises(ConfigurationError, match="num_inference_steps of at least 1, got 0"):
+        policy_of(scheduler, num_inference_steps=0)
     with pytest.raises(ConfigurationError, match="no normalizer to fit"):
         policy.fit_normalizer(torch.randn(3, 4, 2), torch.randn(3, OBSERVATION))
     mlp = policy_of(scheduler, MLPDenoiser(ACTION, HORIZON, [OBSERVATION], hidden=[8]))

@@ -16,7 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from modereg.errors import CheckpointError, MissingDependencyError
+from modereg.errors import CheckpointError, MissingDependencyError, StochasticSamplerError
 from modereg_integrations.diffusers import (
     DiffusersPolicy,
     MLPDenoiser,
@@ -204,17 +204,31 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: truncate(folder / "denoiser" / WEIGHTS), "is damaged"),
     (lambda folder: truncate(folder / "normalizer" / WEIGHTS), "is damaged"),
-    (lambda folder: truncate(folder / "model_index.json"), "is damaged"),
-    (lambda folder: truncate(folder / "policy.json"), "is damaged"),
-    (lambda folder: truncate(folder / "denoiser" / "config.json"), "is damaged"),
-    (lambda folder: truncate(folder / "scheduler" / "scheduler_config.json"), "is damaged"),
+    (lambda folder: flip(folder / "denoiser" / WEIGHTS), "not those that were saved"),
+    (lambda folder: flip(folder / "normalizer" / WEIGHTS), "not those that were saved"),
+    (lambda folder: truncate(folder / "model_index.json"), "a damaged file"),
+    (lambda folder: truncate(folder / "policy.json"), "a damaged file"),
+    (lambda folder: truncate(folder / "denoiser" / "config.json"), "a damaged file"),
+    (lambda folder: truncate(folder / "scheduler" / "scheduler_config.json"), "a damaged file"),
     (lambda folder: (folder / "policy.json").write_text("[]"), "expected an object"),
     (lambda folder: (folder / "policy.json").write_text('{"format": 1}'), "is damaged"),
     (lambda folder: (folder / "policy.json").write_text('{"format": 99}'), "format 1"),
-    (lambda folder: (folder / "policy.json").unlink(), "is missing"),
+    (lambda folder: (folder / "policy.json").unlink(), "found none"),
+    (
+        lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text(
+            '{"_class_name": "DDIMScheduler", "beta_schedule": "sigmoid"}'
+        ),
+        "is damaged",
+    ),
     (lambda folder: (folder / "normalizer" / "config.json").write_text("{}"), "is damaged"),
     (lambda folder: (folder / "denoiser" / "config.json").write_text("{}"), "is damaged"),
     (
@@ -247,6 +261,21 @@ def test_a_damaged_or_foreign_folder_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
+def test_another_scheduler_can_be_given_and_a_stochastic_one_is_named(
+    policy: DiffusersPolicy, tmp_path: Path
+) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    euler = diffusers.EulerDiscreteScheduler.from_config(policy.scheduler.config)
+    loaded = DiffusersPolicy.from_pretrained(tmp_path / "policy", scheduler=euler)
+    assert isinstance(loaded.scheduler, diffusers.EulerDiscreteScheduler)
+    assert fingerprint(loaded) != fingerprint(policy)
+    with pytest.raises(StochasticSamplerError, match="DDPMScheduler"):
+        DiffusersPolicy.from_pretrained(
+            tmp_path / "policy", scheduler=diffusers.DDPMScheduler.from_config(euler.config)
+        )
+
+
 def test_saving_replaces_a_policy_and_nothing_else(
     policy: DiffusersPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +293,7 @@ def test_saving_replaces_a_policy_and_nothing_else(
     before = fingerprint(policy)
     with torch.no_grad():
         policy.denoiser.output_layer.bias += 1
-    monkeypatch.setattr(policy.scheduler, "save_pretrained", lambda _: 1 / 0)
+    monkeypatch.setattr(policy.scheduler, "to_json_string", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         policy.save_pretrained(folder)
     assert fingerprint(DiffusersPolicy.from_pretrained(folder)) == before

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import diffusers
-import torch
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from modereg.errors import CheckpointError
+from modereg import storage
+from modereg.errors import CheckpointError, StochasticSamplerError
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer
 from modereg_integrations.diffusers.policy import DiffusersPolicy
@@ -87,17 +88,15 @@ def fingerprint(policy: DiffusersPolicy) -> str:
 
     It is the same before saving and after loading, on any device.
     """
-    parts = [_options(policy), _denoiser_options(policy.denoiser)]
-    parts.append({k: v for k, v in policy.scheduler.config.items() if not k.startswith("_")})
-    parts.append(_normalizer_options(policy.normalizer) if policy.normalizer else {})
-    parts.append({"classes": [type(policy.denoiser).__name__, type(policy.scheduler).__name__]})
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for name, value in sorted(policy.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(
-            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
+    scheduler = {k: v for k, v in policy.scheduler.config.items() if not k.startswith("_")}
+    parts = {
+        "policy": _options(policy),
+        "denoiser": [type(policy.denoiser).__name__, _denoiser_options(policy.denoiser)],
+        "scheduler": [type(policy.scheduler).__name__, scheduler],
+        "normalizer": policy.normalizer and _normalizer_options(policy.normalizer),
+        "weights": storage.fingerprint(policy),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def save_policy(policy: DiffusersPolicy, folder: Path) -> None:
@@ -136,28 +135,26 @@ def _write_parts(policy: DiffusersPolicy, folder: Path) -> None:
         "denoiser": list(_path_of(type(policy.denoiser))),
         "scheduler": list(_path_of(type(policy.scheduler))),
     }
-    (folder / "denoiser").mkdir()
-    if isinstance(policy.denoiser, ModelMixin):
-        policy.denoiser.save_config(str(folder / "denoiser"))
-    _save_tensors(policy.denoiser.state_dict(), folder / "denoiser" / _WEIGHTS)
-    policy.scheduler.save_pretrained(str(folder / "scheduler"))
+    if isinstance(policy.denoiser, ConfigMixin):
+        storage.write_atomic(folder / "denoiser" / "config.json", policy.denoiser.to_json_string())
+    _save_tensors(policy.denoiser, folder / "denoiser")
+    storage.write_atomic(
+        folder / "scheduler" / "scheduler_config.json", policy.scheduler.to_json_string()
+    )
     if policy.normalizer is not None:
         index["normalizer"] = ["modereg_integrations.diffusers", "Normalizer"]
-        (folder / "normalizer").mkdir()
-        _write_json(folder / "normalizer" / "config.json", _normalizer_options(policy.normalizer))
-        _save_tensors(policy.normalizer.state_dict(), folder / "normalizer" / _WEIGHTS)
-    _write_json(folder / "policy.json", _options(policy))
-    _write_json(folder / "model_index.json", index)
+        options = _normalizer_options(policy.normalizer)
+        storage.write_json(folder / "normalizer" / "config.json", options)
+        _save_tensors(policy.normalizer, folder / "normalizer")
+    options = {**_options(policy), "weights": storage.fingerprint(policy)}
+    storage.write_json(folder / "policy.json", options)
+    storage.write_json(folder / "model_index.json", index)
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def _save_tensors(module: nn.Module, folder: Path) -> None:
     # safetensors refuses tensors that share storage.
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(own, str(path), metadata={"format": "pt"})
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    storage.write_atomic(folder / _WEIGHTS, save(tensors, metadata={"format": "pt"}))
 
 
 def load_policy(
@@ -180,19 +177,37 @@ def load_policy(
     options = _read_json(folder / "policy.json")
     if options.pop("format", None) != _FORMAT:
         raise CheckpointError(f"{folder}/policy.json is not of format {_FORMAT}; update modereg")
-    for key in ("noise_key", "chunk_key"):
-        options[key] = _as_key(options.get(key))
+    digest = options.pop("weights", None)
     try:
-        options["observation_keys"] = [_as_key(key) for key in options["observation_keys"]]
-        policy = DiffusersPolicy(
-            _load_denoiser(folder, index["denoiser"], denoiser),
-            _load_scheduler(folder, index["scheduler"]) if scheduler is None else scheduler,
-            normalizer=_load_normalizer(folder) if "normalizer" in index else None,
-            **options,
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        policy = _make_policy(folder, index, options, denoiser, scheduler)
+    except StochasticSamplerError:
+        raise
+    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged: {error!r}") from error
+    if digest not in (None, storage.fingerprint(policy)):
+        raise CheckpointError(
+            f"{folder} is damaged: its weights are not those that were saved; copy it again, or "
+            "remove 'weights' from policy.json if they were changed on purpose"
+        )
     return policy.eval()
+
+
+def _make_policy(
+    folder: Path,
+    index: dict[str, Any],
+    options: dict[str, Any],
+    denoiser: nn.Module | type[nn.Module] | None,
+    scheduler: Any,
+) -> DiffusersPolicy:
+    for key in ("noise_key", "chunk_key"):
+        options[key] = _as_key(options[key])
+    options["observation_keys"] = [_as_key(key) for key in options["observation_keys"]]
+    return DiffusersPolicy(
+        _load_denoiser(folder, index["denoiser"], denoiser),
+        _load_scheduler(folder, index["scheduler"]) if scheduler is None else scheduler,
+        normalizer=_load_normalizer(folder) if "normalizer" in index else None,
+        **options,
+    )
 
 
 def _as_key(key: Any) -> Any:
@@ -200,12 +215,7 @@ def _as_key(key: Any) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing, so {path.parent} is no saved policy") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    content = storage.read_json(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is damaged: expected an object, got {content!r}")
     return content

@@ -88,6 +88,10 @@ def make_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
         StochasticSamplerError: if it draws random numbers in its steps.
         ConfigurationError: if it cannot make that many steps, or returns a non-finite sample.
     """
+    if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
+        raise ConfigurationError(
+            f"expected num_inference_steps of at least 1, got {num_inference_steps!r}"
+        )
     scheduler = copy.deepcopy(scheduler)
     try:
         scheduler.set_timesteps(num_inference_steps)
