@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from copy import deepcopy
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -120,6 +121,15 @@ class MIReward(Transform):
         """The estimator, shared with whoever trains it."""
         return self.__dict__["_estimator"]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MIReward:
+        """Copy all but the estimator: collectors copy their ``postproc``, and q goes on learning."""
+        memo.setdefault(id(self.estimator), self.estimator)
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        state = {**self.__dict__, "_container": None, "_parent": None}
+        copied.__dict__.update(deepcopy(state, memo))
+        return copied
+
     @property
     def nonfinite_share(self) -> float:
         """Share of the rows read so far whose features were not finite, 0 before any."""
@@ -170,23 +180,23 @@ class MIReward(Transform):
             entropy = self.estimator.prior.entropy
             ratio = ratio / entropy if entropy > 0 else torch.zeros_like(ratio)
         if self.nonfinite == "zero":
-            self._rows["read"] += data.numel()
+            self._rows["read"] += data.batch_size.numel()
             self._rows["nonfinite"] += 0 if bad is None else int(bad.sum())
         return ratio if bad is None else ratio.masked_fill(bad, 0.0)
 
-    def _num_steps(self, tensordict: TensorDictBase) -> Tensor | int:
+    def _num_steps(self, tensordict: TensorDictBase, dtype: torch.dtype) -> Tensor | int:
         steps = tensordict.get(self.steps_key, None)
-        return 1 if steps is None else steps.view(tensordict.batch_size)
+        return 1 if steps is None else steps.view(tensordict.batch_size).to(dtype)
 
     def _final(self, next_tensordict: TensorDictBase, latent: Tensor) -> Tensor:
         terminal = self._terminal(next_tensordict)
         rows = next_tensordict.select(*self.estimator.in_keys, self.steps_key, strict=False)
         reward = torch.zeros(terminal.shape, device=latent.device)
         rows = rows[terminal]
-        if rows.numel():
+        if rows.batch_size.numel():
             ratio = self._ratio(rows, latent[terminal])
             reward = reward.to(ratio.dtype)
-            reward[terminal] = self.gamma ** self._num_steps(rows) * ratio
+            reward[terminal] = self.gamma ** self._num_steps(rows, ratio.dtype) * ratio
         return reward
 
     def _terminal(self, tensordict: TensorDictBase) -> Tensor:
@@ -211,7 +221,8 @@ class MIReward(Transform):
         if self.timing == "dense":
             return l_tp1
         l_t = self._ratio(tensordict, latent)
-        return functional.shaping(l_tp1, l_t, self.gamma, self._num_steps(next_tensordict))
+        steps = self._num_steps(next_tensordict, l_tp1.dtype)
+        return functional.shaping(l_tp1, l_t, self.gamma, steps)
 
     # --- the transform
 

@@ -1,0 +1,432 @@
+"""MIReward: a chain with known values, the identity of returns, the survival bias, refusals."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.envs import AutoResetEnv, AutoResetTransform, SerialEnv, StepCounter, TransformedEnv
+
+from modereg import keys
+from modereg.errors import (
+    ConfigurationError,
+    KeyMismatchError,
+    NonFiniteError,
+    TerminalObservationError,
+)
+from modereg.estimators import CategoricalMI, RewardEstimator
+from modereg.networks import MLP
+from modereg.priors import CategoricalPrior, Prior
+from modereg.testing import CountingEnv, TinyPolicy
+from modereg.transforms import ActionChunk, History, LatentConditioner, MIReward, NoiseAction
+from modereg.transforms import TimeLimit
+
+LOG2 = math.log(2)
+
+
+class ChainPosterior(RewardEstimator):
+    """q(z = 0 | s) of a known chain: certain of the code in steps of 1/8 with the count."""
+
+    is_lower_bound = True
+
+    def __init__(self, prior: int | Prior = 2) -> None:
+        prior = prior if isinstance(prior, Prior) else CategoricalPrior(prior)
+        super().__init__(prior, ["observation"])
+        self.calls: list[int] = []
+
+    @property
+    def upper_limit(self) -> float:
+        return LOG2
+
+    def prob(self, count: Tensor) -> Tensor:
+        return 0.5 + count.clamp(0, 4) / 8
+
+    def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
+        self.calls.append(tensordict.numel())
+        prob = self.prob(tensordict["observation"][..., 0])
+        right = tensordict["latent"] == 0
+        return torch.where(right, prob, 1 - prob).log() + LOG2
+
+    def loss(self, tensordict: TensorDictBase) -> Tensor:
+        return -self.log_ratio(tensordict).mean()
+
+    bound = loss
+
+
+def ratio(count: int) -> float:
+    """l of the right code after that many steps, in units of H(p) = log 2."""
+    return math.log(2 * (0.5 + min(count, 4) / 8)) / LOG2
+
+
+def chain(lengths, execute=1, **options):
+    env = TransformedEnv(CountingEnv(lengths), ActionChunk(execute))
+    conditioner = LatentConditioner(2)
+    env.append_transform(conditioner)
+    env.append_transform(MIReward(ChainPosterior(), **options))
+    return env, conditioner
+
+
+def returns(reward: Tensor, steps: Tensor, gamma: float) -> Tensor:
+    """Discount one episode ``[T]`` by the environment steps before each decision."""
+    before = torch.cat([torch.zeros(1), steps.cumsum(0)[:-1]])
+    return (gamma**before * reward).sum()
+
+
+@pytest.mark.parametrize("execute", [1, 2])
+def test_the_values_of_a_known_chain(execute):
+    gamma, length = 0.9, 4
+    seen = list(range(0, length + 1, execute))
+    values = [ratio(count) for count in seen]
+    at = [gamma ** (execute * i) for i in range(len(values))]
+    expected = {
+        "dense": sum(d * v for d, v in zip(at, values[1:], strict=False)),
+        "difference": gamma**length * values[-1] - values[0],
+        "final": gamma**length * values[-1],
+    }
+    assert expected["final"] == pytest.approx(0.9**4)  # certain in the end: l = 1
+    for timing, value in expected.items():
+        env, conditioner = chain([length], execute, timing=timing, gamma=gamma)
+        with conditioner.force(0):
+            data = env.rollout(9)[0]["next"]
+        steps = data[keys.STEPS].squeeze(-1).float()
+        total = returns(data[keys.MI_REWARD].squeeze(-1), steps, gamma)
+        assert float(total) == pytest.approx(value, abs=1e-5)
+
+
+@st.composite
+def episodes(draw):
+    """Draw l at the boundaries and the steps between them."""
+    size = draw(st.integers(1, 12))
+    finite = st.floats(-5, 5)
+    values = draw(st.lists(finite, min_size=size + 1, max_size=size + 1))
+    steps = draw(st.lists(st.integers(1, 9), min_size=size, max_size=size))
+    return values, steps
+
+
+class Recorded(RewardEstimator):
+    """Returns what stands in the observation."""
+
+    is_lower_bound = False
+    upper_limit = math.inf
+
+    def __init__(self) -> None:
+        super().__init__(CategoricalPrior(4), ["observation"])
+
+    def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
+        return tensordict["observation"].squeeze(-1)
+
+    loss = bound = log_ratio
+
+
+@given(episodes(), st.floats(0.5, 1.0), st.sampled_from([None, "symmetric", (-1.5, 2.0)]))
+def test_difference_and_final_differ_by_the_start(episode, gamma, clamp):
+    values, steps = torch.tensor(episode[0], dtype=torch.float64), torch.tensor(episode[1])
+    size = len(steps)
+    done = torch.zeros(size, 1, dtype=torch.bool)
+    done[-1] = True
+    data = TensorDict(
+        {
+            "observation": values[:-1, None],
+            "latent": torch.zeros(size, dtype=torch.int64),
+            "next": {
+                "observation": values[1:, None],
+                "reward": torch.zeros(size, 1, dtype=torch.float64),
+                "done": done,
+                "terminated": done.clone(),
+                keys.STEPS: steps[:, None],
+            },
+        },
+        [size],
+    )
+    totals = {}
+    for timing in ("difference", "final"):
+        out = MIReward(Recorded(), timing=timing, gamma=gamma, clamp=clamp)(data.clone())
+        mi = out["next", keys.MI_REWARD].squeeze(-1)
+        totals[timing] = float(returns(mi, steps.double(), gamma))
+    start = values[0].clamp(*clamp) if isinstance(clamp, tuple) else values[0]
+    expected = -float(start) / math.log(4)
+    assert totals["difference"] - totals["final"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_dense_pays_for_staying_alive_and_the_others_do_not():
+    earned = {}
+    for timing in ("dense", "difference", "final"):
+        env, conditioner = chain([4, 40], timing=timing, gamma=1.0)
+        with conditioner.force(0):
+            data = env.rollout(40, break_when_any_done=False)["next"]
+        quick = data[keys.MI_REWARD][0, :4].sum()
+        earned[timing] = (float(quick), float(data[keys.MI_REWARD][1].sum()))
+    assert earned["dense"][1] > 10 * earned["dense"][0]
+    for timing in ("difference", "final"):  # both end equally certain of the code
+        assert earned[timing][1] == pytest.approx(earned[timing][0], abs=1e-5)
+
+
+def test_final_reads_the_network_where_episodes_end_only():
+    env, _ = chain([3, 50, 4, 50], timing="final", gamma=1.0)
+    calls = env.transform[-1].estimator.calls
+    env.rollout(4, break_when_any_done=False)
+    assert calls == [1, 1]
+
+
+def test_the_regularised_reward_is_the_sum_and_the_reward_stays():
+    env, _ = chain([3, 7], timing="dense", gamma=1.0, coef=0.5)
+    data = env.rollout(5, break_when_any_done=False)["next"]
+    mi = data[keys.MI_REWARD]
+    torch.testing.assert_close(data[keys.REGULARIZED_REWARD], data["reward"] + 0.5 * mi)
+    env.transform[-1].coef.fill_(0.0)
+    data = env.rollout(5, break_when_any_done=False)["next"]
+    assert torch.equal(data[keys.REGULARIZED_REWARD], data["reward"])
+    assert [key.rsplit(".")[-1] for key in env.state_dict()] == ["coef"]
+
+
+def test_the_clamp_is_in_nats_before_the_division():
+    data = {"gamma": 1.0, "timing": "dense"}
+    env, conditioner = chain([9], clamp=(-0.1, 0.2), **data)
+    with conditioner.force(0):
+        assert env.rollout(9)["next", keys.MI_REWARD].max().item() == pytest.approx(0.2 / LOG2)
+    with conditioner.force(1):
+        assert env.rollout(9)["next", keys.MI_REWARD].min().item() == pytest.approx(-0.1 / LOG2)
+    env, conditioner = chain([9], clamp=None, normalize=False, **data)
+    with conditioner.force(1):  # the wrong code in the end: log 0
+        assert env.rollout(9)["next", keys.MI_REWARD].min().item() == -math.inf
+    env, conditioner = chain([9], **data)
+    with conditioner.force(1):
+        assert env.rollout(9)["next", keys.MI_REWARD].min().item() == pytest.approx(-1.0)
+
+
+def test_one_code_pays_nothing():
+    q = CategoricalMI(MLP(3, 1, ()), 1, in_keys=["observation"])
+    env = TransformedEnv(CountingEnv([3]), LatentConditioner(1))
+    env.append_transform(MIReward(q, timing="dense", gamma=0.9))
+    assert not env.rollout(3)["next", keys.MI_REWARD].any()
+
+
+def stack(q: RewardEstimator, **options) -> list:
+    return [
+        ActionChunk(4),
+        NoiseAction(TinyPolicy(3, (4, 2))),
+        History(length=4),
+        LatentConditioner(3),
+        MIReward(q, gamma=0.9, **options),
+    ]
+
+
+def steered(q: RewardEstimator, **options) -> TransformedEnv:
+    env = TransformedEnv(CountingEnv([6, 9, 13]))
+    for transform in stack(q, **options):
+        env.append_transform(transform)
+    return env
+
+
+def classifier(dim: int = 15, codes: int = 3) -> CategoricalMI:
+    return CategoricalMI(MLP(dim, codes, (16,)), codes, in_keys=["history"])
+
+
+@pytest.mark.parametrize("timing", ["dense", "difference", "final"])
+def test_a_buffer_recomputes_with_the_newest_estimator_and_leaves_the_storage(timing):
+    q = classifier()
+    data = steered(q, timing=timing).rollout(6, break_when_any_done=False).reshape(-1)
+    buffer = ReplayBuffer(storage=LazyTensorStorage(18), batch_size=18)
+    buffer.append_transform(MIReward(q, timing=timing, gamma=0.9))
+    buffer.extend(data)
+    stored = buffer.storage.get(torch.arange(18))["next", keys.MI_REWARD].clone()
+    torch.testing.assert_close(stored, data["next", keys.MI_REWARD])
+    with torch.no_grad():
+        for parameter in q.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    sample = buffer.sample()
+    expected = MIReward(q, timing=timing, gamma=0.9)(sample.clone())["next", keys.MI_REWARD]
+    torch.testing.assert_close(sample["next", keys.MI_REWARD], expected)
+    after = buffer.storage.get(torch.arange(18))["next", keys.MI_REWARD]
+    assert torch.equal(after, stored) and not torch.allclose(expected.sum(), stored.sum())
+
+
+def test_the_estimator_is_shared_and_no_submodule():
+    q = classifier()
+    env = steered(q, timing="dense")
+    assert env.transform[-1].estimator is q and not list(env.parameters())
+    data = env.rollout(2)
+    assert not data["next", keys.MI_REWARD].requires_grad
+
+
+def test_a_copy_shares_the_estimator_but_not_the_coefficient():
+    env = steered(classifier(), timing="dense")
+    copied = copy.deepcopy(env.transform[-1])
+    assert copied.estimator is env.transform[-1].estimator and copied.parent is None
+    copied.coef.fill_(3.0)
+    assert env.transform[-1].coef.item() == 1.0
+
+
+def test_permuting_the_codes_changes_nothing():
+    q = classifier()
+    data = steered(q, timing="difference").rollout(6, break_when_any_done=False)
+    order = torch.tensor([2, 0, 1])
+    last = q.network.module.layers[-1]
+    with torch.no_grad():
+        last.weight.copy_(last.weight[order.argsort()])
+        last.bias.copy_(last.bias[order.argsort()])
+    renamed = data.clone().set("latent", order[data["latent"]])
+    out = MIReward(q, timing="difference", gamma=0.9)(renamed)
+    torch.testing.assert_close(out["next", keys.MI_REWARD], data["next", keys.MI_REWARD])
+
+
+@pytest.mark.parametrize("timing", ["dense", "difference"])
+def test_compiled_it_pays_the_same(timing):
+    transform = MIReward(classifier(), timing=timing, gamma=0.9)
+    env = steered(classifier(), timing="dense")
+    data = env.rollout(3, break_when_any_done=False).exclude(("next", keys.MI_REWARD))
+    expected = transform(data.clone())["next", keys.MI_REWARD]
+    compiled = torch.compile(transform, backend="aot_eager")
+    torch.testing.assert_close(compiled(data.clone())["next", keys.MI_REWARD], expected)
+
+
+def test_the_compiled_steering_policy_draws_the_same_noise():
+    env = steered(classifier(), timing="dense")
+    policy = env.transform[-2].steer(["observation"], 3, (4, 2), hidden=(8,))
+    data = env.reset().select("observation", "latent_features")
+    compiled = torch.compile(policy, backend="aot_eager")
+    torch.manual_seed(1)
+    expected = policy(data.clone())
+    torch.manual_seed(1)
+    out = compiled(data.clone())
+    torch.testing.assert_close(out["loc"], expected["loc"])
+    torch.testing.assert_close(out["scale"], expected["scale"])
+    assert out["action"].shape == (3, 4, 2)
+
+
+# --- refusals
+
+
+@contextmanager
+def truncation_refused() -> Iterator[None]:
+    with pytest.raises(ConfigurationError, match=r"TimeLimit\(max_steps, 'terminates'\)"):
+        yield
+
+
+def test_final_with_bootstrapped_truncation_is_refused_wherever_it_shows():
+    with truncation_refused():
+        MIReward(classifier(), timing="final", gamma=0.9, time_limit="truncates")
+    for limit in (TimeLimit(3, "truncates"), StepCounter(3)):
+        env = TransformedEnv(CountingEnv([9]), limit).append_transform(LatentConditioner(2))
+        with truncation_refused():
+            env.append_transform(MIReward(ChainPosterior(), timing="final", gamma=0.9))
+    env = TransformedEnv(CountingEnv([9]), TimeLimit(3, "truncates"))
+    data = env.append_transform(LatentConditioner(2)).rollout(3)
+    with truncation_refused():
+        MIReward(ChainPosterior(), timing="final", gamma=0.9)(data)
+    MIReward(ChainPosterior(), timing="difference", gamma=0.9, time_limit="truncates")(data)
+
+
+def test_final_pays_at_a_limit_that_terminates():
+    env = TransformedEnv(CountingEnv([9]), TimeLimit(3, "terminates"))
+    conditioner = LatentConditioner(2)
+    env.append_transform(conditioner)
+    env.append_transform(MIReward(ChainPosterior(), timing="final", gamma=0.9))
+    with conditioner.force(0):
+        paid = env.rollout(9)["next", keys.MI_REWARD].flatten()
+    torch.testing.assert_close(paid, torch.tensor([0.0, 0.0, 0.9 * ratio(3)]))
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_another_number_of_codes_than_the_environments_is_refused(outside):
+    conditioned = partial(lambda: TransformedEnv(CountingEnv(3), LatentConditioner(5)))
+    env = TransformedEnv(SerialEnv(2, conditioned)) if outside else conditioned()
+    with pytest.raises(ConfigurationError, match=r"prior \(3 of them\), got an environment with 5"):
+        env.append_transform(MIReward(classifier(), timing="dense", gamma=0.9))
+    env.close(raise_if_closed=False)
+
+
+def test_features_that_are_not_finite_are_refused_or_pay_zero():
+    data = steered(classifier(), timing="dense").rollout(4, break_when_any_done=False)
+    paid = data["next", keys.MI_REWARD].clone()
+    data["next", "history"][1, 2, 7] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"'history'.*fills the observation.*with NaN"):
+        MIReward(classifier(), timing="dense", gamma=0.9)(data)
+    torch.manual_seed(0)
+    q = classifier()
+    lenient = MIReward(q, timing="dense", gamma=0.9, nonfinite="zero")
+    assert lenient.nonfinite_share == 0
+    out = lenient(data.clone())["next", keys.MI_REWARD]
+    assert out[1, 2].item() == 0 and torch.isfinite(out).all()
+    assert lenient.nonfinite_share == pytest.approx(1 / data.numel())
+    assert paid.shape == out.shape
+
+
+@pytest.mark.parametrize("key", ["latent", ("next", "history"), ("next", "reward")])
+def test_a_missing_key_is_named(key):
+    data = steered(classifier(), timing="dense").rollout(2).exclude(key)
+    name = key if isinstance(key, str) else key[-1]
+    with pytest.raises(KeyMismatchError, match=f"MIReward.*reads '{name}'"):
+        MIReward(classifier(), timing="dense", gamma=0.9)(data)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timing": "sparse"},
+        {"nonfinite": "ignore"},
+        {"time_limit": "none"},
+        {"gamma": 1.5},
+        {"clamp": (0.5, 1.0)},
+    ],
+)
+def test_options_that_cannot_work_are_refused(options):
+    with pytest.raises(ConfigurationError, match="expected"):
+        MIReward(classifier(), **{"timing": "dense", "gamma": 0.9, **options})
+
+
+def test_an_environment_that_resets_itself_is_refused():
+    env = AutoResetEnv(CountingEnv([3]), AutoResetTransform())
+    with pytest.raises(TerminalObservationError, match="auto_reset=True fills it with NaN"):
+        TransformedEnv(env, MIReward(classifier(), timing="dense", gamma=0.9), auto_unwrap=False)
+
+
+def make_worker_env() -> TransformedEnv:
+    env = TransformedEnv(CountingEnv([6, 9, 13]))
+    for transform in stack(classifier(), timing="dense")[:-1]:
+        env.append_transform(transform)
+    return env
+
+
+class RandomNoise(TensorDictModuleBase):
+    """Acts as the base policy does."""
+
+    in_keys, out_keys = ["observation"], ["action"]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict.set("action", torch.randn(*tensordict.batch_size, 4, 2))
+
+
+def test_as_postproc_of_a_collector_of_processes_the_estimator_stays_with_the_learner():
+    from torchrl.collectors import Collector
+
+    q = classifier()
+    collector = Collector(
+        make_worker_env,
+        RandomNoise(),
+        backend="process",
+        num_collectors=1,
+        frames_per_batch=12,
+        total_frames=24,
+        postproc=MIReward(q, timing="difference", gamma=0.9),
+    )
+    try:
+        for data in collector:
+            expected = MIReward(q, timing="difference", gamma=0.9)(data.clone())
+            for key in (keys.MI_REWARD, keys.REGULARIZED_REWARD):
+                torch.testing.assert_close(data["next", key], expected["next", key])
+            with torch.no_grad():
+                q.network.module.layers[-1].bias.add_(torch.randn(3))
+    finally:
+        collector.shutdown()
