@@ -1,7 +1,7 @@
 """What the diffusers adapter costs beside the denoiser's own passes and diffusers' own loop.
 
     python benchmarks/decode.py --json benchmarks/results/decode.json
-    python benchmarks/decode.py --quick
+    python benchmarks/decode.py --smoke
 
 Each row is the median over alternating pairs of CPU time on one thread, without gradients:
 
@@ -169,16 +169,16 @@ def row(scheduler: str, network: str, batch: int, pairs: int, minimum: float) ->
     }
 
 
-def combinations(quick: bool) -> Iterator[tuple[str, str, int]]:
+def combinations(smoke: bool) -> Iterator[tuple[str, str, int]]:
     """Scheduler, denoiser and batch of each row."""
-    for batch in (1, 64) if quick else BATCHES:
+    for batch in (1, 64) if smoke else BATCHES:
         yield "DDIM", "mlp", batch
         yield "DDIM", "plain_mlp", batch
     for scheduler in list(schedulers())[1:]:
-        for batch in (1,) if quick else (1, 256):
+        for batch in (1,) if smoke else (1, 256):
             yield scheduler, "mlp", batch
-    for scheduler in ("DDIM",) if quick else schedulers():
-        for batch in (1,) if quick else (1, 64):
+    for scheduler in ("DDIM",) if smoke else schedulers():
+        for batch in (1,) if smoke else (1, 64):
             yield scheduler, "unet1d", batch
 
 
@@ -194,13 +194,13 @@ def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write one object with rows here")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs, minimum = (3, 0.002) if options.quick else (15, 0.02)
+    pairs, minimum = (3, 0.002) if options.smoke else (15, 0.02)
     rows = []
     with torch.no_grad():
-        for scheduler, network, batch in combinations(options.quick):
+        for scheduler, network, batch in combinations(options.smoke):
             rows.append(row(scheduler, network, batch, pairs, minimum))
             print(rows[-1], flush=True)
     if options.json is not None:

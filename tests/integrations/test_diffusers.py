@@ -265,33 +265,6 @@ def test_no_graph_where_none_is_asked() -> None:
     assert policy.decode(noise.clone().requires_grad_(), observation).grad_fn is not None
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_dtypes(dtype: torch.dtype) -> None:
-    policy = DiffusersPolicy.untrained(
-        observation_shapes={"observation": (OBSERVATION,)}, chunk_shape=(HORIZON, ACTION)
-    )
-    noise, observation = torch.randn(6, HORIZON, ACTION), torch.randn(6, OBSERVATION)
-    exact = policy.requires_grad_(False).double().decode(noise.double(), observation)
-    chunk = policy.to(dtype).decode(noise.to(dtype), observation)
-    assert chunk.dtype == dtype
-    tolerance = {torch.bfloat16: 0.05, torch.float32: 1e-5, torch.float64: 1e-9}[dtype]
-    torch.testing.assert_close(chunk.double(), exact, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("method", ["diffusion", "flow"])
-def test_compiles(method: str) -> None:
-    policy = DiffusersPolicy.untrained(
-        observation_shapes={"observation": (OBSERVATION,)},
-        chunk_shape=(HORIZON, ACTION),
-        method=method,
-        hidden=(16,),
-        num_inference_steps=2,
-    ).requires_grad_(False)
-    noise, observation = torch.randn(2, HORIZON, ACTION), torch.randn(2, OBSERVATION)
-    compiled = torch.compile(policy.decode, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(noise, observation), policy.decode(noise, observation))
-
-
 def unet(observed: int) -> diffusers.UNet1DModel:
     return diffusers.UNet1DModel(
         in_channels=ACTION + observed,

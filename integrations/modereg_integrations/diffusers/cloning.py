@@ -1,15 +1,50 @@
-"""Behaviour cloning targets: what a denoiser is trained to predict for a scheduler."""
+"""Behaviour cloning: a scheduler to train for, and what its denoiser is trained to predict."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from modereg.errors import ConfigurationError
 
-__all__ = ["corrupt", "is_flow"]
+__all__ = ["corrupt", "fresh_scheduler", "is_flow"]
+
+
+def fresh_scheduler(
+    method: str, num_train_timesteps: int, num_inference_steps: int, prediction_type: str
+) -> Any:
+    """Return a scheduler whose few steps are well conditioned and end at the data.
+
+    Args:
+        method: ``"diffusion"``, DDIM with a squared-cosine schedule and ``"trailing"`` spacing, or
+            ``"flow"``, equal Euler steps.
+        num_train_timesteps: noise levels of a diffusion.
+        num_inference_steps: steps that it will be given.
+        prediction_type: ``"v_prediction"`` or ``"sample"``, for a diffusion.
+
+    Raises:
+        ConfigurationError: if the method or the prediction type is another one.
+    """
+    if method not in ("diffusion", "flow"):
+        raise ConfigurationError(f"expected method 'diffusion' or 'flow', got {method!r}")
+    if prediction_type not in ("sample", "v_prediction"):
+        raise ConfigurationError(
+            f"expected prediction_type 'sample' or 'v_prediction', got {prediction_type!r}; "
+            "'epsilon' is ill-conditioned at the first of few steps"
+        )
+    if method == "flow":
+        # With as many training steps as Euler steps, diffusers spaces them equally down to 0.
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=num_inference_steps)
+    return DDIMScheduler(
+        num_train_timesteps=num_train_timesteps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type=prediction_type,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
 
 
 def is_flow(scheduler: Any) -> bool:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from tensordict import NestedKey
 from torch import Tensor, nn
 
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
-from modereg_integrations.diffusers.cloning import corrupt
+from modereg_integrations.diffusers.cloning import corrupt, fresh_scheduler
 from modereg_integrations.diffusers.denoiser import MLPDenoiser, bind_denoiser, call_denoiser
 from modereg_integrations.diffusers.normalizer import Mode, Normalizer
 from modereg_integrations.diffusers.schedule import make_schedule
@@ -260,33 +259,16 @@ class DiffusersPolicy(GenerativePolicy):
         Raises:
             ConfigurationError: if an option is none of those above.
         """
-        if method not in ("diffusion", "flow"):
-            raise ConfigurationError(f"expected method 'diffusion' or 'flow', got {method!r}")
-        if prediction_type not in ("sample", "v_prediction"):
-            raise ConfigurationError(
-                f"expected prediction_type 'sample' or 'v_prediction', got {prediction_type!r}; "
-                "'epsilon' is ill-conditioned at the first of few steps"
-            )
         shapes = [tuple(shape) for shape in observation_shapes.values()]
-        horizon, action_dim = chunk_shape
-        if method == "flow":
-            # As many training steps as Euler steps: diffusers then spaces them equally down to 0.
-            num_train_timesteps = num_inference_steps
-            scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=num_train_timesteps)
-        else:
-            scheduler = DDIMScheduler(
-                num_train_timesteps=num_train_timesteps,
-                beta_schedule="squaredcos_cap_v2",
-                prediction_type=prediction_type,
-                timestep_spacing="trailing",
-                clip_sample=False,
-            )
+        scheduler = fresh_scheduler(
+            method, num_train_timesteps, num_inference_steps, prediction_type
+        )
         denoiser = MLPDenoiser(
-            action_dim=action_dim,
-            horizon=horizon,
+            action_dim=chunk_shape[1],
+            horizon=chunk_shape[0],
             observation_dims=[observation_steps * torch.Size(s).numel() for s in shapes],
             hidden=list(hidden),
-            num_train_timesteps=num_train_timesteps,
+            num_train_timesteps=scheduler.config.num_train_timesteps,
             observation_octaves=observation_octaves,
         )
         return cls(
@@ -295,7 +277,7 @@ class DiffusersPolicy(GenerativePolicy):
             chunk_shape=chunk_shape,
             observation_keys=list(observation_shapes),
             num_inference_steps=num_inference_steps,
-            normalizer=Normalizer(shapes, action_dim, normalization),
+            normalizer=Normalizer(shapes, chunk_shape[1], normalization),
             observation_steps=observation_steps,
         )
 
