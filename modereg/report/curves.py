@@ -39,7 +39,7 @@ def draw_curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> by
     """
     judged = any(entry.sampled.get("success") is not None for entry in entries)
     names = ("success" if judged else "mean_return", behaviour_figure(entries))
-    figure = canvas(10.0, 3.5)
+    figure = canvas(10.8, 3.6)
     axes = figure.subplots(1, 2)
     for ax, name in zip(axes, names, strict=True):
         _draw_series(ax, entries, name, colors)

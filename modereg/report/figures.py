@@ -1,4 +1,4 @@
-"""Pictures of behaviour: trajectories, shares of modes, and the table of codes and modes."""
+"""Pictures of behaviour: trajectories, and the shares of the modes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from modereg.metrics import PRESENT
 from modereg.report.entries import ReportEntry
 from modereg.report.paths import Paths
-from modereg.report.style import GRID, INK, MUTED, canvas, legible, png, tidy
+from modereg.report.style import GRID, MUTED, canvas, legible, png, tidy, title
 from modereg.tasks import Task
 from modereg.tasks.plots import UNDECIDED as FAILED
 from modereg.tasks.plots import label_colors
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_codes", "draw_shares", "draw_tables", "draw_trajectories", "subtitle"]
+__all__ = ["draw_shares", "draw_trajectories", "subtitle"]
 
 COLUMNS = 5
 """Panels side by side, at most."""
@@ -42,28 +42,11 @@ def _panels(count: int, ratio: float, **options: Any) -> tuple[Figure, list[Axes
     """Return a figure of rows of equally many panels, each so many times as high as wide."""
     rows = -(-count // COLUMNS)
     columns = -(-count // rows)
-    width = min(2.7, 10.8 / columns)
-    figure = canvas(columns * width, rows * (width * ratio + 0.45))
+    width = min(2.7 if ratio > 0.8 else 3.6, 10.8 / columns)
+    figure = canvas(columns * width, rows * (width * ratio + 0.6))
     return figure, [
         figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)
     ]
-
-
-def _title(ax: Axes, label: str, below: str, color: str) -> None:
-    """Write a title and a line below it; axes in three dimensions have room for them within."""
-    low = 8 if ax.name != "3d" else -10
-    ax.set_title(label, fontsize=10.5, fontweight="bold", color=legible(color), pad=low + 14)
-    ax.annotate(
-        below,
-        (0.5, 1),
-        xytext=(0, low),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="center",
-        fontsize=8,
-        color=MUTED,
-        annotation_clip=False,
-    )
 
 
 # --- trajectories
@@ -95,7 +78,8 @@ def draw_trajectories(
     figure, axes = _panels(len(entries), _ratio(task, paths) if own else 1.0, **options)
     for ax, entry in zip(axes, entries, strict=True):
         _draw_panel(ax, task, own, paths[entry.name], colors[entry.name])
-        _title(ax, entry.label, subtitle(entry.sampled, task.num_modes), colors[entry.name])
+        ax.set_anchor("S")
+        title(ax, entry.label, subtitle(entry.sampled, task.num_modes), colors[entry.name])
         for spine in ax.spines.values():
             spine.set_color(GRID)
     if own is None:
@@ -188,7 +172,7 @@ def draw_shares(
     """
     number = task.num_modes or 0
     base = next((entry for entry in entries if entry.run_folder is None), None)
-    figure = canvas(max(7.0, min(10.5, 2.5 + 0.36 * number)), 0.75 + 1.15 * len(entries))
+    figure = canvas(max(7.0, min(10.8, 2.5 + 0.36 * number)), 0.75 + 1.15 * len(entries))
     axes = figure.subplots(len(entries), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for ax, entry in zip(axes, entries, strict=True):
         shares = np.array(entry.sampled["mode_shares"])
@@ -226,113 +210,3 @@ def _mode_axis(ax: Axes) -> None:
     ax.set_yticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks], fontsize=7.5)
     ax.axhline(PRESENT, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=4)
     ax.margins(x=0.01)
-
-
-# --- codes
-
-
-def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
-    """Draw share and success (or return) of each code, a row a method, where modes have no label.
-
-    Methods with a single code have no row; the base's figure is a dashed line.
-
-    Returns:
-        A PNG.
-    """
-    coded = [entry for entry in entries if entry.num_codes > 1]
-    base = next((entry for entry in entries if entry.run_folder is None), None)
-    figure = canvas(9.0, 0.5 + 1.8 * len(coded))
-    axes = figure.subplots(len(coded), 2, squeeze=False)
-    for (left, right), entry in zip(axes, coded, strict=True):
-        _draw_code_shares(left, entry, colors[entry.name])
-        _draw_code_results(right, entry, base, colors)
-    for ax in axes[-1]:
-        ax.set_xlabel("code", fontsize=8, color=MUTED)
-    return png(figure)
-
-
-def _draw_code_shares(ax: Axes, entry: ReportEntry, color: str) -> None:
-    shares = entry.sampled["code_shares"]
-    ax.bar(range(len(shares)), shares, 0.72, color=color)
-    ax.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=legible(color))
-    ax.set_ylabel("share of episodes", fontsize=8, color=MUTED)
-    _code_axis(ax, len(shares))
-
-
-def _draw_code_results(
-    ax: Axes, entry: ReportEntry, base: ReportEntry | None, colors: Mapping[str, str]
-) -> None:
-    """Points instead of bars: a return has no natural zero."""
-    known = entry.sampled.get("per_code_success")
-    name = "mean_return" if known is None else "success"
-    values = entry.sampled["per_code_return"] if known is None else known
-    heights = [np.nan if value is None else value for value in values]
-    ax.plot(heights, "o", color=colors[entry.name], markersize=6, zorder=3)
-    if base is not None:
-        style: Any = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
-        ax.axhline(base.sampled[name], label=base.label, **style)
-        ax.legend(frameon=False, fontsize=8)
-    ax.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
-    if known is not None:
-        ax.set_ylim(0, 1.03)
-    _code_axis(ax, len(heights))
-
-
-def _code_axis(ax: Axes, number: int) -> None:
-    tidy(ax)
-    ax.set_xlim(-0.6, max(number, 6) - 0.4)
-    ax.set_xticks(range(number) if number <= 32 else range(0, number, 8))
-
-
-def draw_tables(
-    task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]
-) -> bytes:
-    """Draw P(success and mode | code) of each method with codes, sorted so that it reads diagonal.
-
-    Returns:
-        A PNG.
-    """
-    number = task.num_modes or 0
-    codes = max([12, *(entry.num_codes for entry in entries)])
-    width, height = 1.6 + 0.15 * max(number, 12), 1.3 + 0.12 * codes
-    columns = min(len(entries), max(1, int(11 / width)))
-    rows = -(-len(entries) // columns)
-    figure = canvas(width * columns + 0.7, height * rows)
-    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(len(entries))]
-    for ax, entry in zip(axes, entries, strict=True):
-        table, order = _sorted_table(entry.sampled)
-        image = ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        nmi = f"NMI {entry.sampled['code_mode_nmi']:.2f}"
-        commanded = f"{entry.sampled['commandable_modes']} of {number} modes commandable"
-        _title(ax, entry.label, f"{nmi} · {commanded}", colors[entry.name])
-        _table_axes(ax, task, order)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6 / rows, pad=0.02, aspect=24)
-    bar.set_label("P(success in the mode | code)", fontsize=8, color=MUTED)
-    bar.ax.tick_params(length=0, labelsize=7.5, colors=MUTED)
-    bar.outline.set_visible(False)
-    return png(figure)
-
-
-def _sorted_table(figures: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the table ``[K, M]`` of probabilities given the code, and the order of its codes."""
-    counts = np.array(figures["code_mode_table"], float)
-    episodes = np.array(figures["code_shares"], float) * figures["episodes"]
-    table = counts / np.maximum(episodes, 1)[:, None]
-    order = np.lexsort((-table.max(1), table.argmax(1)))
-    return table[order], order
-
-
-def _table_axes(ax: Axes, task: Task, order: np.ndarray) -> None:
-    number, num_codes = task.num_modes or 0, len(order)
-    names = task.mode_names or tuple(map(str, range(number)))
-    ax.set_xticks(range(number), names, rotation=90 if number > 8 else 0, fontsize=6.5)
-    ax.set_yticks(range(num_codes), [str(code) for code in order], fontsize=6.5)
-    ax.set_xlabel("mode", fontsize=8, color=INK)
-    ax.set_ylabel("code, sorted by its most frequent mode", fontsize=8, color=INK)
-    ax.tick_params(length=0, colors=MUTED)
-    ax.set_xticks(np.arange(number + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(num_codes + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=GRID, linewidth=0.4)
-    ax.tick_params(which="minor", length=0)
-    for spine in ax.spines.values():
-        spine.set_color(GRID)

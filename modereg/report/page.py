@@ -11,9 +11,10 @@ from modereg import metrics
 from modereg.checkpoints import load_adapter
 from modereg.recipes.build import Setup
 from modereg.report import html
+from modereg.report.codes import draw_codes, draw_tables
 from modereg.report.curves import draw_bound, draw_curves
 from modereg.report.entries import ReportEntry
-from modereg.report.figures import draw_codes, draw_shares, draw_tables, draw_trajectories
+from modereg.report.figures import draw_shares, draw_trajectories
 from modereg.report.paths import Paths, record_paths
 from modereg.report.results import all_rows, results, summary
 from modereg.report.style import method_colors

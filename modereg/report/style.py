@@ -19,6 +19,7 @@ __all__ = [
     "method_colors",
     "png",
     "tidy",
+    "title",
 ]
 
 INK, MUTED, GRID = "#1f2328", "#6b7280", "#e5e7eb"
@@ -97,3 +98,20 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def title(ax: Axes, label: str, below: str, color: str) -> None:
+    """Write a title and a line below it; axes in three dimensions have room within."""
+    low = 8 if ax.name != "3d" else -10
+    ax.set_title(label, fontsize=10.5, fontweight="bold", color=legible(color), pad=low + 14)
+    ax.annotate(
+        below,
+        (0.5, 1),
+        xytext=(0, low),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+        color=MUTED,
+        annotation_clip=False,
+    )

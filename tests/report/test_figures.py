@@ -4,23 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from modereg.recipes.build import Setup
 from modereg.report import Paths, ReportEntry, record_paths
+from modereg.report.codes import draw_codes, draw_tables
 from modereg.report.curves import behaviour_figure, draw_bound, draw_curves
-from modereg.report.figures import (
-    _sorted_table,
-    draw_codes,
-    draw_shares,
-    draw_tables,
-    draw_trajectories,
-    subtitle,
-)
-from modereg.report.style import legible, method_colors
+from modereg.report.figures import draw_shares, draw_trajectories, subtitle
+from modereg.report.style import method_colors
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -79,16 +72,6 @@ def test_pictures_are_pngs_and_leave_matplotlib_alone(
     assert dict(mpl.rcParams) == before
 
 
-def test_the_table_reads_diagonal() -> None:
-    """A permutation of the codes of a diagonal table is undone; counts become probabilities."""
-    order = [2, 0, 3, 1]
-    counts = (np.eye(4, dtype=int) * 10)[order]
-    figures = {"code_mode_table": counts.tolist(), "code_shares": [0.25] * 4, "episodes": 80}
-    table, codes = _sorted_table(figures)
-    assert np.array_equal(table, np.eye(4) * 0.5)
-    assert [order[code] for code in codes] == [0, 1, 2, 3]
-
-
 def test_success_stands_beside_its_modes(entries: list[ReportEntry]) -> None:
     figures = entries[2].sampled
     assert f"{figures['present_modes']} of 24 modes" in subtitle(figures, 24)
@@ -101,18 +84,3 @@ def test_the_second_curve_is_entropy_or_codes(entries: list[ReportEntry]) -> Non
     assert behaviour_figure(entries) == "entropy"
     figures = dict(entries[2].sampled) | {"entropy": None}
     assert behaviour_figure([ReportEntry("base", "Base", None, figures)]) == "effective_codes"
-
-
-def test_a_method_has_one_colour() -> None:
-    names = ["base", "plain", "regularised", "codes_only", "mine", "regularised_wide"]
-    colors = method_colors(names)
-    assert len(set(colors.values())) == len(names)
-    for subset in (["regularised"], ["plain", "base"], ["regularised_wide", "plain"]):
-        assert method_colors(subset) == {name: colors[name] for name in subset}
-
-
-def test_titles_are_legible() -> None:
-    for color in method_colors(["base", "plain", "codes_only", "bmd", "one", "two"]).values():
-        red, green, blue = (int(legible(color)[i : i + 2], 16) / 255 for i in (1, 3, 5))
-        luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
-        assert 1.05 / (luminance + 0.05) > 3  # WCAG's ratio for large text

@@ -1,0 +1,128 @@
+"""Pictures of codes: what each of them does, and which mode it commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modereg.report.entries import ReportEntry
+from modereg.report.style import GRID, INK, MUTED, canvas, legible, png, tidy, title
+from modereg.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_codes", "draw_tables", "sorted_table"]
+
+LISTED = 36
+"""Codes, at most, whose numbers stand beside a table."""
+
+
+def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
+    """Draw share and success (or return) of each code, a row a method, where modes have no label.
+
+    Methods with a single code have no row; the base's figure is a dashed line.
+
+    Returns:
+        A PNG.
+    """
+    coded = [entry for entry in entries if entry.num_codes > 1]
+    base = next((entry for entry in entries if entry.run_folder is None), None)
+    figure = canvas(9.0, 0.5 + 1.8 * len(coded))
+    axes = figure.subplots(len(coded), 2, squeeze=False)
+    for (left, right), entry in zip(axes, coded, strict=True):
+        _draw_code_shares(left, entry, colors[entry.name])
+        _draw_code_results(right, entry, base, colors)
+    for ax in axes[-1]:
+        ax.set_xlabel("code", fontsize=8, color=MUTED)
+    return png(figure)
+
+
+def _draw_code_shares(ax: Axes, entry: ReportEntry, color: str) -> None:
+    shares = entry.sampled["code_shares"]
+    ax.bar(range(len(shares)), shares, 0.72, color=color)
+    ax.set_title(entry.label, loc="left", fontsize=9.5, fontweight="bold", color=legible(color))
+    ax.set_ylabel("share of episodes", fontsize=8, color=MUTED)
+    _code_axis(ax, len(shares))
+
+
+def _draw_code_results(
+    ax: Axes, entry: ReportEntry, base: ReportEntry | None, colors: Mapping[str, str]
+) -> None:
+    """Points instead of bars: a return has no natural zero."""
+    known = entry.sampled.get("per_code_success")
+    name = "mean_return" if known is None else "success"
+    values = entry.sampled["per_code_return"] if known is None else known
+    heights = [np.nan if value is None else value for value in values]
+    ax.plot(heights, "o", color=colors[entry.name], markersize=6, zorder=3)
+    if base is not None:
+        style: Any = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
+        ax.axhline(base.sampled[name], label=base.label, **style)
+        ax.legend(frameon=False, fontsize=8)
+    ax.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
+    if known is not None:
+        ax.set_ylim(0, 1.03)
+    _code_axis(ax, len(heights))
+
+
+def _code_axis(ax: Axes, number: int) -> None:
+    tidy(ax)
+    ax.set_xlim(-0.6, max(number, 6) - 0.4)
+    ax.set_xticks(range(number) if number <= 32 else range(0, number, 8))
+
+
+def draw_tables(
+    task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]
+) -> bytes:
+    """Draw P(success and mode | code) of each method with codes, sorted so that it reads diagonal.
+
+    Returns:
+        A PNG.
+    """
+    number = task.num_modes or 0
+    codes = max([12, *(entry.num_codes for entry in entries)])
+    width, height = 1.0 + 0.105 * max(number, 12), 1.3 + (0.12 if codes <= LISTED else 0.07) * codes
+    rows = -(-len(entries) // int(10.8 / width))
+    columns = -(-len(entries) // rows)
+    figure = canvas(width * columns + 0.7, height * rows)
+    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(len(entries))]
+    for ax, entry in zip(axes, entries, strict=True):
+        table, order = sorted_table(entry.sampled)
+        image = ax.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        nmi = f"NMI {entry.sampled['code_mode_nmi']:.2f}"
+        commanded = f"{entry.sampled['commandable_modes']} of {number} modes commandable"
+        title(ax, entry.label, f"{nmi} · {commanded}", colors[entry.name])
+        _table_axes(ax, task, order)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6 / rows, pad=0.02, aspect=24)
+    bar.set_label("P(success in the mode | code)", fontsize=8, color=MUTED)
+    bar.ax.tick_params(length=0, labelsize=7.5, colors=MUTED)
+    bar.outline.set_visible(False)
+    return png(figure)
+
+
+def sorted_table(figures: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the table ``[K, M]`` of probabilities given the code, and the order of its codes."""
+    counts = np.array(figures["code_mode_table"], float)
+    episodes = np.array(figures["code_shares"], float) * figures["episodes"]
+    table = counts / np.maximum(episodes, 1)[:, None]
+    order = np.lexsort((-table.max(1), table.argmax(1)))
+    return table[order], order
+
+
+def _table_axes(ax: Axes, task: Task, order: np.ndarray) -> None:
+    number, num_codes = task.num_modes or 0, len(order)
+    names = task.mode_names or tuple(map(str, range(number)))
+    ax.set_xticks(range(number), names, rotation=90 if number > 8 else 0, fontsize=6.5)
+    listed = range(num_codes if num_codes <= LISTED else 0)
+    ax.set_yticks(listed, [str(order[row]) for row in listed], fontsize=6.5)
+    ax.set_xlabel("mode", fontsize=8, color=INK)
+    ax.set_ylabel("code, sorted by its most frequent mode", fontsize=8, color=INK)
+    ax.tick_params(length=0, colors=MUTED)
+    ax.set_xticks(np.arange(number + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(num_codes + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color=GRID, linewidth=0.4)
+    ax.tick_params(which="minor", length=0)
+    for spine in ax.spines.values():
+        spine.set_color(GRID)
