@@ -147,5 +147,5 @@ def amount(entry: ReportEntry, rows: Sequence[Mapping[str, Any]], name: str) -> 
         return float(entry.figures[name])
     if name == "seconds" and entry.seconds is not None:
         return entry.seconds
-    found = [row[name] for row in rows if row.get("method") == entry.name and row.get(name)]
-    return float(found[0]) if found else None
+    found = [row.get(name) for row in rows if row.get("method") == entry.name]
+    return None if not found or found[0] is None else float(found[0])

@@ -50,6 +50,7 @@ def test_seconds_include_stage_one(entries: list[ReportEntry]) -> None:
     assert entries[2].seconds == 40
     assert amount(entries[2], [], "seconds") == 40
     assert amount(entries[0], [{"method": "base", "seconds": 3.5}], "seconds") == 3.5
+    assert amount(entries[0], [{"method": "base", "env_steps": 0}], "env_steps") == 0
     assert amount(entries[0], [{"method": "plain", "seconds": 3.5}], "seconds") is None
 
 
