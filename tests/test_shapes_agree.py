@@ -41,7 +41,7 @@ def steering(observation_dim: int, action_key: str) -> SteeringPolicy:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_same_seeds_same_trajectories(name):
+def test_same_seeds_same_trajectories(name: str):
     make_env, observation_dim = ENVIRONMENTS[name]
     outer = [ActionChunk(CHUNK[0], gamma=0.9)]
     noisy = TransformedEnv(
@@ -68,6 +68,7 @@ def test_same_seeds_same_trajectories(name):
     for key in chunked.rollout(1).keys(True, True):
         if key not in (keys.ACTION,):
             torch.testing.assert_close(here[key], there[key], msg=lambda m, k=key: f"{k}: {m}")
-    assert here["next", "done"].any() and len(here[keys.LATENT].unique()) == CODES
+    assert here["next", "done"].any()
+    assert len(here[keys.LATENT].unique()) == CODES
     noisy.close()
     chunked.close()

@@ -7,15 +7,17 @@ from functools import partial
 
 import pytest
 import torch
+from tensordict import NestedKey, TensorDictBase
 from torch import nn
-from torchrl.data import Unbounded
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import Transform, TransformedEnv
 
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP
-from modereg.policies import as_generative_policy
+from modereg.policies import GenerativePolicy, as_generative_policy
 from modereg.testing import (
     CONTEXTS,
+    Context,
     CountingEnv,
     TinyPolicy,
     check_generative_policy,
@@ -39,7 +41,9 @@ NESTED = {
 }
 
 
-def estimator(dtype: torch.dtype, feature: object = "history", latent: object = "latent"):
+def estimator(
+    dtype: torch.dtype, feature: NestedKey = "history", latent: NestedKey = "latent"
+) -> CategoricalMI:
     torch.manual_seed(5)
     network = MLP(3 * 6, 4, (16,)).to(dtype)
     return CategoricalMI(network, 4, in_keys=[feature], latent_key=latent)
@@ -78,7 +82,7 @@ CHAINS: dict[str, Callable[[torch.dtype], Transform | Sequence[Transform]]] = {
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("name", CHAINS)
-def test_every_transform_in_every_context(name, context):
+def test_every_transform_in_every_context(name: str, context: Context):
     dtype = DOUBLE if context == "float64" else SINGLE
     if name == "time_limit" and context == "gymnasium_same_step":
         return  # refused on attaching: tests/transforms/test_time_limit.py
@@ -116,7 +120,7 @@ def nested_chain() -> list[Transform]:
 
 
 @pytest.mark.parametrize("context", ["batched", "composed", "serial_inside", "serial_outside"])
-def test_nested_keys(context):
+def test_nested_keys(context: Context):
     make_env = partial(CountingEnv, (3, 7, 4), **NESTED)
     check_transform(nested_chain, make_env=make_env, contexts=[context])
 
@@ -144,7 +148,9 @@ class _Noisy(Transform):
     def _apply_transform(self, obs: torch.Tensor) -> torch.Tensor:
         return obs + (0.0 if self.weight is not None else 1.0)
 
-    def _reset(self, tensordict, tensordict_reset):
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
         return self._call(tensordict_reset)
 
 
@@ -156,7 +162,7 @@ def test_the_battery_catches_parameters_and_recomputation():
 
 
 class _LyingSpec(History):
-    def transform_observation_spec(self, observation_spec):
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
         observation_spec["history"] = Unbounded((*observation_spec.shape, 2))
         return observation_spec
 
@@ -166,11 +172,11 @@ def test_the_battery_catches_a_lying_spec_and_data_from_after_the_end():
         check_transform(lambda: _LyingSpec(length=5), contexts=["batched"])
     env = TransformedEnv(CountingEnv([2, 9]))
 
-    def overrun(td):
+    def overrun(td: torch.Tensor) -> torch.Tensor:
         return torch.full_like(td, torch.nan)
 
     class Poison(Transform):
-        def _call(self, td):
+        def _call(self, td: TensorDictBase) -> TensorDictBase:
             return td.set("observation", overrun(td["observation"]))
 
         _reset = Transform._reset
@@ -180,12 +186,12 @@ def test_the_battery_catches_a_lying_spec_and_data_from_after_the_end():
 
 
 @pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
-def test_the_tiny_policy_keeps_the_contract(dtype):
+def test_the_tiny_policy_keeps_the_contract(dtype: torch.dtype):
     td = CountingEnv([9] * 3, start_noise=1.0, dtype=dtype).reset()
     check_generative_policy(TinyPolicy(3, (4, 2), (5,), dtype=dtype), td, dtype=dtype)
 
 
-def _policy(function):
+def _policy(function: Callable[..., torch.Tensor]) -> GenerativePolicy:
     return as_generative_policy(
         function, in_keys=["observation"], noise_shape=(4, 2), chunk_shape=(4, 2)
     )
@@ -204,7 +210,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("sentence", BROKEN)
-def test_the_contract_check_says_what_is_broken(sentence):
+def test_the_contract_check_says_what_is_broken(sentence: str):
     td = CountingEnv([9] * 3, start_noise=1.0).reset()
     with pytest.raises(AssertionError, match=sentence):
         check_generative_policy(_policy(BROKEN[sentence]), td)
@@ -221,5 +227,6 @@ def test_the_counting_environment_poisons_what_comes_after_the_end():
     env = CountingEnv([1, 3])
     td = env.step(env.rand_action(env.reset()))
     after = env.step(env.rand_action(td["next"].exclude("reward")))["next"]
-    assert torch.isnan(after["observation"][0]).all() and torch.isnan(after["reward"][0]).all()
+    assert torch.isnan(after["observation"][0]).all()
+    assert torch.isnan(after["reward"][0]).all()
     assert torch.isfinite(after["observation"][1]).all()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 
 from modereg import keys
 from modereg.policies import GenerativePolicy
+from modereg.testing._expect import expect
 
 __all__ = ["TinyPolicy", "check_generative_policy"]
+
+Close = Callable[[Tensor, Tensor], bool]
 
 
 class TinyPolicy(GenerativePolicy):
@@ -91,15 +95,16 @@ def check_generative_policy(
         AssertionError: with a sentence that says what is broken.
     """
     batch = tensordict.batch_size
-    assert len(batch) == 1 and batch[0] >= 2, (
-        f"give the check observations of batch [B] with B >= 2, not {tuple(batch)}"
+    expect(
+        len(batch) == 1 and batch[0] >= 2,
+        f"give the check observations of batch [B] with B >= 2, not {tuple(batch)}",
     )
     name = type(policy).__name__
     noise = policy.draw_noise(batch, device=tensordict.device, dtype=dtype)
     with torch.no_grad():
         chunk = policy.decode_from(tensordict, noise)
     _check_form(name, policy, noise, chunk)
-    close = {"rtol": rtol, "atol": atol}
+    close = partial(torch.allclose, rtol=rtol, atol=atol)
     _check_determinism(name, policy, tensordict, noise, chunk, close)
     _check_rows(name, policy, tensordict, noise, chunk, close)
     _check_gradient(name, policy, tensordict, noise)
@@ -108,14 +113,16 @@ def check_generative_policy(
 
 def _check_form(name: str, policy: GenerativePolicy, noise: Tensor, chunk: Tensor) -> None:
     expected = (*noise.shape[:1], *policy.chunk_shape)
-    assert tuple(chunk.shape) == expected, (
-        f"{name} decoded a chunk of shape {tuple(chunk.shape)}, where it declares {expected}"
+    expect(
+        tuple(chunk.shape) == expected,
+        f"{name} decoded a chunk of shape {tuple(chunk.shape)}, where it declares {expected}",
     )
-    assert chunk.dtype == noise.dtype, f"{name} decoded {noise.dtype} noise into {chunk.dtype}"
-    assert chunk.device == noise.device, (
-        f"{name} decoded noise on {noise.device} into a chunk on {chunk.device}"
+    expect(chunk.dtype == noise.dtype, f"{name} decoded {noise.dtype} noise into {chunk.dtype}")
+    expect(
+        chunk.device == noise.device,
+        f"{name} decoded noise on {noise.device} into a chunk on {chunk.device}",
     )
-    assert bool(torch.isfinite(chunk).all()), f"{name} decoded finite noise into NaN or infinity"
+    expect(bool(torch.isfinite(chunk).all()), f"{name} decoded finite noise into NaN or infinity")
 
 
 def _check_determinism(
@@ -124,19 +131,21 @@ def _check_determinism(
     tensordict: TensorDictBase,
     noise: Tensor,
     chunk: Tensor,
-    close: dict[str, float],
+    close: Close,
 ) -> None:
     with torch.no_grad(), torch.random.fork_rng():
         for seed in (0, 1):
             torch.manual_seed(seed)
             again = policy.decode_from(tensordict, noise)
-            assert torch.allclose(again, chunk, **close), (
+            expect(
+                close(again, chunk),
                 f"{name} is not deterministic in the noise: two decodes of one noise differ by "
-                f"{float((again - chunk).abs().max()):.3g}"
+                f"{float((again - chunk).abs().max()):.3g}",
             )
         other = policy.decode_from(tensordict, policy.draw_noise(noise.shape[:1]).to(noise))
-    assert not torch.allclose(other, chunk, **close), (
-        f"{name} does not depend on the noise: two noises decode into one chunk"
+    expect(
+        not close(other, chunk),
+        f"{name} does not depend on the noise: two noises decode into one chunk",
     )
 
 
@@ -146,16 +155,17 @@ def _check_rows(
     tensordict: TensorDictBase,
     noise: Tensor,
     chunk: Tensor,
-    close: dict[str, float],
+    close: Close,
 ) -> None:
     with torch.no_grad():
         backwards = torch.arange(len(noise) - 1, -1, -1, device=noise.device)
         flipped = policy.decode_from(tensordict[backwards], noise[backwards])[backwards]
         single = policy.decode_from(tensordict[:1], noise[:1])
     for rows, part in ((flipped, chunk), (single, chunk[:1])):
-        assert torch.allclose(rows, part, **close), (
+        expect(
+            close(rows, part),
             f"{name} does not decode rows independently: a row changes with the rest of its batch "
-            f"by {float((rows - part).abs().max()):.3g}"
+            f"by {float((rows - part).abs().max()):.3g}",
         )
 
 
@@ -174,16 +184,18 @@ def _check_gradient(
     name: str, policy: GenerativePolicy, tensordict: TensorDictBase, noise: Tensor
 ) -> None:
     with _frozen(policy):
-        assert not policy.decode_from(tensordict, noise).requires_grad, (
-            f"{name} builds a graph though neither its parameters nor the noise require gradients"
+        expect(
+            not policy.decode_from(tensordict, noise).requires_grad,
+            f"{name} builds a graph though neither its parameters nor the noise require gradients",
         )
         leaf = noise.clone().requires_grad_()
         chunk = policy.decode_from(tensordict, leaf)
-        assert chunk.requires_grad, f"{name} is not differentiable in the noise: it cuts the graph"
+        expect(chunk.requires_grad, f"{name} is not differentiable in the noise: it cuts the graph")
         (gradient,) = torch.autograd.grad(chunk.sum(), leaf, allow_unused=True)
     usable = gradient is not None and bool(torch.isfinite(gradient).all())
-    assert usable and bool((gradient != 0).any()), (
-        f"{name} passes no finite, non-zero gradient to the noise"
+    expect(
+        usable and bool((gradient != 0).any()),
+        f"{name} passes no finite, non-zero gradient to the noise",
     )
 
 
@@ -193,16 +205,18 @@ def _check_forward(
     tensordict: TensorDictBase,
     noise: Tensor,
     chunk: Tensor,
-    close: dict[str, float],
+    close: Close,
 ) -> None:
     data = TensorDict({}, tensordict.batch_size, device=tensordict.device)
     data.update(tensordict.select(*policy.observation_keys))
     with torch.no_grad():
         drawn = policy(data.copy())
         given = policy(data.copy().set(policy.noise_key, noise))
-    assert drawn.get(policy.chunk_key, None) is not None, (
-        f"{name} does not write {policy.chunk_key!r} where the noise is missing"
+    expect(
+        drawn.get(policy.chunk_key, None) is not None,
+        f"{name} does not write {policy.chunk_key!r} where the noise is missing",
     )
-    assert torch.allclose(given.get(policy.chunk_key), chunk, **close), (
-        f"{name} writes another chunk in forward than decode returns"
+    expect(
+        close(given.get(policy.chunk_key), chunk),
+        f"{name} writes another chunk in forward than decode returns",
     )

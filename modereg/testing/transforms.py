@@ -22,6 +22,7 @@ from torchrl.envs import (
 )
 from torchrl.envs.utils import check_env_specs
 
+from modereg.testing._expect import expect
 from modereg.testing.environments import CountingEnv, counting_gym
 
 __all__ = ["CONTEXTS", "Context", "check_transform", "check_transformed_env"]
@@ -121,7 +122,7 @@ def check_transformed_env(
     rollout = _rollout(env, steps)
     _check_rollout(rollout, name)
     again = _rollout(env, steps)
-    assert _equal(rollout, again), f"in context {name}, one seed gives two rollouts"
+    expect(_equal(rollout, again), f"in context {name}, one seed gives two rollouts")
     _check_state(env, name)
     _check_fresh(chain, rollout, stochastic, name)
 
@@ -193,15 +194,19 @@ def _rollout(env: EnvBase, steps: int) -> TensorDictBase:
 def _check_rollout(rollout: TensorDictBase, name: str) -> None:
     for key, value in rollout.items(True, True):
         if _is_tensor(value) and value.is_floating_point():
-            assert bool(torch.isfinite(value).all()), (
+            expect(
+                bool(torch.isfinite(value).all()),
                 f"in context {name}, {key!r} holds values that are not finite: data from after the "
-                "end of an episode were used"
+                "end of an episode were used",
             )
     done = rollout.get(("next", "done"), None)
     if done is not None:
-        assert bool(done.any()), f"in context {name}, no episode ends in the rollout; make it longer"
-        assert not bool(rollout.get("done").any()), (
-            f"in context {name}, an episode starts in a root that is done"
+        expect(
+            bool(done.any()), f"in context {name}, no episode ends in the rollout; make it longer"
+        )
+        expect(
+            not bool(rollout.get("done").any()),
+            f"in context {name}, an episode starts in a root that is done",
         )
 
 
@@ -220,15 +225,16 @@ def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
 def _check_state(env: EnvBase, name: str) -> None:
     if not isinstance(env, TransformedEnv):
         return
-    assert not list(env.transform.parameters()), (
+    expect(
+        not list(env.transform.parameters()),
         f"in context {name}, the environment holds parameters; keep shared networks out of its "
-        "submodules"
+        "submodules",
     )
     before = {key: value.clone() for key, value in env.state_dict().items()}
     env.load_state_dict(before)
     after = env.state_dict()
     same = before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
-    assert same, f"in context {name}, the state_dict does not survive a round trip"
+    expect(same, f"in context {name}, the state_dict does not survive a round trip")
 
 
 def _check_fresh(
@@ -238,11 +244,12 @@ def _check_fresh(
     for transform in chain:
         kind = type(transform).__name__
         inverted = transform.inv(flat.clone())
-        assert _equal(inverted, flat), f"in context {name}, the unattached inverse of {kind} acts"
+        expect(_equal(inverted, flat), f"in context {name}, the unattached inverse of {kind} acts")
         called = transform(rollout.clone())
-        assert stochastic or _equal(called, rollout), (
+        expect(
+            stochastic or _equal(called, rollout),
             f"in context {name}, {kind} as a module on a rollout gives other data than in the "
-            "environment"
+            "environment",
         )
         buffer = ReplayBuffer(storage=LazyTensorStorage(len(flat)), batch_size=len(flat))
         buffer.append_transform(transform)
@@ -250,6 +257,7 @@ def _check_fresh(
         order = torch.arange(len(flat))
         sample = transform(buffer.storage.get(order))
         buffer.sample()
-        assert stochastic or _equal(sample.select(*flat.keys(True, True)), flat), (
-            f"in context {name}, {kind} in a replay buffer gives other data than were collected"
+        expect(
+            stochastic or _equal(sample.select(*flat.keys(True, True)), flat),
+            f"in context {name}, {kind} in a replay buffer gives other data than were collected",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
 
 import torch
 from tensordict import NestedKey, TensorDictBase, is_tensor_collection
@@ -10,7 +11,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, Transform
 from torchrl.envs.transforms import Compose, TransformedEnv
 
-from modereg.estimators import require
+from modereg.reading import require
 
 __all__ = [
     "any_flag",
@@ -35,14 +36,14 @@ def expand_mask(mask: Tensor, value: Tensor) -> Tensor:
 
 def any_flag(tensordict: TensorDictBase, flags: Iterable[NestedKey]) -> Tensor:
     """Return which rows ``[*B]`` have any of these boolean entries ``[*B, ...]`` set."""
-    ndim = len(tensordict.batch_size)
-    rows = None
-    for key in flags:
-        value = tensordict.get(key)
-        extra = value.shape[ndim:]
-        value = value.view(value.shape[:ndim]) if extra.numel() == 1 else value.flatten(ndim).any(-1)
-        rows = value if rows is None else rows | value
-    return rows
+    rows = [_row_flag(tensordict.get(key), tensordict.batch_dims) for key in flags]
+    return reduce(torch.logical_or, rows)
+
+
+def _row_flag(value: Tensor, ndim: int) -> Tensor:
+    shape = value.shape[:ndim]
+    single = value.shape[ndim:].numel() == 1
+    return value.view(shape) if single else value.flatten(ndim).any(-1)
 
 
 def merge_rows(mask: Tensor, kept: TensorDictBase, other: TensorDictBase) -> TensorDictBase:

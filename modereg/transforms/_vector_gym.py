@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase, Transform

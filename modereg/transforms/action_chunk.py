@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
@@ -58,8 +60,8 @@ class ActionChunk(Transform):
         clipped_key: see above.
 
     Raises:
-        ConfigurationError: for a discount outside of [0, 1]; on attaching, for a discrete action; at
-            reset, if an environment is done already, or Gymnasium vector environments sit inside
+        ConfigurationError: for a discount outside of [0, 1]; on attaching, for a discrete action;
+            at reset, if an environment is done already, or Gymnasium vector environments sit inside
             workers.
         ShapeError: if the layout does not fit itself; on attaching, if the action is not
             ``[*B, A]``; in a step, if the chunk is not ``[*B, horizon, A]``.
@@ -181,9 +183,7 @@ class ActionChunk(Transform):
         low, high = space.low.unsqueeze(-2), space.high.unsqueeze(-2)
         return torch.minimum(torch.maximum(window, low), high)
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         played = tensordict.get(_CLIPPED)
         decision = _Decision(self, tensordict, next_tensordict)
         for index in range(1, self.execute):
@@ -288,7 +288,8 @@ class _Decision:
 
     def __init__(self, chunk: ActionChunk, root: TensorDictBase, first: TensorDictBase) -> None:
         self.chunk, self.root, self.latest = chunk, root.copy(), first
-        self.inner, self.env = inner_transforms(chunk)
+        self.inner, env = inner_transforms(chunk)
+        self.env = cast("EnvBase", env)
         self.reward = first.get(chunk.reward_key)
         self.steps = torch.ones(
             (*first.batch_size, 1), dtype=torch.int64, device=self.reward.device

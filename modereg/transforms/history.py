@@ -92,9 +92,7 @@ class History(Transform):
             tensordict_reset.set(key, torch.where(expand_mask(reset, value), fresh, value))
         return tensordict_reset
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         value = self._read(next_tensordict)
         past = require(tensordict, self.out_key, repr(self))
         count = require(tensordict, self.count_key, repr(self)) + 1

@@ -133,9 +133,7 @@ class LatentConditioner(Transform):
         reset = tensordict.get("_reset").view(tensordict.batch_size)
         return self._write(tensordict_reset, torch.where(expand_mask(reset, old), fresh, old))
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         latent = require(tensordict, self.latent_key, repr(self))
         features = tensordict.get(self.features_key, None)
         next_tensordict.set(self.latent_key, latent)

@@ -43,8 +43,8 @@ class MIReward(Transform):
       episode lives, so where success ends the episode it teaches not to succeed.
     - ``"difference"``: :math:`\gamma^n l_{t+1} - l_t`. Its return differs from that of ``"final"``
       by :math:`-l_0`, a constant of the start, so nothing is gained by living longer.
-    - ``"final"``: :math:`\gamma^n l_{t+1}` where the episode terminates, 0 elsewhere; q is evaluated
-      on these rows only. Refused where episodes are truncated and their value is bootstrapped.
+    - ``"final"``: :math:`\gamma^n l_{t+1}` where the episode terminates, 0 elsewhere; q is
+      read on these rows only. Refused where episodes are truncated and their value bootstrapped.
 
     The code is read at the root, the features in ``next`` (and at the root for ``l_t``). The same
     transform serves in an environment, as the ``postproc`` of a collector and in a replay buffer,
@@ -72,9 +72,9 @@ class MIReward(Transform):
         done_key: the done flag, beside which stand ``terminated`` and ``truncated``.
 
     Raises:
-        ConfigurationError: if an option is unknown or out of range; for ``"final"`` with bootstrapped
-            truncation (here, on attaching, or when such a step comes); on attaching, if the
-            environment's codes are not those of the estimator's prior.
+        ConfigurationError: if an option is unknown or out of range; for ``"final"`` with
+            bootstrapped truncation (here, on attaching, or when such a step comes); on attaching,
+            if the environment's codes are not those of the estimator's prior.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
         NonFiniteError: in a step, for features that are not finite.
@@ -108,7 +108,8 @@ class MIReward(Transform):
         if timing == "final" and time_limit == "truncates":
             raise ConfigurationError(f"timing='final' with a truncating time limit: {_FINAL_FIX}")
         self.__dict__["_estimator"] = estimator
-        self.timing, self.gamma, self.nonfinite, self.normalize = timing, gamma, nonfinite, normalize
+        self.timing, self.gamma = timing, gamma
+        self.nonfinite, self.normalize = nonfinite, normalize
         self.clamp = _clamp_bounds(clamp, estimator.upper_limit)
         self.latent_key = estimator.latent_key if latent_key is None else latent_key
         self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
@@ -122,7 +123,7 @@ class MIReward(Transform):
         return self.__dict__["_estimator"]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MIReward:
-        """Copy all but the estimator: collectors copy their ``postproc``, and q goes on learning."""
+        """Copy all but the estimator: collectors copy their ``postproc``, and q learns on."""
         memo.setdefault(id(self.estimator), self.estimator)
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -171,7 +172,7 @@ class MIReward(Transform):
         return data.set(self.estimator.latent_key, latent), bad
 
     def _ratio(self, source: TensorDictBase, latent: Tensor) -> Tensor:
-        """Return the clamped and normalised l of rows, ``[*B]``; 0 where features are not finite."""
+        """Return the clamped, normalised l of rows, ``[*B]``; 0 where features are not finite."""
         data, bad = self._features(source, latent)
         ratio = self.estimator.log_ratio(data)
         if self.clamp is not None:
@@ -227,9 +228,7 @@ class MIReward(Transform):
     # --- the transform
 
     @torch.no_grad()
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         reward = require(next_tensordict, self.reward_key, repr(self))
         intrinsic = self._reward(tensordict, next_tensordict).to(reward.dtype).view_as(reward)
         next_tensordict.set(self.mi_key, intrinsic)

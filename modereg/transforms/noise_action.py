@@ -147,9 +147,7 @@ class NoiseAction(Transform):
             tensordict.set(_CHUNK, chunk)
         return tensordict.set(self.action_key, chunk)
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for key, stash in ((self.chunk_key, _CHUNK), (self.noise_key, _NOISE)):
             if key is not None:
                 next_tensordict.set(key, tensordict.get(stash))
@@ -216,8 +214,7 @@ class NoiseAction(Transform):
 def _check_basis(basis: Tensor, size: int) -> None:
     if basis.ndim != 2 or basis.shape[0] != size or not 1 <= basis.shape[1] <= size:
         raise ShapeError(
-            f"expected a basis of shape ({size}, k) with k in [1, {size}], got "
-            f"{tuple(basis.shape)}"
+            f"expected a basis of shape ({size}, k) with k in [1, {size}], got {tuple(basis.shape)}"
         )
     gram = basis.mT @ basis
     error = float((gram - torch.eye(gram.shape[0], dtype=gram.dtype)).abs().max())

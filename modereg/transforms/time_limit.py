@@ -78,9 +78,7 @@ class TimeLimit(Transform):
             tensordict_reset.set(self.truncated_key, torch.zeros_like(done))
         return tensordict_reset.set(self.elapsed_key, torch.zeros_like(done, dtype=self.dtype))
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         share = require(tensordict, self.elapsed_key, repr(self))
         steps = (share * self.max_steps).round() + 1
         limit = steps >= self.max_steps
@@ -93,9 +91,8 @@ class TimeLimit(Transform):
         if self.mode == "terminates":
             tensordict.set(self.terminated_key, terminated | limit)
         else:
-            truncated = tensordict.get(self.truncated_key, None)
-            reached = limit & ~terminated
-            tensordict.set(self.truncated_key, reached if truncated is None else truncated | reached)
+            truncated = tensordict.get(self.truncated_key, torch.zeros_like(done))
+            tensordict.set(self.truncated_key, truncated | (limit & ~terminated))
         tensordict.set(self.done_key, done | limit)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

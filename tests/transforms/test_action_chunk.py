@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import gymnasium
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -71,16 +70,21 @@ def reference(length: int, chunks: torch.Tensor, execute: int, offset: int, gamm
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 @pytest.mark.parametrize(("execute", "offset", "horizon"), [(4, 0, None), (3, 1, 6), (1, 0, None)])
-def test_chunks_play_as_a_hand_loop(name, execute, offset, horizon):
+def test_chunks_play_as_a_hand_loop(name: str, execute: int, offset: int, horizon: int | None):
     chunk = ActionChunk(execute, offset, gamma=0.9, horizon=horizon)
     env = TransformedEnv(ENVIRONMENTS[name](), chunk) if "gym" not in name else None
     if env is None:
         env = ENVIRONMENTS[name]()
-        env = env.append_transform(chunk) if isinstance(env, TransformedEnv) else TransformedEnv(
-            env, chunk
+        env = (
+            env.append_transform(chunk)
+            if isinstance(env, TransformedEnv)
+            else TransformedEnv(env, chunk)
         )
-    data = env.rollout(9, lambda td: td.set("action", torch.randn(env.action_spec.shape) * 0.4),
-                       break_when_any_done=False)
+    data = env.rollout(
+        9,
+        lambda td: td.set("action", torch.randn(env.action_spec.shape) * 0.4),
+        break_when_any_done=False,
+    )
     for row, length in enumerate(LENGTHS):
         expected = reference(length, data["action"][row], execute, offset, 0.9)
         torch.testing.assert_close(data["observation"][row], expected["root"])
@@ -112,13 +116,15 @@ def test_the_executed_window_is_clipped_and_the_share_counts_played_actions_only
 def test_an_unbounded_action_is_not_clipped():
     env = TransformedEnv(CountingEnv([9], bound=None), ActionChunk(2))
     td = env.step(env.reset().set("action", torch.full((1, 2, 2), 50.0)))["next"]
-    assert td[keys.CLIPPED].item() == 0 and td["observation"][0, 1] == 100
+    assert td[keys.CLIPPED].item() == 0
+    assert td["observation"][0, 1] == 100
 
 
 def test_an_episode_of_one_step_has_length_one():
     env = TransformedEnv(CountingEnv([1, 1]), ActionChunk(3))
     data = env.rollout(3, break_when_any_done=False)
-    assert (data["next", keys.STEPS] == 1).all() and data["next", "done"].all()
+    assert (data["next", keys.STEPS] == 1).all()
+    assert data["next", "done"].all()
 
 
 def test_an_environment_that_is_done_at_reset_is_refused():
@@ -146,9 +152,7 @@ def test_a_stateless_environment_continues_from_its_latest_state():
     plain, chunk = td.select("th", "thdot", "params", "done", "terminated"), torch.randn(3, 1)
     reward = 0.0
     for action in chunk.clamp(-2, 2):
-        plain = single.step(plain.clone().set("action", action))["next"].set(
-            "params", td["params"]
-        )
+        plain = single.step(plain.clone().set("action", action))["next"].set("params", td["params"])
         reward = reward + plain["reward"]
     out = env.step(td.set("action", chunk))["next"]
     torch.testing.assert_close(out["th"], plain["th"])
@@ -189,7 +193,7 @@ def test_collected_roots_hold_the_steps_of_their_own_decision():
 @pytest.mark.parametrize(
     "options", [{"execute": 0}, {"execute": 2, "offset": -1}, {"execute": 4, "horizon": 3}]
 )
-def test_a_layout_that_does_not_fit_is_refused(options):
+def test_a_layout_that_does_not_fit_is_refused(options: dict[str, int]):
     with pytest.raises(ShapeError, match="horizon >= offset"):
         ActionChunk(**options)
 
@@ -215,8 +219,9 @@ def test_discrete_and_misshapen_actions_are_refused_on_attaching():
         TransformedEnv(CountingEnv([3]), ActionChunk(2, action_key="motor"))
 
 
-
-def test_environments_that_lose_the_terminal_observation_are_refused(monkeypatch):
+def test_environments_that_lose_the_terminal_observation_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
     env = vector_gym(AutoresetMode.SAME_STEP)
     monkeypatch.setattr(env.base_env._env, "autoreset_mode", AutoresetMode.NEXT_STEP)
     with pytest.raises(TerminalObservationError, match="NEXT_STEP does not return it"):

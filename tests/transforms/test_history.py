@@ -20,7 +20,7 @@ def expected(seen: list[torch.Tensor], length: int) -> torch.Tensor:
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 6), st.integers(1, 3))
-def test_the_history_is_the_list_of_boundaries(lengths, length, execute):
+def test_the_history_is_the_list_of_boundaries(lengths: list[int], length: int, execute: int):
     env = TransformedEnv(CountingEnv(lengths), ActionChunk(execute))
     env.append_transform(History(length=length))
     data = env.rollout(8, break_when_any_done=False)

@@ -74,11 +74,12 @@ def test_forcing_reaches_the_clone_that_torchrl_makes_when_it_unwraps():
         env = TransformedEnv(inner, LatentConditioner(2, ("skill", "z"), ("skill", "features")))
     with conditioner.force(3):
         td = env.reset()
-    assert td["latent"].tolist() == [3, 3] and td["skill", "z"].max() < 2
+    assert td["latent"].tolist() == [3, 3]
+    assert td["skill", "z"].max() < 2
 
 
 @pytest.mark.parametrize("code", [4, -1, torch.tensor([0, 9])])
-def test_a_forced_code_outside_the_support_is_refused(code):
+def test_a_forced_code_outside_the_support_is_refused(code: int | torch.Tensor):
     with pytest.raises(ConfigurationError, match="support"), LatentConditioner(4).force(code):
         pass
 
@@ -101,13 +102,15 @@ def test_a_step_without_its_code_is_refused():
 
 
 def test_partial_resets_keep_the_codes_of_the_other_rows():
-    env = TransformedEnv(SerialEnv(2, [lambda: CountingEnv(5), lambda: CountingEnv(5)]),
-                         LatentConditioner(1000))
+    env = TransformedEnv(
+        SerialEnv(2, [lambda: CountingEnv(5), lambda: CountingEnv(5)]), LatentConditioner(1000)
+    )
     td = env.reset()
     before = td["latent"].clone()
     mask = torch.tensor([[True], [False]])
     after = env.reset(td.set("_reset", mask))["latent"]
-    assert after[1] == before[1] and after[0] != before[0]
+    assert after[1] == before[1]
+    assert after[0] != before[0]
     env.close()
 
 
@@ -117,7 +120,8 @@ def test_steer_makes_a_policy_that_reads_the_features():
     assert isinstance(policy, SteeringPolicy)
     env = TransformedEnv(CountingEnv([3, 7]), conditioner)
     out = policy(env.reset())
-    assert out["action"].shape == (2, 4, 2) and not out["loc"].any()
+    assert out["action"].shape == (2, 4, 2)
+    assert not out["loc"].any()
 
 
 def test_an_environment_that_resets_itself_keeps_the_running_codes():
@@ -125,4 +129,5 @@ def test_an_environment_that_resets_itself_keeps_the_running_codes():
     old = torch.tensor([5, 6])
     td = TensorDict({"latent": old, "_reset": torch.tensor([[True], [False]])}, [2])
     out = conditioner._reset_on_native_autoreset(td, td.copy())
-    assert out["latent"][1] == 6 and out["latent"][0] != 5
+    assert out["latent"][1] == 6
+    assert out["latent"][0] != 5

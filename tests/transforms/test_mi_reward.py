@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.data import LazyTensorStorage, ReplayBuffer
@@ -29,8 +30,14 @@ from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior, Prior
 from modereg.testing import CountingEnv, TinyPolicy
-from modereg.transforms import ActionChunk, History, LatentConditioner, MIReward, NoiseAction
-from modereg.transforms import TimeLimit
+from modereg.transforms import (
+    ActionChunk,
+    History,
+    LatentConditioner,
+    MIReward,
+    NoiseAction,
+    TimeLimit,
+)
 
 LOG2 = math.log(2)
 
@@ -69,7 +76,9 @@ def ratio(count: int) -> float:
     return math.log(2 * (0.5 + min(count, 4) / 8)) / LOG2
 
 
-def chain(lengths, execute=1, **options):
+def chain(
+    lengths: Sequence[int], execute: int = 1, **options: Any
+) -> tuple[TransformedEnv, LatentConditioner]:
     env = TransformedEnv(CountingEnv(lengths), ActionChunk(execute))
     conditioner = LatentConditioner(2)
     env.append_transform(conditioner)
@@ -84,7 +93,7 @@ def returns(reward: Tensor, steps: Tensor, gamma: float) -> Tensor:
 
 
 @pytest.mark.parametrize("execute", [1, 2])
-def test_the_values_of_a_known_chain(execute):
+def test_the_values_of_a_known_chain(execute: int):
     gamma, length = 0.9, 4
     seen = list(range(0, length + 1, execute))
     values = [ratio(count) for count in seen]
@@ -105,7 +114,7 @@ def test_the_values_of_a_known_chain(execute):
 
 
 @st.composite
-def episodes(draw):
+def episodes(draw: st.DrawFn) -> tuple[list[float], list[int]]:
     """Draw l at the boundaries and the steps between them."""
     size = draw(st.integers(1, 12))
     finite = st.floats(-5, 5)
@@ -130,7 +139,9 @@ class Recorded(RewardEstimator):
 
 
 @given(episodes(), st.floats(0.5, 1.0), st.sampled_from([None, "symmetric", (-1.5, 2.0)]))
-def test_difference_and_final_differ_by_the_start(episode, gamma, clamp):
+def test_difference_and_final_differ_by_the_start(
+    episode: tuple[list[float], list[int]], gamma: float, clamp: Any
+):
     values, steps = torch.tensor(episode[0], dtype=torch.float64), torch.tensor(episode[1])
     size = len(steps)
     done = torch.zeros(size, 1, dtype=torch.bool)
@@ -212,7 +223,7 @@ def test_one_code_pays_nothing():
     assert not env.rollout(3)["next", keys.MI_REWARD].any()
 
 
-def stack(q: RewardEstimator, **options) -> list:
+def stack(q: RewardEstimator, **options: Any) -> list:
     return [
         ActionChunk(4),
         NoiseAction(TinyPolicy(3, (4, 2))),
@@ -222,7 +233,7 @@ def stack(q: RewardEstimator, **options) -> list:
     ]
 
 
-def steered(q: RewardEstimator, **options) -> TransformedEnv:
+def steered(q: RewardEstimator, **options: Any) -> TransformedEnv:
     env = TransformedEnv(CountingEnv([6, 9, 13]))
     for transform in stack(q, **options):
         env.append_transform(transform)
@@ -234,7 +245,7 @@ def classifier(dim: int = 15, codes: int = 3) -> CategoricalMI:
 
 
 @pytest.mark.parametrize("timing", ["dense", "difference", "final"])
-def test_a_buffer_recomputes_with_the_newest_estimator_and_leaves_the_storage(timing):
+def test_a_buffer_recomputes_with_the_newest_estimator_and_leaves_the_storage(timing: str):
     q = classifier()
     data = steered(q, timing=timing).rollout(6, break_when_any_done=False).reshape(-1)
     buffer = ReplayBuffer(storage=LazyTensorStorage(18), batch_size=18)
@@ -249,13 +260,15 @@ def test_a_buffer_recomputes_with_the_newest_estimator_and_leaves_the_storage(ti
     expected = MIReward(q, timing=timing, gamma=0.9)(sample.clone())["next", keys.MI_REWARD]
     torch.testing.assert_close(sample["next", keys.MI_REWARD], expected)
     after = buffer.storage.get(torch.arange(18))["next", keys.MI_REWARD]
-    assert torch.equal(after, stored) and not torch.allclose(expected.sum(), stored.sum())
+    assert torch.equal(after, stored)
+    assert not torch.allclose(expected.sum(), stored.sum())
 
 
 def test_the_estimator_is_shared_and_no_submodule():
     q = classifier()
     env = steered(q, timing="dense")
-    assert env.transform[-1].estimator is q and not list(env.parameters())
+    assert env.transform[-1].estimator is q
+    assert not list(env.parameters())
     data = env.rollout(2)
     assert not data["next", keys.MI_REWARD].requires_grad
 
@@ -263,7 +276,8 @@ def test_the_estimator_is_shared_and_no_submodule():
 def test_a_copy_shares_the_estimator_but_not_the_coefficient():
     env = steered(classifier(), timing="dense")
     copied = copy.deepcopy(env.transform[-1])
-    assert copied.estimator is env.transform[-1].estimator and copied.parent is None
+    assert copied.estimator is env.transform[-1].estimator
+    assert copied.parent is None
     copied.coef.fill_(3.0)
     assert env.transform[-1].coef.item() == 1.0
 
@@ -282,7 +296,7 @@ def test_permuting_the_codes_changes_nothing():
 
 
 @pytest.mark.parametrize("timing", ["dense", "difference"])
-def test_compiled_it_pays_the_same(timing):
+def test_compiled_it_pays_the_same(timing: str):
     transform = MIReward(classifier(), timing=timing, gamma=0.9)
     env = steered(classifier(), timing="dense")
     data = env.rollout(3, break_when_any_done=False).exclude(("next", keys.MI_REWARD))
@@ -339,7 +353,7 @@ def test_final_pays_at_a_limit_that_terminates():
 
 
 @pytest.mark.parametrize("outside", [True, False])
-def test_another_number_of_codes_than_the_environments_is_refused(outside):
+def test_another_number_of_codes_than_the_environments_is_refused(outside: bool):
     conditioned = partial(lambda: TransformedEnv(CountingEnv(3), LatentConditioner(5)))
     env = TransformedEnv(SerialEnv(2, conditioned)) if outside else conditioned()
     with pytest.raises(ConfigurationError, match=r"prior \(3 of them\), got an environment with 5"):
@@ -358,13 +372,14 @@ def test_features_that_are_not_finite_are_refused_or_pay_zero():
     lenient = MIReward(q, timing="dense", gamma=0.9, nonfinite="zero")
     assert lenient.nonfinite_share == 0
     out = lenient(data.clone())["next", keys.MI_REWARD]
-    assert out[1, 2].item() == 0 and torch.isfinite(out).all()
+    assert out[1, 2].item() == 0
+    assert torch.isfinite(out).all()
     assert lenient.nonfinite_share == pytest.approx(1 / data.numel())
     assert paid.shape == out.shape
 
 
 @pytest.mark.parametrize("key", ["latent", ("next", "history"), ("next", "reward")])
-def test_a_missing_key_is_named(key):
+def test_a_missing_key_is_named(key: NestedKey):
     data = steered(classifier(), timing="dense").rollout(2).exclude(key)
     name = key if isinstance(key, str) else key[-1]
     with pytest.raises(KeyMismatchError, match=f"MIReward.*reads '{name}'"):
@@ -381,7 +396,7 @@ def test_a_missing_key_is_named(key):
         {"clamp": (0.5, 1.0)},
     ],
 )
-def test_options_that_cannot_work_are_refused(options):
+def test_options_that_cannot_work_are_refused(options: dict[str, Any]):
     with pytest.raises(ConfigurationError, match="expected"):
         MIReward(classifier(), **{"timing": "dense", "gamma": 0.9, **options})
 

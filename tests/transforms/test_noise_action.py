@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torchrl.envs import TransformedEnv
@@ -12,23 +14,28 @@ from modereg.errors import (
     ShapeError,
     StochasticSamplerError,
 )
-from modereg.policies import as_generative_policy
+from modereg.policies import GenerativePolicy, as_generative_policy
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.transforms import ActionChunk, NoiseAction
 
 CHUNK = (4, 2)
 
 
-def steered(policy=None, basis=None, lengths=(9, 9, 9), **options):
+def steered(
+    policy: GenerativePolicy | None = None,
+    basis: torch.Tensor | None = None,
+    lengths: Sequence[int] = (9, 9, 9),
+) -> TransformedEnv:
     env = TransformedEnv(CountingEnv(lengths), ActionChunk(CHUNK[0]))
-    return env.append_transform(NoiseAction(policy or TinyPolicy(3, CHUNK), basis, **options))
+    return env.append_transform(NoiseAction(policy or TinyPolicy(3, CHUNK), basis))
 
 
 def test_a_random_action_is_standard_normal_and_decodes_as_the_policy_does():
     env, policy = steered(lengths=[9] * 2000), TinyPolicy(3, CHUNK)
     td = env.rand_action(env.reset())
     assert td["action"].shape == (2000, *CHUNK)
-    assert abs(td["action"].mean()) < 0.03 and abs(td["action"].std() - 1) < 0.03
+    assert abs(td["action"].mean()) < 0.03
+    assert abs(td["action"].std() - 1) < 0.03
     expected = policy.decode_from(td, td["action"])
     out = env.step(td)
     torch.testing.assert_close(out["next", "action_chunk"], expected)
@@ -49,7 +56,8 @@ def test_the_environment_holds_none_of_the_policy():
     policy = TinyPolicy(3, CHUNK)
     env = steered(policy)
     env.rollout(2)
-    assert not env.state_dict() and not list(env.parameters())
+    assert not env.state_dict()
+    assert not list(env.parameters())
     assert env.transform[-1].policy is policy
 
 
@@ -74,13 +82,13 @@ def test_in_a_subspace_the_rest_of_the_noise_is_drawn_and_the_whole_is_standard_
 
 
 @pytest.mark.parametrize("basis", [torch.ones(8, 2), 2 * torch.eye(8)])
-def test_a_basis_that_is_not_orthonormal_is_refused(basis):
+def test_a_basis_that_is_not_orthonormal_is_refused(basis: torch.Tensor):
     with pytest.raises(ConfigurationError, match="orthonormal"):
         NoiseAction(TinyPolicy(3, CHUNK), basis)
 
 
 @pytest.mark.parametrize("shape", [(7, 2), (8, 9), (8,)])
-def test_a_basis_of_a_wrong_shape_is_refused(shape):
+def test_a_basis_of_a_wrong_shape_is_refused(shape: tuple[int, ...]):
     with pytest.raises(ShapeError, match=r"shape \(8, k\)"):
         NoiseAction(TinyPolicy(3, CHUNK), torch.zeros(shape))
 
@@ -130,7 +138,9 @@ def test_entries_can_be_left_out():
 def test_the_noise_may_have_another_type_than_the_action():
     env = TransformedEnv(CountingEnv([9], dtype=torch.float64), ActionChunk(4))
     policy = as_generative_policy(
-        lambda noise, observation: noise, in_keys=["observation"], noise_shape=CHUNK,
+        lambda noise, observation: noise,
+        in_keys=["observation"],
+        noise_shape=CHUNK,
         chunk_shape=CHUNK,
     )
     env.append_transform(NoiseAction(policy, dtype=torch.float32))

@@ -15,7 +15,7 @@ from modereg.transforms import TimeLimit
 
 
 @pytest.mark.parametrize("mode", ["terminates", "truncates"])
-def test_episodes_end_at_the_limit(mode):
+def test_episodes_end_at_the_limit(mode: str):
     env = TransformedEnv(CountingEnv([3, 9, 4]), TimeLimit(4, mode))
     data = env.rollout(8, break_when_any_done=False)["next"]
     assert data["elapsed"][1].squeeze(-1).tolist() == [0.25, 0.5, 0.75, 1.0] * 2
@@ -24,14 +24,15 @@ def test_episodes_end_at_the_limit(mode):
     at = torch.tensor([2, 3, 3])
     terminated = data["terminated"][torch.arange(3), at, 0]
     if mode == "terminates":
-        assert terminated.all() and "truncated" not in data.keys()
+        assert terminated.all()
+        assert "truncated" not in data
     else:
         assert torch.equal(terminated, own)
         assert torch.equal(data["truncated"][torch.arange(3), at, 0], ~own)
 
 
 @pytest.mark.parametrize("steps", [7, 49, 250, 1000])
-def test_the_count_survives_its_storage_as_a_share(steps):
+def test_the_count_survives_its_storage_as_a_share(steps: int):
     env = TransformedEnv(CountingEnv([10_000]), TimeLimit(steps, "truncates"))
     assert env.rollout(2 * steps).shape[-1] == steps
 
