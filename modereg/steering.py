@@ -24,6 +24,8 @@ from modereg.reading import require
 
 __all__ = ["NoiseNormal", "SteeringHead", "SteeringPolicy"]
 
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
 
 class NoiseNormal(Independent):
     """A diagonal Gaussian over noises: ``Independent(Normal(loc, scale), len(noise_shape))``.
@@ -47,6 +49,12 @@ class NoiseNormal(Independent):
         shape = (*batch_shape, *self.event_shape)
         base = self.base_dist
         return NoiseNormal(base.loc.expand(shape), base.scale.expand(shape), len(self.event_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density in nats, ``[*B]``."""
+        loc, scale, dims = self.base_dist.loc, self.base_dist.scale, len(self.event_shape)
+        terms = 0.5 * ((value - loc) / scale).square() + scale.log()
+        return -terms.flatten(-dims).sum(-1) - _LOG_SQRT_2PI * self.event_shape.numel()
 
     def kl_to_standard_normal(self) -> Tensor:
         """KL(psi || N(0, I)) in nats, ``[*B]``: what leaving the base policy costs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor
@@ -151,7 +152,8 @@ class LeanPPOLoss(LossModule):
             log_weight, self._advantage(tensordict), self.clip_epsilon
         )
         out = {"loss_objective": -gain.mean(), "loss_critic": self._critic_loss(tensordict)}
-        entropy = dist.entropy().mean()
+        with torch.set_grad_enabled(bool(self.entropy_coeff) and torch.is_grad_enabled()):
+            entropy = dist.entropy().mean()
         if self.entropy_coeff:
             out["loss_entropy"] = -self.entropy_coeff * entropy
         if self.kl_coef:
