@@ -26,8 +26,8 @@ CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 PROMINENCE = 0.02
 """How far the silhouette must fall before it rises to a peak that counts."""
 
-AGREEMENT = 0.6
-"""Normalised mutual information that the partitions of two halves must have."""
+AGREEMENT = 0.65
+"""Adjusted Rand index that the partitions of two halves must have; by chance it is about 0."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class ClusterCount:
         num_clusters: the finest prominent peak of the silhouette where the halves agree.
         candidates: numbers of clusters that were tried.
         silhouette: silhouette of each, in [-1, 1].
-        agreement: normalised mutual information of the partitions that two disjoint halves of the
-            data induce on all of it, in [0, 1].
+        agreement: adjusted Rand index of the partitions that two disjoint halves of the data
+            induce on all of it, at most 1.
     """
 
     num_clusters: int
@@ -66,6 +66,7 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
     """
     _check(features, num_clusters)
     points, best, best_cost = features.double().numpy(), None, np.inf
+    num_clusters = min(num_clusters, len(features.unique(dim=0)))
     for start in range(restarts):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
@@ -91,8 +92,9 @@ def choose_num_clusters(
     silhouette (Rousseeuw, 1987) has a peak at each level. The finest one counts, since codes to
     spare do no harm and missing ones cannot be made up for: the largest candidate at which the
     silhouette peaks after having fallen by at least 0.02, and for which partitions of two disjoint
-    halves of the data agree (Ben-Hur et al., 2002). Likelihood and distortion would not do, being
-    monotone.
+    halves of the data agree (Ben-Hur et al., 2002), corrected for chance: mutual information grows
+    with the number of clusters even where there are none. Likelihood and distortion would not do,
+    being monotone.
 
     Args:
         features: ``[N, F]``.
@@ -120,7 +122,7 @@ def choose_num_clusters(
         )
         silhouettes.append(float(functional.silhouette(points, whole)))
         table = functional.contingency(first, second, k, k)
-        agreements.append(float(functional.normalized_mutual_information(table)))
+        agreements.append(float(functional.adjusted_rand_index(table)))
     best = _finest_peak(silhouettes, [value >= AGREEMENT for value in agreements])
     return ClusterCount(tried[best], tried, tuple(silhouettes), tuple(agreements))
 

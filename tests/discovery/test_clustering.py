@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modereg import functional
+from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmeans
+from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
+
+
+def _blobs(centres: Tensor, size: int, spread: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(centres)).repeat(size)
+    noise = torch.randn((len(labels), centres.shape[1]), generator=generator)
+    order = torch.randperm(len(labels), generator=generator)
+    return (centres[labels] + spread * noise)[order], labels[order]
+
+
+def _circle(number: int, radius: float = 1.0) -> Tensor:
+    angle = 2 * torch.pi * torch.arange(number) / number
+    return radius * torch.stack([angle.cos(), angle.sin()], -1)
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 8, 12])
+def test_separate_blobs_are_counted(number: int) -> None:
+    points, _ = _blobs(_circle(number), 60, 0.04)
+    found = choose_num_clusters(points)
+    assert found.num_clusters == number
+    assert len(found.candidates) == len(found.silhouette) == len(found.agreement)
+    assert found.silhouette[found.candidates.index(number)] == max(found.silhouette)
+    assert found.agreement[found.candidates.index(number)] > 0.85  # k-means has local optima
+    assert found == choose_num_clusters(points)
+
+
+def test_of_nested_behaviours_the_finest_level_counts() -> None:
+    """Left or right far apart, four gaps each beyond: the silhouette is higher at 2 than at 8."""
+    sides = torch.tensor([[-6.0, 0.0], [6.0, 0.0]])
+    centres = (sides[:, None] + torch.tensor([[0.0, float(y)] for y in range(4)])).flatten(0, 1)
+    points, _ = _blobs(centres, 100, 0.08)
+    found = choose_num_clusters(points)
+    assert found.num_clusters == 8
+    assert found.silhouette[0] > found.silhouette[found.candidates.index(8)] * 0.9
+
+
+def test_units_of_the_features_do_not_matter_but_their_ratio_does() -> None:
+    points, _ = _blobs(_circle(4), 60, 0.05)
+    assert choose_num_clusters(points * 1000).num_clusters == 4
+    noise = 0.02 * torch.randn(len(points), 6)
+    assert choose_num_clusters(torch.cat([points, noise], -1)).num_clusters == 4
+
+
+def test_one_behaviour_gives_few_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found = choose_num_clusters(torch.randn((600, 8), generator=generator))
+    assert found.num_clusters <= 3
+    assert max(found.silhouette) < 0.2
+
+
+def test_too_few_episodes_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"at least 16 episodes .* got 15; collect more"):
+        choose_num_clusters(torch.randn(15, 2))
+    found = choose_num_clusters(torch.randn(16, 2))
+    assert found.candidates == (2,)
+    assert isinstance(found, ClusterCount)
+
+
+def test_not_finite_is_refused() -> None:
+    points = torch.randn(40, 2)
+    points[7, 1] = torch.nan
+    for attempt in (lambda: kmeans(points, 2), lambda: choose_num_clusters(points)):
+        with pytest.raises(NonFiniteError, match="NaN or an infinity; look at the observations"):
+            attempt()
+
+
+def test_shapes_and_sizes_are_checked() -> None:
+    with pytest.raises(ShapeError, match=r"\[N, F\], got \(4, 3, 2\)"):
+        kmeans(torch.zeros(4, 3, 2), 2)
+    with pytest.raises(ConfigurationError, match="at least 5 episodes for 5 clusters, got 4"):
+        kmeans(torch.randn(4, 2), 5)
+
+
+def test_fewer_distinct_points_than_clusters() -> None:
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).repeat(20, 1)
+    centroids = kmeans(points, 5)
+    assert len(centroids) <= 5
+    assert torch.allclose(functional.squared_distances(points, centroids).amin(-1), torch.zeros(60))
+
+
+def test_as_scikit_learn_clusters() -> None:
+    from sklearn.cluster import KMeans
+
+    points, labels = _blobs(torch.randn(6, 5) * 3, 50, 0.7)
+    ours = kmeans(points, 6, restarts=8)
+    theirs = KMeans(6, n_init=8, random_state=0).fit(points.numpy())
+    distortion = functional.squared_distances(points, ours).amin(-1).sum()
+    assert float(distortion) == pytest.approx(theirs.inertia_, rel=1e-3)
+    table = functional.contingency(functional.nearest_centroid(points, ours), labels, 6, 6)
+    assert float(functional.normalized_mutual_information(table)) > 0.95
+
+
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_centroids_are_the_means_of_their_points(number: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn((80, 3), generator=generator, dtype=torch.float64)
+    centroids = kmeans(points, number, seed=seed)
+    assert centroids.dtype == points.dtype
+    nearest = functional.nearest_centroid(points, centroids).numpy()
+    assert set(nearest) == set(range(len(centroids)))
+    worst = max(
+        np.abs(points.numpy()[nearest == k].mean(0) - centroids[k].numpy()).max()
+        for k in range(len(centroids))
+    )
+    assert worst < 0.2  # exact once converged; 30 iterations get this close on noise
+
+
+def test_more_restarts_are_not_worse() -> None:
+    points, _ = _blobs(_circle(10), 20, 0.15)
+    costs = [
+        float(functional.squared_distances(points, kmeans(points, 10, restarts=r)).amin(-1).sum())
+        for r in (1, 8)
+    ]
+    assert costs[1] <= costs[0] + 1e-6
