@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -445,3 +446,5 @@ def test_as_postproc_of_a_collector_of_processes_the_estimator_stays_with_the_le
                 q.network.module.layers[-1].bias.add_(torch.randn(3))
     finally:
         collector.shutdown()
+        del collector
+        gc.collect()  # what is left to the interpreter's end hangs there: TorchRL's scheme.__del__
