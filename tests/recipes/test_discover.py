@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from modereg import keys
+from modereg.checkpoints import load_adapter
+from modereg.errors import ConfigurationError
+from modereg.recipes.build import set_up
+from modereg.recipes.discover import discover
+from modereg.rollouts import collect_episodes
+from tests.recipes.conftest import TASK, discover_config, read_rows, read_summary
+
+HELD_OUT = ("bound", "bound_share", "held_out_accuracy", "aliased_codes", "clipped_share")
+
+
+def test_clusters_of_the_base_become_codes_that_command_them(clusters: Path, base: str) -> None:
+    summary = read_summary(clusters)
+    assert summary["method"] == "cluster"
+    assert summary["refinements"] == 2
+    assert summary["partition"]["suggested_modes"] >= 3
+    assert summary["partition"]["held_out_accuracy"] > 0.7
+    sampled = summary["sampled"]
+    assert sampled["episodes"] == 256
+    assert sampled["present_modes"] == 4
+    assert sampled["success"] > 0.7
+    assert sampled["bound"] > 0.5 * math.log(summary["partition"]["num_codes"])
+
+    setup = set_up(TASK, base)
+    rolled = collect_episodes(setup.steered(1, 1.0), 256, max_decisions=6, final=[keys.SUCCESS])
+    assert sampled["success"] > float(rolled.final.get(keys.SUCCESS).float().mean()) + 0.1
+
+
+def test_the_adapter_of_a_run_belongs_to_its_base(clusters: Path, base: str) -> None:
+    policy = set_up(TASK, base).base
+    adapter = load_adapter(clusters / "adapter", policy)
+    summary = read_summary(clusters)
+    assert adapter.base_reference == base
+    assert adapter.extra == {"method": "cluster", "env_steps": summary["env_steps"]}
+    assert adapter.prior.num_codes == summary["partition"]["num_codes"]
+    assert adapter.estimator is not None
+
+
+def test_environment_steps_of_stage_one_are_those_of_all_its_episodes(clusters: Path) -> None:
+    rows = read_rows(clusters)
+    steps = [int(float(row["env_steps"])) for row in rows]
+    assert [row["phase"] for row in rows] == ["cluster", "imitate", "refine", "refine"]
+    assert steps[1] == steps[0]
+    assert 512 * 4 < steps[0] <= 512 * 24
+    assert all(256 * 4 < late - early <= 256 * 24 for early, late in zip(steps[1:], steps[2:]))
+    assert read_summary(clusters)["env_steps"] == steps[-1]
+
+
+def test_the_curves_say_what_is_inferred_and_what_is_clipped(
+    clusters: Path, variational: Path
+) -> None:
+    assert {"bound", "bound_share", "held_out_accuracy"} <= set(read_rows(clusters)[0])
+    for row in read_rows(clusters)[2:]:
+        assert set(HELD_OUT) <= set(row)
+    for row in read_rows(variational):
+        assert {f"q_{name}" for name in HELD_OUT[:4]} | {"clipped_share"} <= set(row)
+    for folder in (clusters, variational):
+        sampled = read_summary(folder)["sampled"]
+        assert set(HELD_OUT) <= set(sampled)
+        assert 0 <= sampled["aliased_codes"] <= 16
+        assert sampled["bound_share"] <= 1.0
+
+
+def test_discovery_by_reinforcement_learning(variational: Path, base: str) -> None:
+    summary, rows = read_summary(variational), read_rows(variational)
+    assert summary["method"] == "variational"
+    assert len(rows) == 3
+    assert len(summary["sampled"]["code_shares"]) == 5
+    assert summary["deterministic"]["episodes"] == 256
+    adapter = load_adapter(variational / "adapter", set_up(TASK, base).base)
+    assert adapter.prior.num_codes == 5
+    first = float(rows[0]["env_steps"])
+    assert first > 64 * 4 * 3  # two rounds of base episodes, whose steps count, and a batch
+    assert float(rows[-1]["env_steps"]) == summary["env_steps"]
+
+
+def test_the_same_seed_finds_the_same_and_another_seed_does_not(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    discover(discover_config(base, tmp_path / "same", target=2.0))
+    for name in ("summary.json", "curves.csv", "adapter/modereg_model.safetensors"):
+        assert (tmp_path / "same" / name).read_bytes() == (clusters / name).read_bytes()
+    options = dict(seed=1, refinements=0, num_codes=4, imitation_steps=5)
+    other = discover(discover_config(base, tmp_path / "other", **options))
+    assert other["env_steps"] != read_summary(clusters)["env_steps"]
+    assert other["partition"]["num_codes"] == 4
+    assert "suggested_modes" not in other["partition"]
+
+
+def test_refinements_stop_at_the_target(base: str, tmp_path: Path) -> None:
+    options = dict(target=0.0, num_codes=4, imitation_steps=5)
+    summary = discover(discover_config(base, tmp_path / "run", **options))
+    assert summary["refinements"] == 0
+
+
+def test_a_finished_run_is_not_run_again(clusters: Path, base: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in clusters.rglob("*")}
+    again = discover(discover_config(base, clusters, target=2.0))
+    assert again == read_summary(clusters)
+    assert before == {path: path.stat().st_mtime_ns for path in clusters.rglob("*")}
+
+
+def test_too_few_episodes_are_answered_in_a_sentence(base: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="collect more, or give the number of codes"):
+        discover(discover_config(base, tmp_path / "run", episodes=8))
+
+
+def test_global_settings_are_left_alone(clusters: Path) -> None:
+    assert torch.get_num_threads() == 1
+    assert torch.get_default_dtype() == torch.float32
