@@ -52,6 +52,9 @@ class PlanarEnv(EnvBase):
         ShapeError: if ``pay`` is not a vector.
     """
 
+    finished_rows_stay = True
+    """Read by :class:`~modereg.transforms.ActionChunk`, which need not mask finished rows."""
+
     def __init__(
         self,
         num_envs: int,

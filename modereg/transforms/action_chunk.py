@@ -35,6 +35,9 @@ class ActionChunk(Transform):
     Everything below this transform (step counters, :class:`~modereg.transforms.TimeLimit`) sees
     single environment steps, everything above it sees decisions.
 
+    An environment class with the attribute ``finished_rows_stay = True`` promises that its finished
+    rows repeat their last entries with reward 0 whatever they are told, and spares the masking.
+
     The reward becomes the sum of ``gamma ** i`` times the reward of played action ``i``. Further
     entries are written into ``next`` (zeros at reset):
 
@@ -100,7 +103,12 @@ class ActionChunk(Transform):
 
     def _forget_layout(self) -> None:
         self.__dict__.update(
-            _spec=None, _done_keys=None, _state_keys=None, _rows=None, _started=False
+            _spec=None,
+            _done_keys=None,
+            _state_keys=None,
+            _rows=None,
+            _rows_stay=False,
+            _started=False,
         )
 
     def empty_cache(self) -> None:
@@ -127,6 +135,7 @@ class ActionChunk(Transform):
             _done_keys=whole or flags,
             _state_keys=list(self.parent.full_state_spec.keys(True, True)),
             _rows=restarted_rows(env, inner),
+            _rows_stay=not inner and getattr(type(env), "finished_rows_stay", False),
         )
 
     def _look_into_workers(self) -> None:
@@ -311,8 +320,9 @@ class _Decision:
         self.ended, reward = any_flag(fresh, keys_done), fresh.get(reward_key)
         self.early = self.finished
         if self.any_finished:
-            fresh = merge_rows(self.finished, self.latest, fresh)
-            reward = reward.masked_fill(expand_mask(self.finished, reward), 0.0)
+            if not self.chunk._rows_stay:
+                fresh = merge_rows(self.finished, self.latest, fresh)
+                reward = reward.masked_fill(expand_mask(self.finished, reward), 0.0)
             self.steps = self.steps + self.finished.logical_not().unsqueeze(-1)
             self.finished = self.finished | self.ended
         else:
@@ -322,7 +332,7 @@ class _Decision:
 
     def _environment_step(self, action: Tensor) -> TensorDictBase:
         data = self._input().set(self.chunk.action_key, action)
-        if self.any_finished:
+        if self.any_finished and not self.chunk._rows_stay:
             self._leave_out_finished(data)
         for transform in reversed(self.inner):
             data = transform._inv_call(data)

@@ -257,3 +257,18 @@ def test_a_task_of_ours_plays_the_same_alone_and_in_chunks():
     out = chunked.step(td.set("action", chunk))["next"]
     torch.testing.assert_close(out["observation"], plain["observation"])
     torch.testing.assert_close(out["reward"], reward)
+
+
+def test_rows_that_promise_to_stay_need_no_mask(monkeypatch: pytest.MonkeyPatch):
+    data = {}
+    for promise in (True, False):
+        monkeypatch.setattr(GaussianMixture, "finished_rows_stay", promise)
+        env = TransformedEnv(GaussianMixture(64, seed=3), ActionChunk(5, gamma=0.9))
+        torch.manual_seed(4)
+        data[promise] = env.rollout(9, break_when_any_done=False)
+        assert env.transform._rows_stay == promise
+    ends = data[True]["next", "done"] & (data[True]["next", keys.STEPS] < 5)
+    assert ends.any()
+    for key, value in data[True].items(True, True):
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(value, data[False][key])
