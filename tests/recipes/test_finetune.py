@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from modereg.checkpoints import load_adapter
+from modereg.errors import CheckpointError, ConfigurationError
+from modereg.recipes.config import EvaluateConfig, PPOConfig
+from modereg.recipes.evaluate import evaluate
+from modereg.recipes.finetune import finetune
+from tests.recipes.conftest import (
+    BATCH_STEPS,
+    TASK,
+    finetune_config,
+    pretrain_config,
+    read_rows,
+    read_summary,
+)
+
+JUDGED = ("success", "entropy", "present_modes", "commandable_modes", "effective_codes")
+HELD_OUT = ("bound", "bound_share", "held_out_accuracy", "aliased_codes", "clipped_share")
+
+
+def test_environment_steps_begin_where_stage_one_ended(tuned: Path, clusters: Path) -> None:
+    spent, rows = read_summary(clusters)["env_steps"], read_rows(tuned)
+    steps = [spent, *(int(float(row["env_steps"])) for row in rows)]
+    # every environment plays 6 chunks of up to 4 steps
+    assert all(64 * 6 < late - early <= BATCH_STEPS for early, late in zip(steps, steps[1:]))
+    assert steps[-1] == read_summary(tuned)["env_steps"]
+    assert steps[-2] < spent + 4000 <= steps[-1]
+    assert load_adapter(tuned / "adapter").extra == {"method": "finetune", "env_steps": steps[-1]}
+
+
+def test_the_curves_say_what_is_paid_inferred_and_clipped(tuned: Path) -> None:
+    rows = read_rows(tuned)
+    for place, row in enumerate(rows):
+        assert {"reward", "mi_reward", "clipped_share", "loss_kl", "noise_entropy"} <= set(row)
+        judged = (place + 1) % 2 == 0
+        for name in (*JUDGED, *HELD_OUT[:4]):
+            assert (name in row) == judged, name
+        assert abs(float(row["mi_reward"])) <= 1.0
+        if judged:
+            share = float(row["bound"]) / float(row["bound_share"])
+            assert math.exp(share) == pytest.approx(load_adapter(tuned / "adapter").prior.num_codes)
+            assert 0.0 <= float(row["entropy"]) <= 1.0
+    for how in ("sampled", "deterministic"):
+        assert set(HELD_OUT) | set(JUDGED) <= set(read_summary(tuned)[how])
+
+
+def test_fine_tuning_on_the_clusters_keeps_success_and_modes(tuned: Path, clusters: Path) -> None:
+    sampled, before = read_summary(tuned)["sampled"], read_summary(clusters)["sampled"]
+    assert sampled["success"] >= before["success"] - 0.05
+    assert sampled["present_modes"] == 4
+    assert read_summary(tuned)["deterministic"]["success"] > 0.8
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_evaluate_says_what_the_run_said(tuned: Path, base: str, seed: int, tmp_path: Path) -> None:
+    judge = EvaluateConfig(
+        base=base, run=str(tuned), out=tmp_path, task=TASK, episodes=128, seed=seed + 20_000
+    )
+    found, summary = evaluate(judge), read_summary(tuned)
+    for how in ("sampled", "deterministic"):
+        assert found[how] == summary[how]
+    assert (tmp_path / "evaluation.json").exists()
+    other = evaluate(replace(judge, seed=3, out=None))
+    assert other["sampled"]["mean_return"] != summary["sampled"]["mean_return"]
+
+
+def test_evaluating_the_base_itself(base: str) -> None:
+    found = evaluate(EvaluateConfig(base=base, task=TASK, episodes=128))
+    assert set(found) == {"base", "run", "task", "sampled"}
+    assert 0.1 < found["sampled"]["success"] < 0.9
+    assert found["sampled"]["present_modes"] == 4
+    assert found["sampled"]["effective_codes"] is None
+
+
+def test_evaluations_do_not_change_what_is_trained(
+    tuned: Path, clusters: Path, base: str, tmp_path: Path
+) -> None:
+    start = read_summary(clusters)["env_steps"]
+    config = finetune_config(base, tmp_path / "run", start + 4000, start=str(clusters))
+    finetune(replace(config, eval_every=100))
+    name = "adapter/modereg_model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tuned / name).read_bytes()
+
+
+def test_plain_fine_tuning_is_one_code_and_no_intrinsic_reward(base: str, tmp_path: Path) -> None:
+    summary = finetune(finetune_config(base, tmp_path / "run", 3000, std=None))
+    rows = read_rows(tmp_path / "run")
+    assert "mi_reward" not in rows[0]
+    assert "bound" not in summary["sampled"]
+    assert summary["sampled"]["code_shares"] == [1.0]
+    assert summary["sampled"]["success"] is not None
+    adapter = load_adapter(tmp_path / "run" / "adapter")
+    assert (adapter.prior.num_codes, adapter.estimator) == (1, None)
+    # the episodes of the base that standardise the observations count too
+    assert 64 * 4 < float(rows[0]["env_steps"]) - BATCH_STEPS * 0.9 < 64 * 24
+
+
+def test_a_frozen_discoverer_stays_and_an_online_one_learns(
+    tuned: Path, clusters: Path, base: str, tmp_path: Path
+) -> None:
+    def estimator(folder: Path) -> dict[str, torch.Tensor]:
+        found = load_adapter(folder / "adapter").estimator
+        assert found is not None
+        return found.state_dict()
+
+    frozen, before = estimator(tuned), estimator(clusters)
+    assert all(torch.equal(frozen[name], before[name]) for name in before)
+    start = read_summary(clusters)["env_steps"]
+    finetune(
+        finetune_config(
+            base, tmp_path / "run", start + 2000, start=str(clusters), discoverer="online"
+        )
+    )
+    online = estimator(tmp_path / "run")
+    assert any(not torch.equal(online[name], before[name]) for name in before)
+    assert "q_bound" in read_rows(tmp_path / "run")[0]
+
+
+def test_after_the_papers_stage_one_the_discoverer_keeps_learning(
+    variational: Path, base: str, tmp_path: Path
+) -> None:
+    start = read_summary(variational)["env_steps"]
+    config = finetune_config(base, tmp_path / "run", start + 1000, start=str(variational))
+    summary = finetune(config)
+    assert {"q_loss", "q_bound", "q_aliased_codes"} <= set(read_rows(tmp_path / "run")[0])
+    assert len(summary["sampled"]["code_shares"]) == 5
+
+
+def test_from_scratch_the_steering_policy_begins_at_the_base(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    start = read_summary(clusters)["env_steps"]
+    config = finetune_config(
+        base, tmp_path / "run", start + 500, start=str(clusters), regulariser="scratch", std=None
+    )
+    frozen = replace(config.ppo, learning_rate=0.0, std_learning_rate=0.0)
+    summary = finetune(replace(config, ppo=frozen))
+    untouched = load_adapter(tmp_path / "run" / "adapter").steering
+    assert not any(bool(p.any()) for p in untouched.head.log_std.parameters())
+    assert not bool(untouched.head.network.layers[-1].weight.any())
+    assert summary["sampled"]["success"] < 0.9  # that is the base
+
+
+def test_codes_from_nothing_with_an_online_discoverer(base: str, tmp_path: Path) -> None:
+    config = finetune_config(base, tmp_path / "run", 1500, num_codes=3, std=None)
+    summary = finetune(replace(config, regulariser="scratch", discoverer="online"))
+    assert len(summary["sampled"]["code_shares"]) == 3
+    assert "mi_reward" in read_rows(tmp_path / "run")[0]
+
+
+def test_the_coefficient_decides_what_is_maximised(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    start = read_summary(clusters)["env_steps"]
+    rows = {}
+    for coef in (0.0, 0.3):
+        out = tmp_path / str(coef)
+        config = finetune_config(base, out, start + 500, start=str(clusters), coef=coef)
+        finetune(config)
+        rows[coef] = read_rows(out)[0]
+    assert rows[0.0]["mi_reward"] == rows[0.3]["mi_reward"]  # paid out, not counted
+    assert rows[0.0]["loss_critic"] != rows[0.3]["loss_critic"]
+
+
+def test_the_discount_of_training_does_not_reach_the_evaluation(
+    tuned: Path, clusters: Path, base: str, tmp_path: Path
+) -> None:
+    start, out = read_summary(clusters)["env_steps"], tmp_path / "run"
+    still = PPOConfig(gamma=0.5, learning_rate=0.0, std_learning_rate=0.0)
+    config = finetune_config(base, out, start + 500, start=str(clusters), ppo=still, std=None)
+    summary = finetune(config)["sampled"]
+    # goals pay .7 to 1.3, once, at the end: discounted within a chunk it would be far less
+    assert summary["mean_return"] >= 0.7 * summary["success"]
+    judge = EvaluateConfig(base=base, run=str(out), task=TASK, episodes=128, seed=20_000)
+    assert evaluate(judge)["sampled"] == summary
+
+
+def test_an_adapter_of_another_base_is_refused(clusters: Path, base: str, tmp_path: Path) -> None:
+    from modereg.recipes.pretrain import pretrain
+
+    pretrain(pretrain_config(tmp_path / "base", seed=1, steps=2))
+    config = finetune_config(
+        str(tmp_path / "base" / "policy"), tmp_path / "run", 10**6, start=str(clusters)
+    )
+    with pytest.raises(CheckpointError, match=f"steers the base policy '{base}'"):
+        finetune(config)
+
+
+def test_a_start_without_an_adapter_is_named(base: str, tmp_path: Path) -> None:
+    config = finetune_config(base, tmp_path / "run", 10**6, start=str(tmp_path / "nowhere"))
+    with pytest.raises(CheckpointError, match=r"nowhere/adapter/modereg_config.json, found none"):
+        finetune(config)
+
+
+def test_a_payment_at_the_end_needs_a_time_limit_that_terminates(tmp_path: Path) -> None:
+    task = replace(TASK, name="gymnasium:Pendulum-v1", num_envs=2)
+    config = finetune_config(
+        "tests.recipes.pendulum:policy", tmp_path / "run", 10, num_codes=2, timing="final",
+        task=task,
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match="final.*truncat"):
+        finetune(config)
