@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ClusterModeDiscoverer,
         ModeDiscoverer,
         VariationalModeDiscoverer,
+        discover_modes,
     )
     from modereg.policies import FlowPolicy, GenerativePolicy, as_generative_policy
     from modereg.steering import SteeringPolicy
@@ -34,6 +35,7 @@ __all__ = [
     "SteeringPolicy",
     "VariationalModeDiscoverer",
     "as_generative_policy",
+    "discover_modes",
     "load_adapter",
     "save_adapter",
     "wrap",
@@ -49,6 +51,7 @@ _HOMES = {
     "SteeringPolicy": "steering",
     "VariationalModeDiscoverer": "discovery",
     "as_generative_policy": "policies",
+    "discover_modes": "discovery",
     "load_adapter": "checkpoints",
     "save_adapter": "checkpoints",
     "wrap": "wrapping",

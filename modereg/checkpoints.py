@@ -41,7 +41,7 @@ class Adapter:
         estimator: q(z | s) with its prior, None after plain fine-tuning.
         prior: p(z).
         base_reference: how the user named the base policy.
-        base_fingerprint: :func:`~modereg.storage.fingerprint` of the base.
+        base_fingerprint: :meth:`~modereg.policies.GenerativePolicy.fingerprint` of the base.
         extra: whatever else belongs to it, JSON-able.
     """
 
@@ -94,7 +94,7 @@ def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
         CheckpointError: if a file is missing, damaged or foreign, or the base is another one.
     """
     config, weights = _read(Path(folder))
-    if base is not None and (found := fingerprint(base)) != config["base"]["fingerprint"]:
+    if base is not None and (found := base.fingerprint()) != config["base"]["fingerprint"]:
         raise CheckpointError(
             f"the adapter in {folder} steers the base policy {config['base']['reference']!r} with "
             f"fingerprint {config['base']['fingerprint'][:12]}, got one with {found[:12]}; load "

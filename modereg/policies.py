@@ -6,6 +6,8 @@ diffusion policy under a deterministic sampler, a flow-matching policy, a VLA's 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -23,6 +25,7 @@ from modereg.errors import (
     ShapeError,
     StochasticSamplerError,
 )
+from modereg.storage import fingerprint
 
 __all__ = ["FlowPolicy", "GenerativePolicy", "as_generative_policy", "assert_deterministic"]
 
@@ -83,6 +86,25 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
         Returns:
             The chunk, ``[*B, H, A]``.
         """
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what besides the weights decides what is decoded, JSON-able.
+
+        Subclasses add their options: number of steps, scheduler, normalisation.
+        """
+        return {
+            "class": type(self).__name__,
+            "observation_keys": [
+                list(k) if isinstance(k, tuple) else k for k in self.observation_keys
+            ],
+            "noise_shape": list(self.noise_shape),
+            "chunk_shape": list(self.chunk_shape),
+        }
+
+    def fingerprint(self) -> str:
+        """Return a digest of weights and :meth:`configuration`: what adapters are tied to."""
+        text = json.dumps(self.configuration(), sort_keys=True, default=str)
+        return hashlib.sha256((text + fingerprint(self)).encode()).hexdigest()
 
     def draw_noise(
         self,
@@ -284,6 +306,11 @@ class FlowPolicy(GenerativePolicy):
             chunk_key=chunk_key,
         )
         self.velocity, self.num_steps, self.time_convention = velocity, num_steps, time_convention
+
+    def configuration(self) -> dict[str, Any]:
+        """Add the Euler steps and the time convention."""
+        own = {"num_steps": self.num_steps, "time_convention": self.time_convention}
+        return super().configuration() | own
 
     def _field(self, x: Tensor, progress: Tensor, observations: tuple[Any, ...]) -> Tensor:
         """Return dx/dtau = a - w, whatever the convention, at a progress ``[*B]``."""

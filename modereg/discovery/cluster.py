@@ -21,6 +21,7 @@ from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
 from modereg.reading import require
+from modereg.rollouts import Episodes
 
 __all__ = ["ClusterModeDiscoverer"]
 
@@ -201,6 +202,23 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             "silhouette": float(functional.silhouette(chosen[:1500], codes[:1500])),
             **metrics,
         }
+
+    def fit_episodes(self, episodes: Episodes) -> dict[str, float]:
+        """Fit on whole episodes whose last entries have the feature; see :meth:`fit`."""
+        return self.fit(episodes.final.get(self.feature_key), self._success(episodes))
+
+    def worth_imitating(self, episodes: Episodes) -> Tensor:
+        """Return which episodes are clustered, ``[N]``: the successes, or all if those are few."""
+        success = self._success(episodes)
+        if success is None or int(success.sum()) < self.min_successes:
+            return torch.ones(len(episodes), dtype=torch.bool)
+        return success
+
+    def _success(self, episodes: Episodes) -> Tensor | None:
+        if self.success_key is None:
+            return None
+        success = episodes.final.get(self.success_key, None)
+        return None if success is None else success.squeeze(-1)
 
     def _train(self, features: Tensor, codes: Tensor) -> dict[str, float]:
         held = max(len(features) // 10, 1)

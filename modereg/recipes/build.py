@@ -13,7 +13,6 @@ from modereg.estimators import RewardEstimator
 from modereg.policies import GenerativePolicy
 from modereg.priors import Prior
 from modereg.recipes.config import TaskConfig
-from modereg.storage import fingerprint
 from modereg.tasks import Task
 from modereg.transforms import (
     ActionChunk,
@@ -120,4 +119,4 @@ def set_up(config: TaskConfig, base: str) -> Setup:
             "in the task's options"
         )
     env = task.make_env(config.num_envs or task.num_envs)
-    return Setup(task, env, policy, base, fingerprint(policy))
+    return Setup(task, env, policy, base, policy.fingerprint())

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from tensordict import TensorDict
-from torch import Tensor
 from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
-from modereg.discovery import ClusterModeDiscoverer, NoiseImitation
-from modereg.networks import MLP
+from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
+from modereg.discovery.self_imitation import as_rows
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import DiscoverConfig
 from modereg.recipes.evaluate import evaluate_policy, final_keys, held_out_figures
-from modereg.recipes.ppo import fit_features
 from modereg.recipes.runs import Run, seed_everything
 from modereg.recipes.variational import discover_variational
-from modereg.rollouts import Episodes, collect_episodes
+from modereg.rollouts import collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.wrapping import make_steering
 
 __all__ = ["discover"]
-
-REACHED = 0.8
-"""Share of its episodes in which a code must reach itself, with success, to count as commanded."""
-
-KEPT_ROUNDS = 3
-"""Refinements whose episodes are fitted together."""
 
 
 def discover(config: DiscoverConfig) -> dict[str, Any]:
@@ -56,14 +46,25 @@ def _discover_clusters(run: Run, setup: Setup) -> dict[str, Any]:
     steering = make_steering(
         env, setup.base, discoverer.prior, setup.steering_keys, hidden=config.hidden
     )
-    steering.load_state_dict(state["steering"]) if "steering" in state else _first_fit(
-        run, steering, state
-    )
+    stage = _make_stage(setup, steering, discoverer)
+    if "steering" in state:
+        steering.load_state_dict(state["steering"])
+        stage.load_state_dict(state)
+    else:
+        _first_fit(run, stage, state)
     for number in range(state["refined"], config.refinements):
         if state["commanded"] >= config.target:
             break
-        _refine(run, setup, env, steering, discoverer, state, number)
-    return _close(run, setup, env, steering, discoverer, state)
+        _refine(run, stage, env, state, number)
+    return _close(run, setup, env, stage, state)
+
+
+def _make_stage(
+    setup: Setup, steering: SteeringPolicy, discoverer: ClusterModeDiscoverer
+) -> SelfImitation:
+    return SelfImitation(
+        steering, discoverer, max_decisions=setup.task.max_decisions, labels=(keys.MODE,)
+    )
 
 
 def _partition(run: Run, setup: Setup) -> dict[str, Any]:
@@ -71,21 +72,19 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
     config: DiscoverConfig = run.config
     env = setup.steered(1, 1.0)
     env.set_seed(seed_everything(config.seed, 0))
-    entries = [*setup.steering_keys, keys.ACTION]
     episodes = collect_episodes(
         env,
         config.episodes,
         max_decisions=setup.task.max_decisions,
-        keep=entries,
+        keep=[*setup.steering_keys, keys.ACTION],
         final=final_keys(setup),
         progress=lambda done: run.progress(done, config.episodes),
     )
     run.close()
-    features, success = episodes.final.get(keys.HISTORY), episodes.final.get(keys.SUCCESS, None)
-    solved = None if success is None else success.squeeze(-1)
+    success = episodes.final.get(keys.SUCCESS, None)
     discoverer, metrics = ClusterModeDiscoverer.from_episodes(
-        features,
-        solved,
+        episodes.final.get(keys.HISTORY),
+        None if success is None else success.squeeze(-1),
         num_codes=config.num_codes,
         oversegment=config.oversegment,
         noise=setup.task.feature_noise,
@@ -93,14 +92,14 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
         hidden=config.hidden,
         seed=config.seed,
     )
-    every = torch.ones(len(episodes), dtype=torch.bool)
-    chosen = solved if metrics["only_successes"] and solved is not None else every
+    steering = make_steering(env, setup.base, discoverer.num_codes, setup.steering_keys)
+    stage = _make_stage(setup, steering, discoverer)
     env_steps = int(episodes.env_steps.sum())
     run.log({"phase": "cluster", "env_steps": env_steps} | metrics)
     return {
         "discoverer": dict(discoverer.state_dict()),
         "noise": discoverer.estimator.network.module.std,
-        "data": _triples(episodes, chosen, discoverer, setup.steering_keys),
+        "data": stage.triples(episodes, discoverer.worth_imitating(episodes)).to_dict(),
         "rounds": [],
         "refined": 0,
         "commanded": 0.0,
@@ -118,101 +117,47 @@ def _restore_discoverer(config: DiscoverConfig, state: dict[str, Any]) -> Cluste
     return discoverer.requires_grad_(False)
 
 
-def _triples(
-    episodes: Episodes, chosen: Tensor, discoverer: ClusterModeDiscoverer, observed: list
-) -> dict[str, Any]:
-    """Return observation, noise and the code that q gives each of the chosen episodes, flat."""
-    codes = discoverer.log_prob(episodes.final).argmax(-1)
-    decisions = episodes.decisions.select(*observed, keys.ACTION)
-    decisions.set(keys.LATENT, codes[:, None].expand(episodes.valid.shape))
-    return decisions[episodes.valid & chosen[:, None]].to_dict()
-
-
-def _first_fit(run: Run, steering: SteeringPolicy, state: dict[str, Any]) -> None:
+def _first_fit(run: Run, stage: SelfImitation, state: dict[str, Any]) -> None:
     """Fit the steering policy to the noises of each cluster of the base's episodes."""
     config: DiscoverConfig = run.config
     seed_everything(config.seed, 1)
-    data = _tensordict(state["data"])
-    observed = torch.cat([data.get(key) for key in steering.observation_keys], -1)
-    fit_features(observed, cast(MLP, steering.head.network))
-    num_codes = len(state["discoverer"]["centroids"])
-    loss = NoiseImitation(steering).fit(data, num_codes, config.imitation_steps)
+    loss = stage.fit_triples(as_rows(state.pop("data")), config.imitation_steps)
     run.log({"phase": "imitate", "env_steps": state["env_steps"], "nll": loss})
-    _checkpoint(run, steering, state)
+    _checkpoint(run, stage, state)
 
 
 def _refine(
-    run: Run,
-    setup: Setup,
-    env: EnvBase,
-    steering: SteeringPolicy,
-    discoverer: ClusterModeDiscoverer,
-    state: dict[str, Any],
-    number: int,
+    run: Run, stage: SelfImitation, env: EnvBase, state: dict[str, Any], number: int
 ) -> None:
     """Roll out the steering policy, keep what reached its code, and fit again."""
     config: DiscoverConfig = run.config
     env.set_seed(seed_everything(config.seed, 2, number))
-    steering.set_std(_anneal(config, number))
-    episodes = collect_episodes(
+    row, episodes = stage.refine(
         env,
         config.refine_episodes,
-        max_decisions=setup.task.max_decisions,
-        policy=steering,
-        keep=[*setup.steering_keys, keys.ACTION],
-        final=final_keys(setup),
+        std=annealed(config.std, number, config.refinements),
+        next_std=annealed(config.std, number + 1, config.refinements),
+        steps=config.refine_steps,
     )
-    hits = _hits(episodes, discoverer)
-    state["commanded"] = _commanded(episodes, hits, discoverer.num_codes)
+    state["commanded"], state["refined"] = row["commanded"], number + 1
     state["env_steps"] += int(episodes.env_steps.sum())
-    row: dict[str, float] = {"hits": float(hits.float().mean()), "commanded": state["commanded"]}
-    if bool(hits.any()):
-        reached = _triples(episodes, hits, discoverer, setup.steering_keys)
-        state["rounds"] = [*state["rounds"], reached][-KEPT_ROUNDS:]
-    if state["rounds"]:
-        data = torch.cat([_tensordict(part) for part in state["rounds"]])
-        imitation = NoiseImitation(steering)
-        row["nll"] = imitation.fit(data, discoverer.num_codes, config.refine_steps)
-    steering.set_std(_anneal(config, number + 1))
-    state["refined"] = number + 1
-    figures = held_out_figures(discoverer.estimator, episodes.final)
+    figures = held_out_figures(stage.discoverer.estimator, episodes.final)
     figures["clipped_share"] = episodes.clipped
     run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)
     run.progress(number + 1, config.refinements, **row)
-    _checkpoint(run, steering, state)
-
-
-def _anneal(config: DiscoverConfig, number: int) -> float:
-    """Return the standard deviation of a refinement, geometric between the two given."""
-    first, last = config.std
-    return first * (last / first) ** min(number / max(config.refinements - 1, 1), 1.0)
-
-
-def _hits(episodes: Episodes, discoverer: ClusterModeDiscoverer) -> Tensor:
-    """Return which episodes succeeded and reached their code, as q reads it, ``[N]`` bool."""
-    codes, success = episodes.final.get(keys.LATENT), episodes.final.get(keys.SUCCESS, None)
-    reached = discoverer.log_prob(episodes.final).argmax(-1) == codes
-    return reached if success is None else reached & success.squeeze(-1)
-
-
-def _commanded(episodes: Episodes, hits: Tensor, num_codes: int) -> float:
-    """Return the share of the codes that reach themselves in enough of their episodes."""
-    codes = episodes.final.get(keys.LATENT)
-    drawn = torch.bincount(codes, minlength=num_codes)
-    reached = torch.bincount(codes[hits], minlength=num_codes) / drawn.clamp_min(1)
-    return float((reached >= REACHED).float().mean())
+    _checkpoint(run, stage, state)
 
 
 def _close(
     run: Run,
     setup: Setup,
     env: EnvBase,
-    steering: SteeringPolicy,
-    discoverer: ClusterModeDiscoverer,
+    stage: SelfImitation,
     state: dict[str, Any],
 ) -> dict[str, Any]:
     """Judge what stage 1 gave, save the adapter, and write the summary."""
     config: DiscoverConfig = run.config
+    steering, discoverer = stage.steering, stage.discoverer
     metrics, episodes = evaluate_policy(
         setup,
         env,
@@ -244,11 +189,6 @@ def _close(
     return run.finish(summary)
 
 
-def _checkpoint(run: Run, steering: SteeringPolicy, state: dict[str, Any]) -> None:
-    state["steering"] = dict(steering.state_dict())
+def _checkpoint(run: Run, stage: SelfImitation, state: dict[str, Any]) -> None:
+    state |= {"steering": dict(stage.steering.state_dict())} | stage.state_dict()
     run.checkpoint(state)
-
-
-def _tensordict(data: dict[str, Any]) -> TensorDict:
-    length = len(data[keys.ACTION])
-    return TensorDict(data, batch_size=[length])

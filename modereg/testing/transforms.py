@@ -8,7 +8,7 @@ from typing import Literal, TypeGuard, get_args
 
 import torch
 from tensordict import TensorDictBase
-from torchrl.data import LazyTensorStorage, ReplayBuffer
+from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.envs import (
     Compose,
     EnvBase,
@@ -58,7 +58,6 @@ def check_transform(
     make_env: MakeEnv | None = None,
     contexts: Sequence[Context] = CONTEXTS,
     steps: int = 5,
-    stochastic: bool = False,
 ) -> None:
     """Run the battery over a transform, or over a chain of which the last one is meant.
 
@@ -72,7 +71,6 @@ def check_transform(
             serial and the parallel ones; None takes :class:`CountingEnv`, or its Gymnasium twin.
         contexts: where to put it. The parallel ones start processes, which takes seconds.
         steps: length of the rollouts.
-        stochastic: whether a recomputation from a buffer may differ from what was collected.
 
     Raises:
         AssertionError: with a sentence that says in which context what is broken.
@@ -80,9 +78,7 @@ def check_transform(
     for context in contexts:
         env = _build(context, make_transform, make_env)
         try:
-            check_transformed_env(
-                env, _chain(make_transform), steps=steps, stochastic=stochastic, name=context
-            )
+            check_transformed_env(env, _chain(make_transform), steps=steps, name=context)
         finally:
             env.close(raise_if_closed=False)
 
@@ -92,7 +88,6 @@ def check_transformed_env(
     chain: Sequence[Transform] = (),
     *,
     steps: int = 5,
-    stochastic: bool = False,
     name: str = "the environment",
 ) -> None:
     """Check one transformed environment, and fresh transforms on the data it returns.
@@ -108,7 +103,6 @@ def check_transformed_env(
         env: the environment; transformed at some level.
         chain: fresh, unattached transforms like those in the environment.
         steps: length of the rollouts.
-        stochastic: whether a recomputation may differ from what was collected.
         name: how to call it in messages.
 
     Raises:
@@ -124,7 +118,7 @@ def check_transformed_env(
     again = _rollout(env, steps)
     expect(_equal(rollout, again), f"in context {name}, one seed gives two rollouts")
     _check_state(env, name)
-    _check_fresh(chain, rollout, stochastic, name)
+    _check_fresh(chain, rollout, name)
 
 
 def _chain(make_transform: MakeTransforms) -> list[Transform]:
@@ -237,9 +231,7 @@ def _check_state(env: EnvBase, name: str) -> None:
     expect(same, f"in context {name}, the state_dict does not survive a round trip")
 
 
-def _check_fresh(
-    chain: Sequence[Transform], rollout: TensorDictBase, stochastic: bool, name: str
-) -> None:
+def _check_fresh(chain: Sequence[Transform], rollout: TensorDictBase, name: str) -> None:
     flat = rollout.reshape(-1).contiguous()
     for transform in chain:
         kind = type(transform).__name__
@@ -247,17 +239,24 @@ def _check_fresh(
         expect(_equal(inverted, flat), f"in context {name}, the unattached inverse of {kind} acts")
         called = transform(rollout.clone())
         expect(
-            stochastic or _equal(called, rollout),
+            _equal(called, rollout),
             f"in context {name}, {kind} as a module on a rollout gives other data than in the "
             "environment",
         )
-        buffer = ReplayBuffer(storage=LazyTensorStorage(len(flat)), batch_size=len(flat))
-        buffer.append_transform(transform)
-        buffer.extend(flat.clone())
-        order = torch.arange(len(flat))
-        sample = transform(buffer.storage.get(order))
-        buffer.sample()
         expect(
-            stochastic or _equal(sample.select(*flat.keys(True, True)), flat),
+            _equal(_through_buffer(transform, flat), flat),
             f"in context {name}, {kind} in a replay buffer gives other data than were collected",
         )
+
+
+def _through_buffer(transform: Transform, flat: TensorDictBase) -> TensorDictBase:
+    """Store transitions ``[N]`` and sample each once; return them in their order."""
+    buffer = ReplayBuffer(
+        storage=LazyTensorStorage(len(flat)),
+        sampler=SamplerWithoutReplacement(),
+        batch_size=len(flat),
+    )
+    buffer.append_transform(transform)
+    buffer.extend(flat.clone().set("_row", torch.arange(len(flat))))
+    sample = buffer.sample()
+    return sample[sample.get("_row").argsort()].select(*flat.keys(True, True))

@@ -217,7 +217,8 @@ def _check_basis(basis: Tensor, size: int) -> None:
             f"expected a basis of shape ({size}, k) with k in [1, {size}], got {tuple(basis.shape)}"
         )
     gram = basis.mT @ basis
-    error = float((gram - torch.eye(gram.shape[0], dtype=gram.dtype)).abs().max())
+    identity = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    error = float((gram - identity).abs().max())
     if not error <= 1e-4:
         raise ConfigurationError(
             f"expected a basis with orthonormal columns, got P^T P that differs from the identity "

@@ -187,6 +187,12 @@ class DiffusersPolicy(GenerativePolicy):
                 f"[*B, {steps}, ...], got {tuple(value.shape)}"
             )
 
+    def configuration(self) -> dict[str, Any]:
+        """Return the options of policy, denoiser, scheduler and normalizer, JSON-able."""
+        from modereg_integrations.diffusers.saving import configuration
+
+        return configuration(self)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Save in the layout of diffusers' pipelines; see :mod:`.saving`.
 

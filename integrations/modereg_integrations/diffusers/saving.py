@@ -8,9 +8,7 @@ reads them, and ``normalizer/``. A folder is data: classes come from diffusers, 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import os
 import shutil
 import tempfile
@@ -88,15 +86,18 @@ def fingerprint(policy: DiffusersPolicy) -> str:
 
     It is the same before saving and after loading, on any device.
     """
+    return policy.fingerprint()
+
+
+def configuration(policy: DiffusersPolicy) -> dict[str, Any]:
+    """Return the options of policy, denoiser, scheduler and normalizer."""
     scheduler = {k: v for k, v in policy.scheduler.config.items() if not k.startswith("_")}
-    parts = {
+    return {
         "policy": _options(policy),
         "denoiser": [type(policy.denoiser).__name__, _denoiser_options(policy.denoiser)],
         "scheduler": [type(policy.scheduler).__name__, scheduler],
         "normalizer": policy.normalizer and _normalizer_options(policy.normalizer),
-        "weights": storage.fingerprint(policy),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def save_policy(policy: DiffusersPolicy, folder: Path) -> None:
