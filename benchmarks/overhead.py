@@ -142,7 +142,7 @@ def make_variants(setup: Setup, config: PPOConfig, codes: int) -> tuple[dict[str
             variants[kind](0)
         learner = stages["reward"].learner
         ours = [p for group in learner.optimizer.param_groups for p in group["params"]]
-        return max(float((p - q).abs().max()) for p, q in zip(ours, bare.parameters))
+        return max(float((p - q).detach().abs().max()) for p, q in zip(ours, bare.parameters))
 
     return variants, difference
 
@@ -187,9 +187,7 @@ def _ratio(found: dict[str, list[dict[str, float]]], above: str, below: str) -> 
 def _row(
     kind: str, found: list[dict[str, float]], decisions: int, updates: int
 ) -> dict[str, float | str]:
-    medians = {
-        name: statistics.median(figures[name] for figures in found) for name in found[0]
-    }
+    medians = {name: statistics.median(figures[name] for figures in found) for name in found[0]}
     seconds = statistics.median(_seconds(figures) for figures in found)
     return {
         "variant": kind,

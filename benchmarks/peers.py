@@ -16,7 +16,8 @@ Each row: method; seed; seconds_to_95 and env_steps_to_95, CPU seconds on one th
 steps until an evaluation with sampled noise shows a success of .95, None if none did (``stopped``
 then says what ended the run); success, entropy, present_modes and commandable_modes of the last
 evaluation, ``deterministic_`` by the mean noise; env_steps and seconds in all. Evaluations are not
-counted. They are of the same kind for all: ``modereg.recipes.evaluate``, every ``--eval-steps``.
+counted. They are of the same kind for all: ``modereg.recipes.evaluate``, every
+``--eval-steps`` or four seconds.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ from modereg.rollouts import collect_episodes
 QUIET = LogConfig(tensorboard=False, progress=False)
 TASK = TaskConfig("task:avoid", {"pay_spread": 0.3}, num_envs=512)
 HIDDEN = (128, 128)
-GOAL = 0.95
+GOAL, MAX_WAIT = 0.95, 4.0
 PPO_BOX, SAC_BOX = 6.0, 2.0
 """Bounds of the noise, which stable-baselines3 needs: wide for PPO, DSRL's for SAC."""
 
@@ -71,13 +72,11 @@ class Watch:
 
     Args:
         judge: returns the figures of a method as it is now, sampled.
-        every: environment steps between evaluations.
+        every: environment steps between evaluations; there is one every four seconds, too.
         max_seconds: when a run has to stop.
     """
 
-    def __init__(
-        self, judge: Callable[[], dict[str, Any]], every: int, max_seconds: float
-    ) -> None:
+    def __init__(self, judge: Callable[[], dict[str, Any]], every: int, max_seconds: float) -> None:
         self.judge, self.every, self.max_seconds = judge, every, max_seconds
         self.spent, self.started, self.next = 0.0, time.process_time(), every
         self.reached: tuple[float, int] | None = None
@@ -94,7 +93,8 @@ class Watch:
 
     def look(self, env_steps: int) -> None:
         """Judge the method if it is time to."""
-        if env_steps < self.next or self.reached is not None:
+        waited = time.process_time() - self.started
+        if self.reached is not None or (env_steps < self.next and waited < MAX_WAIT):
             return
         self.spent = self.seconds
         self.next = env_steps + self.every
@@ -262,7 +262,12 @@ def run_sb3(kind: str, setup: Setup, seed: int, args: argparse.Namespace) -> dic
 
     def judge(deterministic: bool = False) -> dict[str, Any]:
         metrics, _ = evaluate_policy(
-            setup, judged, policy, num_codes=1, episodes=args.episodes, seed=seed + 20_000,
+            setup,
+            judged,
+            policy,
+            num_codes=1,
+            episodes=args.episodes,
+            seed=seed + 20_000,
             deterministic=deterministic,
         )
         return metrics.to_dict()
@@ -280,8 +285,11 @@ def run_ours(
     started, start = time.process_time(), None
     if kind == "regularised":
         start = str(folder / "discover")
-        discover(DiscoverConfig(base=base, out=Path(start), task=args.task, seed=seed, log=QUIET,
-                                **args.discover))
+        discover(
+            DiscoverConfig(
+                base=base, out=Path(start), task=args.task, seed=seed, log=QUIET, **args.discover
+            )
+        )
     config = FinetuneConfig(
         base=base,
         start=start,
@@ -365,14 +373,20 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, default=4_000_000)
     parser.add_argument("--eval-steps", type=int, default=150_000)
     parser.add_argument("--episodes", type=int, default=4096)
-    parser.add_argument("--max-seconds", type=float, default=240.0)
+    parser.add_argument("--max-seconds", type=float, default=150.0)
     args = parser.parse_args()
     args.task, args.clone, args.discover = TASK, {}, {}
     if args.smoke:
         args.task = TaskConfig("task:avoid", {"pay_spread": 0.3}, num_envs=32)
         args.clone = {"episodes": 60, "hidden": (32, 32), "steps": 60}
-        args.discover = {"episodes": 256, "num_codes": 4, "imitation_steps": 20,
-                         "refine_episodes": 64, "refine_steps": 10, "refinements": 1}
+        args.discover = {
+            "episodes": 256,
+            "num_codes": 4,
+            "imitation_steps": 20,
+            "refine_episodes": 64,
+            "refine_steps": 10,
+            "refinements": 1,
+        }
         args.env_steps, args.eval_steps, args.episodes = 30_000, 10_000, 64
     torch.set_num_threads(1)
     rows = []

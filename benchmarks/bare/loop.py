@@ -2,18 +2,11 @@
 
 No TorchRL, no tensordict: a dictionary of tensors, a hand-written environment, generalised
 advantages and PPO. It computes what ``modereg.recipes`` compute, with their networks and in their
-order, from their random numbers, so that an iteration of each from one seed gives one result.
-
-    python benchmarks/bare_loop.py --json benchmarks/results/bare_loop.json
-
-checks that: the largest difference between the two after an iteration, in each quantity.
+order, from their random numbers, so that an iteration of each from one seed gives one result:
+``overhead.py`` checks it.
 """
 
 from __future__ import annotations
-
-import argparse
-import json
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
