@@ -32,6 +32,8 @@ LIBRARIES = ("modereg", "torch", "torchrl", "tensordict", "diffusers", "gymnasiu
 def seed_everything(seed: int, *parts: int) -> int:
     """Seed torch, numpy and random from a run's seed and further numbers, such as the iteration.
 
+    Zeros at the end do not count: numpy's ``SeedSequence`` reads them as nothing.
+
     Returns:
         A seed for the environment, in [0, 2^31).
     """
