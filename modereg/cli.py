@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -57,6 +58,8 @@ def _run(config: Any) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # for module:factory of the folder one works in
     if isinstance(config, PretrainConfig):
         from modereg.recipes.pretrain import pretrain
 

@@ -1,0 +1,112 @@
+"""The commands on an environment without a label, with a policy that no adapter knows."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from modereg.checkpoints import load_adapter
+from modereg.cli import main
+from tests.recipes.conftest import read_rows, read_summary
+
+COMMON = """
+    --base tests.recipes.pendulum:policy --task.name gymnasium:Pendulum-v1 --task.num-envs 8
+    --task.options max_steps 40 --hidden 16 --log.no-progress --log.no-tensorboard
+"""
+EVERY_CODE = ("per_code_return", "code_shares", "effective_codes")
+HELD_OUT = ("bound", "bound_share", "held_out_accuracy", "aliased_codes", "clipped_share")
+LABELLED = ("success", "entropy", "present_modes", "commandable_modes", "per_mode_success")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of stage 1."""
+    out = tmp_path_factory.mktemp("pendulum") / "found"
+    arguments = f"""
+        discover --out {out} --episodes 96 --imitation-steps 60 --num-codes 2 --refinements 1
+        --refine-episodes 32 --refine-steps 20
+    """
+    assert main([*arguments.split(), *COMMON.split()]) == 0
+    return out
+
+
+def _check_figures(figures: dict, codes: int) -> None:
+    assert all(figures[name] is None for name in LABELLED)
+    assert len(figures["per_code_return"]) == len(figures["code_shares"]) == codes
+    assert sum(figures["code_shares"]) == pytest.approx(1.0)
+    assert all(-16.3 * 40 * 1.01 < value < 0 for value in figures["per_code_return"])
+    assert set(HELD_OUT) <= set(figures)
+    assert figures["bound_share"] == pytest.approx(figures["bound"] / math.log(codes))
+    assert 1.0 <= figures["effective_codes"] <= codes * 1.0001
+
+
+def test_stage_one(found: Path) -> None:
+    summary = read_summary(found)
+    _check_figures(summary["sampled"], 2)
+    assert summary["env_steps"] == (96 + 32) * 40
+    assert summary["partition"]["only_successes"] == 0.0
+    assert load_adapter(found / "adapter").steering.observation_keys == ["observation"]
+
+
+def test_stage_two_and_evaluation(
+    found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tuned"
+    steps = read_summary(found)["env_steps"] + 2 * 8 * 40
+    arguments = f"""
+        finetune --start {found} --out {out} --env-steps {steps} --eval-every 1
+        --eval-episodes 16 --final-episodes 24
+    """
+    assert main([*arguments.split(), *COMMON.split()]) == 0
+    summary, rows = read_summary(out), read_rows(out)
+    assert summary["env_steps"] == steps
+    assert [int(float(row["env_steps"])) for row in rows] == [steps - 320, steps]
+    for how in ("sampled", "deterministic"):
+        _check_figures(summary[how], 2)
+    assert {"mean_return", "bound", "effective_codes", "mi_reward"} <= set(rows[-1])
+    assert "success" not in rows[-1]
+
+    capsys.readouterr()
+    judged = COMMON.split("--hidden")[0].split()
+    assert (
+        main(["evaluate", *judged, "--run", str(out), "--episodes", "24", "--seed", "20000"]) == 0
+    )
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["sampled"] == summary["sampled"]
+    assert printed["deterministic"] == summary["deterministic"]
+
+
+def test_the_papers_stage_one(tmp_path: Path) -> None:
+    arguments = f"""
+        discover --method variational --num-codes 3 --iterations 2 --refine-episodes 16
+        --out {tmp_path / "run"}
+    """
+    assert main([*arguments.split(), *COMMON.split()]) == 0
+    _check_figures(read_summary(tmp_path / "run")["sampled"], 3)
+
+
+def test_plain_fine_tuning_and_the_base_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = f"""
+        finetune --out {tmp_path / "run"} --env-steps 900 --eval-every 9 --final-episodes 16
+    """
+    assert main([*arguments.split(), *COMMON.split()]) == 0
+    sampled = read_summary(tmp_path / "run")["sampled"]
+    assert len(sampled["per_code_return"]) == 1
+    assert sampled["success"] is None
+    capsys.readouterr()
+    assert main(["evaluate", *COMMON.split("--hidden")[0].split(), "--episodes", "16"]) == 0
+    figures = json.loads(capsys.readouterr().out)["sampled"]
+    assert figures["mean_return"] == pytest.approx(figures["per_code_return"][0])
+
+
+def test_an_expert_is_needed_for_cloning_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pretrain", "--task.name", "gymnasium:Pendulum-v1", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 1
+    assert "has no expert to clone; bring a policy of your own" in capsys.readouterr().err
