@@ -13,7 +13,9 @@ from tensordict.nn import (
     ProbabilisticTensorDictModule,
     ProbabilisticTensorDictSequential,
     TensorDictModule,
+    skip_existing,
 )
+from tensordict.nn.probabilistic import interaction_type
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
@@ -190,6 +192,7 @@ class SteeringPolicy(ProbabilisticTensorDictSequential):
         )
         self.noise_shape, self.action_key = noise_shape, action_key
         self.observation_keys, self.latent_key = list(observation_keys), latent_key
+        self._written = [*params.values(), action_key, self.log_prob_keys[0]]
 
     @property
     def head(self) -> SteeringHead:
@@ -199,6 +202,27 @@ class SteeringPolicy(ProbabilisticTensorDictSequential):
     def set_std(self, std: float) -> None:
         """Give every code and dimension this standard deviation."""
         self.head.set_std(std)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Write ``loc``, ``scale``, the noise and its log-probability into a tensordict.
+
+        It does what the sequence of its two modules does, which also serves every call of another
+        kind (tensors as arguments, an output tensordict, a mode that is asked for), at less cost.
+
+        Raises:
+            KeyMismatchError: if an observation or the code's features are missing.
+        """
+        plain = len(args) == 1 and not kwargs and isinstance(args[0], TensorDictBase)
+        usual = interaction_type() in (None, InteractionType.RANDOM, InteractionType.DETERMINISTIC)
+        if not plain or not usual or skip_existing() or self._select_before_return:
+            return super().forward(*args, **kwargs)
+        dist = self.distribution(args[0])
+        mean = interaction_type() is InteractionType.DETERMINISTIC
+        noise = dist.deterministic_sample if mean else dist.rsample()
+        values = (dist.base_dist.loc, dist.base_dist.scale, noise, dist.log_prob(noise))
+        for key, value in zip(self._written, values, strict=True):
+            args[0].set(key, value)
+        return args[0]
 
     def distribution(self, tensordict: TensorDictBase) -> NoiseNormal:
         """Return psi(. | s, z) for the entries of a tensordict, which is left as it is.

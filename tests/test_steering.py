@@ -200,3 +200,22 @@ def test_maximum_likelihood_finds_mean_and_deviation_of_each_code() -> None:
     torch.testing.assert_close(base.loc[:, 0], torch.tensor([-1.0, 1.0]), atol=0.1, rtol=0)
     torch.testing.assert_close(base.scale[:, 0], torch.tensor([0.2, 0.8]), atol=0.05, rtol=0)
     assert math.isfinite(float(loss.detach()))
+
+
+@pytest.mark.parametrize("mode", [None, InteractionType.RANDOM, InteractionType.DETERMINISTIC])
+def test_its_forward_is_that_of_the_sequence_of_its_modules(mode: InteractionType | None) -> None:
+    nested = SteeringPolicy(
+        [("a", "o")], OBS, CODES, SHAPE, latent_key=("z", "f"), action_key=("x", "w")
+    )
+    for parameter in nested.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    flat = data()
+    td = TensorDict({"a": {"o": flat["observation"]}, "z": {"f": flat["latent_features"]}}, [16])
+    results = []
+    for forward in (nested.forward, super(SteeringPolicy, nested).forward):
+        torch.manual_seed(5)
+        with set_interaction_type(mode), torch.no_grad():
+            results.append(forward(td.copy()))
+    own, sequence = results
+    assert set(own.keys(True, True)) == set(sequence.keys(True, True))
+    torch.testing.assert_close(own, sequence, rtol=0, atol=1e-6)
