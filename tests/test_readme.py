@@ -1,0 +1,124 @@
+"""The README's code runs, and each of its uses has at most fifteen lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.collectors import Collector
+from torchrl.envs import Compose, TransformedEnv
+from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.value import GAE
+
+from modereg import VariationalModeDiscoverer, discover_modes
+from modereg.estimators import CategoricalMI
+from modereg.networks import MLP
+from modereg.tasks import Avoid
+from modereg.testing import TinyPolicy, check_generative_policy, check_transform
+from modereg.transforms import ActionChunk, History, LatentConditioner, MIReward, NoiseAction
+from modereg_integrations.diffusers import DiffusersPolicy
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+SMALLER = {"episodes=4096": "episodes=768", "num_modes=48": "num_modes=6"}
+"""Budgets that the tests lower; nothing else of the code is changed."""
+
+
+def code(position: int) -> str:
+    text = BLOCKS[position]
+    for large, small in SMALLER.items():
+        text = text.replace(large, small)
+    return text
+
+
+@pytest.fixture
+def policy() -> DiffusersPolicy:
+    made = DiffusersPolicy.untrained(
+        observation_shapes={"observation": (4,)}, chunk_shape=(8, 2), hidden=(16,)
+    )
+    chunk = 0.015 * torch.rand(64, 8, 2)
+    made.fit_normalizer(chunk, torch.rand(64, 4))
+    return made.eval().requires_grad_(False)
+
+
+def test_there_are_three_uses_of_at_most_fifteen_lines() -> None:
+    lengths = [len([line for line in block.splitlines() if line.strip()]) for block in BLOCKS]
+    assert len(BLOCKS) == 3
+    assert max(lengths) <= 15, lengths
+
+
+def test_wrapping_a_diffusers_policy(
+    policy: DiffusersPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for budget in ("imitation_steps", "refine_steps"):
+        monkeypatch.setitem(discover_modes.__kwdefaults__, budget, 20)
+    policy.save_pretrained("my_policy")
+    names: dict[str, Any] = {}
+    exec(code(0), names)
+    assert names["discoverer"].fitted
+    assert names["rollout"]["next", "action_chunk"].shape[-2:] == (8, 2)
+
+
+@pytest.mark.filterwarnings("ignore:The env passed to Collector is missing:FutureWarning")
+def test_composing_the_transforms_in_a_loop(policy: DiffusersPolicy) -> None:
+    critic = TensorDictModule(
+        MLP(5 + 16, 1), ["observation", "elapsed", "latent_features"], ["state_value"]
+    )
+    seen: list[TensorDict] = []
+
+    def update(loss: ClipPPOLoss, data: TensorDict) -> None:
+        losses = loss(data.reshape(-1))
+        sum(losses[key] for key in ("loss_objective", "loss_critic")).backward()
+        seen.append(data)
+
+    names = {
+        "ActionChunk": ActionChunk,
+        "Avoid": Avoid,
+        "ClipPPOLoss": ClipPPOLoss,
+        "Collector": Collector,
+        "Compose": Compose,
+        "GAE": GAE,
+        "History": History,
+        "LatentConditioner": LatentConditioner,
+        "MIReward": MIReward,
+        "NoiseAction": NoiseAction,
+        "TransformedEnv": TransformedEnv,
+        "VariationalModeDiscoverer": VariationalModeDiscoverer,
+        "critic": critic,
+        "policy": policy,
+        "total_frames": 6144,
+        "update": update,
+    }
+    exec(code(1), names)
+    assert len(seen) == 2
+    difference = seen[-1]["next", "regularized_reward"] - seen[-1]["next", "reward"]
+    torch.testing.assert_close(difference, 0.3 * seen[-1]["next", "mi_reward"])
+    assert all(p.grad is not None for p in names["steering"].parameters())
+
+
+def test_checks_in_ci() -> None:
+    names = {
+        "CategoricalMI": CategoricalMI,
+        "MyPolicy": lambda: TinyPolicy(4),
+        "MyTransform": lambda: LatentConditioner(4),
+        "TensorDict": TensorDict,
+        "check_generative_policy": check_generative_policy,
+        "check_transform": check_transform,
+        "given": given,
+        "logits": st.lists(st.floats(-50, 50, width=32), min_size=8, max_size=8),
+        "st": st,
+        "torch": torch,
+    }
+    exec(code(2), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 3
+    for test in tests:
+        test()
