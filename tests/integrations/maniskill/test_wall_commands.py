@@ -45,9 +45,7 @@ def test_the_commands_run_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     budget = found["env_steps"] + 1
     tune = [*base, *SMALL, *QUIET, "--env-steps", str(budget), "--final-episodes", "2"]
-    tuned = run(
-        capsys, "finetune", tmp_path / "tuned", *tune, "--start", str(tmp_path / "found")
-    )
+    tuned = run(capsys, "finetune", tmp_path / "tuned", *tune, "--start", str(tmp_path / "found"))
     assert budget <= tuned["env_steps"] <= budget + 2 * 60
     rows = (tmp_path / "tuned" / "curves.csv").read_text().splitlines()
     assert len(rows) == 2  # the title and one iteration
