@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, Literal, NamedTuple
 
 from tensordict import NestedKey
@@ -167,12 +168,22 @@ def wrap(
         feature_keys=list(feature_keys or policy.observation_keys),
         feature_dims=feature_dims,
     )
+    kinds: dict[str, type[ClusterModeDiscoverer] | type[VariationalModeDiscoverer]]
     kinds = {"cluster": ClusterModeDiscoverer, "variational": VariationalModeDiscoverer}
     if discoverer not in kinds:
         raise ConfigurationError(f"expected discoverer of {sorted(kinds)}, got {discoverer!r}")
+    kind = kinds[discoverer]
+    unknown = sorted(set(options) - set(signature(kind).parameters))
+    if unknown:
+        raise ConfigurationError(
+            f"{kind.__name__} has no option {', '.join(unknown)}; it has "
+            f"{', '.join(sorted(signature(kind).parameters))}"
+        )
+    if discoverer == "cluster":
+        options = {"history_length": max_decisions + 1} | options
     feature_dim = observation_size(steered, [keys.HISTORY])
     return Wrapped(
         steered,
         make_steering(steered, policy, num_modes, observation_keys),
-        kinds[discoverer](feature_dim, num_modes, **options),
+        kind(feature_dim, num_modes, **options),
     )

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchrl.envs import SerialEnv, TransformedEnv
+
+from modereg import keys, wrap
+from modereg.discovery import ClusterModeDiscoverer, VariationalModeDiscoverer
+from modereg.errors import ConfigurationError, ModeregError, ShapeError
+from modereg.rollouts import collect_episodes
+from modereg.tasks import GaussianMixture
+from modereg.testing import CountingEnv, TinyPolicy
+from modereg.transforms import MIReward
+from modereg.wrapping import make_steering, observation_size, steer_env
+
+
+@pytest.mark.parametrize("discoverer", ["cluster", "variational"])
+def test_the_pieces_fit(discoverer: str) -> None:
+    env, steering, modes = wrap(
+        GaussianMixture(16), TinyPolicy(2), 3, max_decisions=6, discoverer=discoverer, noise=0.1
+    )
+    kind = {"cluster": ClusterModeDiscoverer, "variational": VariationalModeDiscoverer}[discoverer]
+    assert isinstance(env, TransformedEnv)
+    assert type(modes) is kind
+    assert modes.prior.num_codes == 3
+    rollout = env.rollout(6, steering, break_when_any_done=False)
+    assert rollout.get(keys.ACTION).shape == (16, 6, 4, 2)
+    assert rollout.get(("next", keys.EXECUTED)).shape == (16, 6, 4, 2)
+    assert rollout.get(("next", keys.HISTORY)).shape == (16, 6, 7 * 2)
+    assert modes.log_prob(rollout.get("next")).shape == (16, 6, 3)
+    assert modes(rollout) is rollout
+    reward = MIReward(modes.estimator, timing="final", gamma=0.999)
+    paid = reward(rollout).get(("next", keys.MI_REWARD))
+    assert paid.shape == (16, 6, 1)
+
+
+def test_at_the_start_it_is_the_base_policy_with_the_same_seeds() -> None:
+    """Noise for noise and state for state, whatever the code."""
+    policy = TinyPolicy(2, scale=0.1)
+    env, steering, _ = wrap(GaussianMixture(32), policy, 5, max_decisions=6)
+    env.set_seed(3)
+    plain = GaussianMixture(32, seed=3)
+    steered, state = env.reset(), plain.reset()
+    seen, expected = [], []
+    torch.manual_seed(4)
+    for _ in range(3):
+        steered = env.step_mdp(env.step(steering(steered)))
+        seen.append(steered.get(keys.OBSERVATION))
+    torch.manual_seed(4)
+    for _ in range(3):
+        noise = policy.draw_noise([32])
+        chunk = policy.decode(noise, state.get(keys.OBSERVATION))
+        for action in chunk.unbind(1):
+            state = plain.step(state.set(keys.ACTION, action)).get("next")
+        expected.append(state.get(keys.OBSERVATION))
+    assert torch.equal(torch.stack(seen), torch.stack(expected))
+
+
+def test_the_policy_is_frozen_and_the_rest_is_not() -> None:
+    policy = TinyPolicy(2)
+    policy.noise_map.requires_grad_(True)
+    env, steering, modes = wrap(GaussianMixture(4), policy, 3, max_decisions=6)
+    assert not any(parameter.requires_grad for parameter in policy.parameters())
+    assert all(parameter.requires_grad for parameter in steering.parameters())
+    assert any(parameter.requires_grad for parameter in modes.parameters())
+    mine = {id(parameter) for parameter in [*steering.parameters(), *modes.parameters()]}
+    assert mine.isdisjoint(id(parameter) for parameter in policy.parameters())
+    assert not env.rollout(2, steering).get(("next", keys.CHUNK), torch.zeros(())).requires_grad
+
+
+def test_chunk_layout_features_and_what_the_steering_reads() -> None:
+    env, steering, modes = wrap(
+        CountingEnv([6, 9]),
+        TinyPolicy(3, (5, 2)),
+        3,
+        max_decisions=5,
+        offset=1,
+        execute=2,
+        gamma=0.5,
+        feature_keys=[keys.OBSERVATION],
+        feature_dims=[1, 2],
+        discoverer="cluster",
+        hidden=(8,),
+    )
+    rollout = env.rollout(3, steering, break_when_any_done=False)
+    chunk, executed = rollout.get(keys.ACTION), rollout.get(("next", keys.EXECUTED))
+    assert chunk.shape == (2, 3, 5, 2)
+    assert executed.shape == (2, 3, 2, 2)
+    assert rollout.get(("next", keys.STEPS))[0].flatten().tolist() == [2, 2, 2]
+    played = executed.sum(-1)
+    reward = (1 + played[..., 0]) + 0.5 * (1 + played[..., 1])
+    assert torch.allclose(rollout.get(("next", keys.REWARD)).squeeze(-1), reward)
+    assert rollout.get(keys.HISTORY).shape == (2, 3, 6 * 2)
+    assert modes.feature_keys == [keys.HISTORY]
+    assert isinstance(modes, ClusterModeDiscoverer)
+    assert modes.history_length == 6
+    default = wrap(CountingEnv([6, 9]), TinyPolicy(3, (5, 2)), max_decisions=3, offset=1)
+    assert default.env.rollout(1).get(("next", keys.EXECUTED)).shape == (2, 1, 4, 2)
+    assert default.discoverer.prior.num_codes == 8
+
+
+def test_nested_observations() -> None:
+    key = ("agent", "state")
+    policy = TinyPolicy(3, observation_keys=[key])
+    env, steering, modes = wrap(
+        CountingEnv([5, 9], observation_key=key), policy, 2, max_decisions=4
+    )
+    assert steering.observation_keys == [key]
+    episodes = collect_episodes(
+        env, 2, max_decisions=4, policy=steering, final=[key, keys.HISTORY, keys.LATENT]
+    )
+    assert episodes.final.get(key)[:, 0].tolist() == [5, 9]
+    assert episodes.final.get(keys.HISTORY).shape == (2, 5 * 3)
+    assert modes.log_prob(episodes.final).shape == (2, 2)
+
+
+def test_a_discoverer_of_other_codes_than_the_environment_is_refused() -> None:
+    env, _, _ = wrap(GaussianMixture(4), TinyPolicy(2), 5, max_decisions=6)
+    other = wrap(GaussianMixture(4), TinyPolicy(2), 3, max_decisions=6).discoverer
+    reward = MIReward(other.estimator, timing="final", gamma=1.0)
+    with pytest.raises(ConfigurationError, match=r"prior \(3 of them\), got an environment with 5"):
+        env.append_transform(reward)
+
+
+def test_noise_of_the_wrong_shape_is_named() -> None:
+    env, steering, _ = wrap(GaussianMixture(4), TinyPolicy(2), 3, max_decisions=6)
+    root = env.reset()
+    with pytest.raises(ModeregError, match=r"noise of shape \(4, 4, 2\) .*got \(4, 3, 2\)"):
+        env.step(root.set(keys.ACTION, torch.zeros(4, 3, 2)))
+    with pytest.raises(ShapeError, match="noise"):
+        TinyPolicy(2).decode_from(root, torch.zeros(4, 3, 2))
+
+
+def test_mistakes_are_answered_in_a_sentence() -> None:
+    env, policy = GaussianMixture(4), TinyPolicy(2)
+    with pytest.raises(ConfigurationError, match="the observation 'image', got an environment"):
+        wrap(env, policy, max_decisions=6, observation_keys=["image"])
+    with pytest.raises(ConfigurationError, match=r"discoverer of \['cluster', 'variational'\]"):
+        wrap(env, policy, max_decisions=6, discoverer="oracle")
+    with pytest.raises(ConfigurationError, match="ClusterModeDiscoverer has no option widths; it"):
+        wrap(env, policy, max_decisions=6, widths=(8,))
+    with pytest.raises(ConfigurationError, match="at least one code"):
+        wrap(env, policy, 0, max_decisions=6)
+
+
+def test_sizes_and_the_steered_environment_alone() -> None:
+    env = SerialEnv(2, lambda: CountingEnv(5))
+    assert observation_size(env, [keys.OBSERVATION]) == 3
+    steered = steer_env(env, TinyPolicy(3), 4, max_decisions=2, execute=3)
+    assert observation_size(steered, [keys.OBSERVATION, keys.HISTORY]) == 3 + 9
+    policy = make_steering(steered, TinyPolicy(3), 4, [keys.OBSERVATION], hidden=(8,), octaves=2)
+    assert policy.in_keys == [keys.OBSERVATION, keys.LATENT_FEATURES]
+    rollout = steered.rollout(2, policy)
+    assert torch.equal(rollout.get("loc"), torch.zeros(2, 2, 4, 2))
+    assert torch.equal(rollout.get("scale"), torch.ones(2, 2, 4, 2))
+    steered.close()
