@@ -67,11 +67,11 @@ def _run(config: Any) -> dict[str, Any]:
     if isinstance(config, DiscoverConfig):
         from modereg.recipes.discover import discover
 
-        return discover(config)
+        return _with_page(discover(config), config)
     if isinstance(config, FinetuneConfig):
         from modereg.recipes.finetune import finetune
 
-        return finetune(config)
+        return _with_page(finetune(config), config)
     if isinstance(config, EvaluateConfig):
         from modereg.recipes.evaluate import evaluate
 
@@ -79,6 +79,13 @@ def _run(config: Any) -> dict[str, Any]:
     from modereg.recipes.demo import demo
 
     return demo(config)
+
+
+def _with_page(result: dict[str, Any], config: DiscoverConfig | FinetuneConfig) -> dict[str, Any]:
+    """Draw the run's pictures, and add where they are."""
+    from modereg.recipes.pictures import report_run
+
+    return result | {"page": str(report_run(config))}
 
 
 def _explain_interruption(config: Any) -> None:

@@ -62,6 +62,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     write_json(out / "summary.json", summary)
     page = _report(config, out, rows)
     print(_table(rows))
+    for note in _notes(config, rows):
+        print(note)
     print(f"{summary['seconds']:.0f} s in all. Look at {page}")
     return summary
 
@@ -143,7 +145,7 @@ def result_row(
     method: str, folder: Path, seed: int, earlier: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Return a run's line of the table; its seconds include those of earlier runs it built on."""
-    summary, figures = read_json(folder / "summary.json"), None
+    summary = read_json(folder / "summary.json")
     figures = summary["sampled"]
     seconds = sum(read_json(part / "timing.json")["seconds"] for part in [*earlier, folder])
     return _row(method, seed, figures, summary["env_steps"], seconds) | {
@@ -170,8 +172,9 @@ def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
     """Draw the pictures and the page about base, plain and regularised; return its path."""
     setup = set_up(_task(config.pay_spread), str(out / "base" / "policy"))
     entries = [ReportEntry("base", LABELS["base"], None, read_json(out / "base/evaluation.json"))]
-    for name in ("plain", "codes_only", "regularised"):
-        entries.append(ReportEntry(name, LABELS[name], out / name))
+    for method, folder, spread in _runs(config, out):
+        label = LABELS[method] + ("" if spread == config.pay_spread else f", pay +- {spread}")
+        entries.append(ReportEntry(folder.name, label, folder))
     return write_report(
         out,
         setup,
@@ -179,7 +182,31 @@ def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
         title="modereg: fine-tuning on Avoid with its 24 modes kept",
         rows=rows,
         commands=[f"modereg demo --out {out} --seed {config.seed}"],
+        notes=_notes(config, rows),
     )
+
+
+def _notes(config: DemoConfig, rows: list[dict[str, Any]]) -> list[str]:
+    """Say what the codes do alone, and what the intrinsic reward adds, by the figures."""
+    notes = []
+    for spread in (config.pay_spread, config.wide_spread):
+        found = {row["method"]: row for row in rows if row.get("pay_spread") == spread}
+        if not {"codes_only", "regularised"} <= set(found):
+            continue
+        codes, ours = found["codes_only"], found["regularised"]
+        lost = ours["commandable_modes"] - codes["commandable_modes"]
+        verdict = (
+            "the start that stage 1 gives suffices, and the intrinsic reward is insurance"
+            if lost <= 0 and codes["entropy"] > ours["entropy"] - 0.01
+            else "the intrinsic reward decides"
+        )
+        notes.append(
+            f"Where routes pay 1 +- {spread}, {verdict}: codes alone (coefficient 0) leave "
+            f"{codes['present_modes']} modes present, {codes['commandable_modes']} commandable, "
+            f"entropy {codes['entropy']:.3f}; with the intrinsic reward {ours['present_modes']}, "
+            f"{ours['commandable_modes']} and {ours['entropy']:.3f}."
+        )
+    return notes
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
