@@ -17,7 +17,6 @@ from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.steering import SteeringPolicy
-from modereg.storage import fingerprint
 from modereg.testing import TinyPolicy
 
 PROBS = torch.tensor([0.5, 0.25, 0.25, 0.0])
@@ -57,7 +56,7 @@ def _adapter(estimator: bool = True) -> Adapter:
         estimator=q,
         prior=prior,
         base_reference="runs/base/policy",
-        base_fingerprint=fingerprint(TinyPolicy(2)),
+        base_fingerprint=TinyPolicy(2).fingerprint(),
         extra={"method": "cluster", "env_steps": 12},
     )
 
@@ -103,7 +102,7 @@ def test_what_is_loaded_steers_and_infers_like_what_was_saved(folder: Path) -> N
 def test_a_folder_has_json_and_safetensors_and_no_base(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, MODEL]
     config = json.loads((folder / CONFIG).read_text())
-    assert config["base"]["fingerprint"] == fingerprint(TinyPolicy(2))
+    assert config["base"]["fingerprint"] == TinyPolicy(2).fingerprint()
     assert config["prior"]["probs"] == PROBS.tolist()
     assert (folder / MODEL).stat().st_size < 30_000
 
