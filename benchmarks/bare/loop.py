@@ -8,9 +8,10 @@ order, from their random numbers, so that an iteration of each from one seed giv
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
 from torch.nn import functional as F
 
 from modereg.policies import GenerativePolicy
@@ -19,6 +20,12 @@ from modereg.steering import SteeringHead
 from modereg.tasks import Avoid
 
 Batch = dict[str, Tensor]
+
+
+def log_density(loc: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+    """Return the log density of noises ``[N, H, A]`` under a diagonal Gaussian, ``[N]``."""
+    terms = 0.5 * ((noise - loc) / scale).square() + scale.log()
+    return -terms.flatten(1).sum(-1) - 0.5 * math.log(2 * math.pi) * loc[0].numel()
 
 
 class BareAvoid:
@@ -151,7 +158,7 @@ class BareLoop:
         loc, scale = self.head(observation, elapsed, self.features)
         noise = torch.normal(loc, scale)
         step["noise"] = noise
-        step["log_prob"] = Normal(loc, scale, validate_args=False).log_prob(noise).sum((-2, -1))
+        step["log_prob"] = log_density(loc, scale, noise)
         chunk = self.base.decode(noise, observation).clamp(-self.limit, self.limit)
         reward, length = torch.zeros(env.size, 1), torch.zeros(env.size, 1)
         for index, action in enumerate(chunk.unbind(1)):
@@ -208,7 +215,7 @@ class BareLoop:
     def _step(self, part: Batch) -> None:
         inputs = part["observation"], part["elapsed"], part["features"]
         loc, scale = self.head(*inputs)
-        log_prob = Normal(loc, scale, validate_args=False).log_prob(part["noise"]).sum((-2, -1))
+        log_prob = log_density(loc, scale, part["noise"])
         ratio, epsilon = (log_prob - part["log_prob"]).exp(), self.config.clip
         clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
         gain = torch.minimum(ratio * part["advantage"], clipped * part["advantage"])

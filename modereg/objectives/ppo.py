@@ -46,8 +46,11 @@ class LeanPPOLoss(LossModule):
             ``kl_to_standard_normal``, as a SteeringPolicy's.
         loss_critic_type: distance of the value to its target.
         normalize_advantage: whether each batch's advantages are standardised.
+        figures: whether the detached figures are written beside the losses: ``entropy``,
+            ``clip_fraction`` and ``kl_approx``, the mean of log old - log new probability.
 
-    The coefficients and ``clip_epsilon`` are attributes, which may be changed between calls.
+    The coefficients, ``clip_epsilon`` and ``figures`` are attributes, which may be changed between
+    calls.
 
     Raises:
         ConfigurationError: if an option is out of range.
@@ -82,6 +85,7 @@ class LeanPPOLoss(LossModule):
         kl_coef: float = 0.0,
         loss_critic_type: CriticLoss = "smooth_l1",
         normalize_advantage: bool = False,
+        figures: bool = True,
     ) -> None:
         super().__init__()
         if loss_critic_type not in _DISTANCES:
@@ -93,7 +97,7 @@ class LeanPPOLoss(LossModule):
         self.actor_network, self.critic_network = actor_network, critic_network
         self.clip_epsilon, self.loss_critic_type = clip_epsilon, loss_critic_type
         self.entropy_coeff, self.critic_coeff, self.kl_coef = entropy_coeff, critic_coeff, kl_coef
-        self.normalize_advantage = normalize_advantage
+        self.normalize_advantage, self.figures = normalize_advantage, figures
 
     @property
     def functional(self) -> bool:
@@ -122,7 +126,7 @@ class LeanPPOLoss(LossModule):
         """Scalars that it returns."""
         losses = ["loss_objective", "loss_critic"]
         losses += ["loss_entropy"] * bool(self.entropy_coeff) + ["loss_kl"] * bool(self.kl_coef)
-        return [*losses, "entropy", "clip_fraction", "kl_approx"]
+        return [*losses, *(["entropy", "clip_fraction", "kl_approx"] if self.figures else [])]
 
     @out_keys.setter
     def out_keys(self, values: Any) -> None:
@@ -138,7 +142,7 @@ class LeanPPOLoss(LossModule):
             tensordict: ``[*B]`` transitions, with the advantage and value target, ``[*B, 1]``.
 
         Returns:
-            Scalars: ``out_keys``. ``kl_approx`` is the mean of log old - log new probability.
+            Scalars: ``out_keys``.
 
         Raises:
             KeyMismatchError: if an entry is missing.
@@ -152,14 +156,12 @@ class LeanPPOLoss(LossModule):
             log_weight, self._advantage(tensordict), self.clip_epsilon
         )
         out = {"loss_objective": -gain.mean(), "loss_critic": self._critic_loss(tensordict)}
-        with torch.set_grad_enabled(bool(self.entropy_coeff) and torch.is_grad_enabled()):
-            entropy = dist.entropy().mean()
         if self.entropy_coeff:
-            out["loss_entropy"] = -self.entropy_coeff * entropy
+            out["loss_entropy"] = -self.entropy_coeff * dist.entropy().mean()
         if self.kl_coef:
             out["loss_kl"] = self.kl_coef * dist.kl_to_standard_normal().mean()
-        out["entropy"] = entropy.detach()
-        out |= self._figures(log_weight.detach())
+        if self.figures:
+            out |= self._figures(dist, log_weight)
         return TensorDict(out)
 
     def _advantage(self, tensordict: TensorDictBase) -> Tensor:
@@ -175,10 +177,11 @@ class LeanPPOLoss(LossModule):
         )
         return self.critic_coeff * _DISTANCES[self.loss_critic_type](value, target)
 
-    def _figures(self, log_weight: Tensor) -> dict[str, Tensor]:
-        ratio = log_weight.exp()
-        clipped = (ratio - 1.0).abs() > self.clip_epsilon
+    @torch.no_grad()
+    def _figures(self, dist: Any, log_weight: Tensor) -> dict[str, Tensor]:
+        clipped = (log_weight.exp() - 1.0).abs() > self.clip_epsilon
         return {
+            "entropy": dist.entropy().mean(),
             "clip_fraction": clipped.to(log_weight.dtype).mean(),
             "kl_approx": -log_weight.mean(),
         }

@@ -113,17 +113,17 @@ class PPO:
         return self.collector.rollout()
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
-        """Go over a batch a few times; return the mean of the objective's figures."""
+        """Go over a batch a few times; return the mean of the last pass's figures."""
         with torch.no_grad():
             self.advantage(batch)
         data = batch.select(*self.loss.in_keys).reshape(-1)
         advantage = data.get("advantage")
         data.set("advantage", (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6))
-        figures = []
-        for _ in range(self.config.epochs):
+        for epoch in range(self.config.epochs):
+            self.loss.figures = epoch == self.config.epochs - 1  # only for the logs, at a price
             shuffled = data[torch.randperm(len(data))]
-            figures += [self._step(part) for part in shuffled.split(self.config.minibatch)]
-        mean: TensorDictBase = torch.stack(figures).mean(0)
+            losses = [self._step(part) for part in shuffled.split(self.config.minibatch)]
+        mean: TensorDictBase = torch.stack(losses).mean(0)
         mean["noise_entropy"] = mean.pop("entropy")  # "entropy" is that of behaviours, everywhere
         return {name: float(value) for name, value in mean.items()}
 
