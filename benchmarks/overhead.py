@@ -10,8 +10,8 @@ update; no evaluation, no checkpoint), CPU time on one thread, medians:
   discovery. ``reward_ratio`` is its time over that of ``without``.
 - ``training``: with a ``VariationalModeDiscoverer`` that also learns from every batch.
   ``training_ratio`` is its time over that of ``without``.
-- ``bare``: the computation of ``reward`` in plain torch, ``bare/loop.py``. ``bare_loop_ratio`` is
-  its time over that of ``reward``, that is, our speed over the bare loop's.
+- ``bare``: the computation of ``reward`` in plain torch, ``support/bare_loop.py``.
+  ``bare_loop_ratio`` is its time over that of ``reward``, that is, our speed over the bare loop's.
 
 Ratios are medians over rounds of the quotient within a round. Before every iteration networks and
 optimisers are put back to the start, so that all variants do equal work. ``largest_difference``
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import tempfile
 import time
@@ -33,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bare.loop import BareLoop
+from support.bare_loop import BareLoop
+from support.results import write_results
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
@@ -230,9 +230,7 @@ def main() -> None:
     for row in result["rows"]:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     print("  ".join(f"{key} {value}" for key, value in result.items() if key != "rows"))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(args.json, "What modereg costs", result)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ counted. They are of the same kind for all: ``modereg.recipes.evaluate``, every
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
+from support.results import write_results
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
@@ -393,9 +393,7 @@ def main() -> None:
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
             rows += run_seed(seed, args, Path(folder))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    write_results(args.json, "Peers in noise space", {"rows": rows})
 
 
 if __name__ == "__main__":

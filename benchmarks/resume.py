@@ -15,7 +15,6 @@ before the first; equal, whether the run that it hit ended with the same bytes; 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import subprocess
 import sys
@@ -24,6 +23,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.results import write_results
 
 from modereg.storage import load_state
 
@@ -197,9 +198,7 @@ def main() -> None:
         prepare(folder, tasks)
         result = measure(folder, commands, args.kills, args.seed)
     print(f"{result['kills']} kills, all equal: {result['all_equal']}")
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_results(args.json, "Kills and resumption", result)
 
 
 if __name__ == "__main__":
