@@ -73,7 +73,7 @@ def make_task(
         raise ConfigurationError(f"{env_id!r} has no registered time limit: give max_steps.")
     return Task(
         name=f"maniskill:{env_id}",
-        make_env=partial(ManiSkillEnv, env_id, **{"max_steps": None, **options}),
+        make_env=partial(ManiSkillEnv, env_id, max_steps=steps, **options),
         max_steps=steps,
         horizon=horizon,
         execute=execute,

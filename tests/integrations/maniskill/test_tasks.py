@@ -46,7 +46,7 @@ def test_any_task(options: dict[str, str], keys: set) -> None:
     assert task.num_modes is None
     assert keys <= set(task.observation_keys)
     env = task.make_env(1, device="cpu")
-    assert env.max_steps is None
+    assert env.max_steps == 50
     assert env.action_spec.shape == (1, 4)
     assert set(task.observation_keys) <= set(env.observation_spec.keys(True, True))
     env.close()
