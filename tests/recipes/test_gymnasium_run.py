@@ -10,7 +10,14 @@ import pytest
 
 from modereg.checkpoints import load_adapter
 from modereg.cli import main
-from tests.recipes.conftest import read_rows, read_summary
+from modereg.recipes.config import EvaluateConfig, TaskConfig
+from modereg.recipes.discover import discover
+from modereg.recipes.evaluate import evaluate
+from modereg.recipes.finetune import finetune
+from tests.recipes.conftest import discover_config, finetune_config, read_rows, read_summary
+
+POLICY = "tests.recipes.pendulum:policy"
+TASK = TaskConfig("gymnasium:Pendulum-v1", {"max_steps": 40}, 8)
 
 COMMON = """
     --base tests.recipes.pendulum:policy --task.name gymnasium:Pendulum-v1 --task.num-envs 8
@@ -80,27 +87,17 @@ def test_stage_two_and_evaluation(
 
 
 def test_the_papers_stage_one(tmp_path: Path) -> None:
-    arguments = f"""
-        discover --method variational --num-codes 3 --iterations 2 --refine-episodes 16
-        --out {tmp_path / "run"}
-    """
-    assert main([*arguments.split(), *COMMON.split()]) == 0
-    _check_figures(read_summary(tmp_path / "run")["sampled"], 3)
+    options = dict(method="variational", num_codes=3, iterations=2, refine_episodes=16, task=TASK)
+    summary = discover(discover_config(POLICY, tmp_path / "run", **options))
+    _check_figures(summary["sampled"], 3)
 
 
-def test_plain_fine_tuning_and_the_base_itself(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = f"""
-        finetune --out {tmp_path / "run"} --env-steps 900 --eval-every 9 --final-episodes 16
-    """
-    assert main([*arguments.split(), *COMMON.split()]) == 0
-    sampled = read_summary(tmp_path / "run")["sampled"]
-    assert len(sampled["per_code_return"]) == 1
-    assert sampled["success"] is None
-    capsys.readouterr()
-    assert main(["evaluate", *COMMON.split("--hidden")[0].split(), "--episodes", "16"]) == 0
-    figures = json.loads(capsys.readouterr().out)["sampled"]
+def test_plain_fine_tuning_and_the_base_itself(tmp_path: Path) -> None:
+    options = dict(task=TASK, std=None, final_episodes=16)
+    summary = finetune(finetune_config(POLICY, tmp_path / "run", 900, **options))
+    assert len(summary["sampled"]["per_code_return"]) == 1
+    assert summary["sampled"]["success"] is None
+    figures = evaluate(EvaluateConfig(base=POLICY, task=TASK, episodes=16))["sampled"]
     assert figures["mean_return"] == pytest.approx(figures["per_code_return"][0])
 
 

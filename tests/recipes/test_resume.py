@@ -9,27 +9,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modereg.cli import main
+from modereg.recipes.config import DiscoverConfig, FinetuneConfig, LogConfig, to_yaml
+from modereg.recipes.discover import discover
+from modereg.recipes.finetune import finetune
 from modereg.recipes.runs import Run
-from tests.recipes.conftest import read_rows, read_summary
+from tests.recipes.conftest import (
+    discover_config,
+    finetune_config,
+    read_rows,
+    read_summary,
+)
 
-COMMON = """
-    --task.name task:gaussian_mixture --task.num-envs 64 --hidden 32 32
-    --log.no-progress --log.no-tensorboard
-"""
-CLUSTER = """
-    discover --episodes 512 --num-codes 6 --imitation-steps 60 --target 2 --refinements 12
-    --refine-episodes 192 --refine-steps 40
-"""
-VARIATIONAL = "discover --method variational --num-codes 4 --iterations 24 --refine-episodes 128"
-FINETUNE = "finetune --eval-every 5 --eval-episodes 64 --final-episodes 128 --std 0.4"
+Config = DiscoverConfig | FinetuneConfig
+Recipe = Callable[[Any], dict[str, Any]]
+
+VARIATIONAL: dict[str, Any] = dict(method="variational", num_codes=4, iterations=24)
 SAME = (
     "summary.json",
     "curves.csv",
@@ -38,25 +42,38 @@ SAME = (
 )
 
 
-def _kill_after_checkpoints(arguments: list[str], out: Path, changes: int) -> None:
-    """Run the command in a process, and kill it a moment after its checkpoint has changed."""
-    command = [sys.executable, "-m", "modereg.cli", *arguments]
+RUN = """
+import sys, torch
+torch.set_num_threads(1)
+from modereg.recipes.config import DiscoverConfig, FinetuneConfig, from_yaml
+from modereg.recipes.discover import discover
+from modereg.recipes.finetune import finetune
+recipe, kind = {"discover": (discover, DiscoverConfig), "finetune": (finetune, FinetuneConfig)}[
+    sys.argv[1]
+]
+recipe(from_yaml(kind, sys.argv[2]))
+"""
+
+
+def _kill_after_checkpoints(recipe: Recipe, config: Config, changes: int) -> None:
+    """Run the recipe in a process, and kill it a moment after its checkpoint has changed."""
+    command = [sys.executable, "-c", RUN, recipe.__name__, to_yaml(config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     seen: set[int] = set()
-    deadline = time.monotonic() + 120
+    deadline, checkpoint = time.monotonic() + 180, config.out / "checkpoint.pt"
     try:
         while len(seen) < changes:
             assert process.poll() is None, process.communicate()[1].decode()
             assert time.monotonic() < deadline, "no checkpoint was written"
-            if (out / "checkpoint.pt").exists():
-                seen.add((out / "checkpoint.pt").stat().st_mtime_ns)
+            if checkpoint.exists():
+                seen.add(checkpoint.stat().st_mtime_ns)
             time.sleep(0.002)
         time.sleep(random.random() * 0.03)  # somewhere in the next iteration
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert not (out / "summary.json").exists(), "the run ended before it was killed"
+    assert not (config.out / "summary.json").exists(), "the run ended before it was killed"
 
 
 @contextmanager
@@ -73,31 +90,34 @@ def _counted_rows() -> Iterator[list[int]]:
         yield rows
 
 
-def _check(arguments: str, tmp_path: Path, changes: int) -> None:
-    common = [*arguments.split(), *COMMON.split()]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    _kill_after_checkpoints([*common, "--out", str(killed)], killed, changes)
+def _check(recipe: Recipe, config: Config, changes: int) -> None:
+    killed = replace(config, out=config.out / "killed")
+    _kill_after_checkpoints(recipe, killed, changes)
     with _counted_rows() as resumed:
-        assert main([*common, "--out", str(killed), "--resume"]) == 0
-    assert 0 < len(resumed) <= len(read_rows(killed)) - changes, "it did not go on, it began again"
-    assert main([*common, "--out", str(whole)]) == 0
+        recipe(replace(killed, resume=True))
+    rows = read_rows(killed.out)
+    assert 0 < len(resumed) <= len(rows) - changes, "it did not go on, it began again"
+    whole = replace(config, out=config.out / "whole")
+    recipe(whole)
     for name in SAME:
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (killed.out / name).read_bytes() == (whole.out / name).read_bytes(), name
 
 
 def test_killed_while_discovering_by_clusters(base: str, tmp_path: Path) -> None:
-    _check(f"{CLUSTER} --base {base}", tmp_path, 3)
-    assert [row["phase"] for row in read_rows(tmp_path / "killed")].count("refine") == 12
+    options = dict(num_codes=6, imitation_steps=60, refinements=10, refine_episodes=128, target=2.0)
+    _check(discover, discover_config(base, tmp_path, **options), 3)
+    assert [row["phase"] for row in read_rows(tmp_path / "killed")].count("refine") == 10
 
 
 def test_killed_while_discovering_by_reinforcement_learning(base: str, tmp_path: Path) -> None:
-    _check(f"{VARIATIONAL} --base {base}", tmp_path, 7)
+    _check(discover, discover_config(base, tmp_path, **VARIATIONAL), 7)
     assert len(read_rows(tmp_path / "killed")) == 24
 
 
 def test_killed_while_fine_tuning(base: str, variational: Path, tmp_path: Path) -> None:
     steps = read_summary(variational)["env_steps"] + 25_000
-    _check(f"{FINETUNE} --base {base} --start {variational} --env-steps {steps}", tmp_path, 8)
+    config = finetune_config(base, tmp_path, steps, start=str(variational), eval_every=5)
+    _check(finetune, config, 8)
 
 
 def test_resumed_logs_have_every_step_once(base: str, tmp_path: Path) -> None:
@@ -110,12 +130,13 @@ def test_resumed_logs_have_every_step_once(base: str, tmp_path: Path) -> None:
             raise OSError("no space left on device")
         checkpoint(self, state)
 
-    common = [*VARIATIONAL.split(), *COMMON.split()[:-1], "--base", base, "--out", str(out)]
+    log = LogConfig(progress=False)
+    config = discover_config(base, out, **VARIATIONAL, log=log)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "checkpoint", fail)
         with pytest.raises(OSError, match="no space"):
-            main(common)
-    assert main([*common, "--resume"]) == 0
+            discover(config)
+    discover(replace(config, resume=True))
 
     rows = read_rows(out)
     expected = [int(float(row["env_steps"])) for row in rows]
@@ -133,7 +154,9 @@ def test_an_interrupted_run_needs_resume_and_a_damaged_checkpoint_is_named(
     base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    common = [*VARIATIONAL.split(), *COMMON.split(), "--base", base, "--out", str(out)]
+    common = ["discover", "--method", "variational", "--num-codes", "4", "--iterations", "9"]
+    common += ["--task.name", "task:gaussian_mixture", "--task.num-envs", "64"]
+    common += ["--log.no-tensorboard", "--base", base, "--out", str(out)]
 
     def interrupt(self: Run, *args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
