@@ -4,8 +4,8 @@
 
 Each seed clones a base of its own, so that demonstrations, base, discovery and reinforcement
 learning all differ. Every method of a seed starts from the same base and spends the same number of
-environment steps, stage 1 included; only ``bmd`` is given twice as many, half of them for its
-stage 1. A run that is interrupted goes on when the command is repeated.
+environment steps, stage 1 included; only ``bmd`` and ``long`` are given twice as many, ``bmd`` half
+of them for its stage 1. A run that is interrupted goes on when the command is repeated.
 
 Rows: method, pay_spread, seed, episodes, success, entropy (by log 24), present_modes,
 commandable_modes (sampled noise; ``deterministic_`` by the mean noise), env_steps, seconds.
@@ -14,6 +14,7 @@ commandable_modes (sampled noise; ``deterministic_`` by the mean noise), env_ste
 - plain: one code, no intrinsic reward. ``plain kl C``: the same with KL to N(0, I) weighted by C.
 - imitation: stage 1 (clusters and noise imitation), no reinforcement learning.
 - codes_only: stage 1, then coefficient 0. regularised: stage 1, then coefficient .3.
+- long: twice the steps, at a spread of .5, since forgetting takes time.
 - online q: regularised, but q keeps learning in stage 2.
 - no start: the frozen q of stage 1 pays, but the steering policy begins at the base.
 - no stage 1: the paper's reward beside the task's from nothing, q online, 16 codes.
@@ -86,6 +87,10 @@ class Ablations:
                 for spread in (0.0, 0.3, 0.5)
                 for method, coef in (("codes_only", 0.0), ("regularised", 0.3))
             ),
+            *(
+                self.tune(f"{method} long", "base", "discover", spread=0.5, coef=coef, factor=2.0)
+                for method, coef in (("codes_only", 0.0), ("regularised", 0.3))
+            ),
             self.tune("online q", "base", "discover", coef=0.3, discoverer="online"),
             self.tune("no start", "base", "discover", coef=0.3, regulariser="scratch"),
             self.tune("codes_only (skewed)", "skewed", "discover_skewed", coef=0.0),
@@ -107,14 +112,20 @@ class Ablations:
     def clone(self, name: str, **options: Any) -> Job:
         steps = max(int(6000 * self.scale), 200)
         config = PretrainConfig(
-            out=self.out / name, task=self.task(0.3), seed=self.seed, steps=steps, log=QUIET,
+            out=self.out / name,
+            task=self.task(0.3),
+            seed=self.seed,
+            steps=steps,
+            log=QUIET,
             **options,
         )
         return f"{self.seed} {name}", pretrain, config
 
     def judge(self, name: str) -> Job:
         config = EvaluateConfig(
-            base=self.policy(name), out=self.out / name, task=self.task(0.3),
+            base=self.policy(name),
+            out=self.out / name,
+            task=self.task(0.3),
             episodes=self.episodes(4096),
         )
         return f"{self.seed} judge {name}", evaluate, config
@@ -183,8 +194,14 @@ class Ablations:
             figures = read_json(self.out / name / "evaluation.json")["sampled"]
             chosen = {key: figures[key] for key in ("episodes", *FIGURES)}
             rows.append(
-                {"method": label, "pay_spread": 0.3, "seed": self.seed, **chosen, "env_steps": 0,
-                 "seconds": 0.0}
+                {
+                    "method": label,
+                    "pay_spread": 0.3,
+                    "seed": self.seed,
+                    **chosen,
+                    "env_steps": 0,
+                    "seconds": 0.0,
+                }
             )
         for method, spread, folder, earlier in self.rows:
             row = result_row(method, folder, self.seed, earlier)
@@ -207,10 +224,15 @@ def markdown(rows: list[dict[str, Any]], command: str) -> str:
         " det. | steps | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (method, spread), group in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
+    for (method, spread), group in sorted(
+        groups.items(), key=lambda item: (item[0][1], item[0][0])
+    ):
         cells = [method, f"{spread}", _interval(group, "success"), _interval(group, "entropy")]
         cells += [_each(group, "present_modes"), _each(group, "commandable_modes")]
-        cells += [_mean(group, "deterministic_success"), _each(group, "deterministic_present_modes")]
+        cells += [
+            _mean(group, "deterministic_success"),
+            _each(group, "deterministic_present_modes"),
+        ]
         cells += [f"{np.mean([r['env_steps'] for r in group]) / 1e6:.2f} M"]
         cells += [f"{np.mean([r['seconds'] for r in group]):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -255,7 +277,9 @@ def main() -> None:
         command = f"python benchmarks/ablations.py --json {options.json} --seeds " + " ".join(
             map(str, seeds)
         )
-        options.json.with_suffix(".md").write_text("# Ablations on Avoid\n\n" + markdown(rows, command))
+        options.json.with_suffix(".md").write_text(
+            "# Ablations on Avoid\n\n" + markdown(rows, command)
+        )
     print(json.dumps(rows[-1]))
 
 

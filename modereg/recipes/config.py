@@ -259,6 +259,7 @@ class DemoConfig:
         pay_spread: routes pay between 1 minus and 1 plus this.
         wide_spread: a second, wider spread at which the coefficient decides; None leaves it out.
         env_steps: environment steps of each method, stage 1 included.
+        wide_env_steps: the same at the wider spread, longer, because forgetting takes time.
         episodes: episodes of the evaluations in the table.
         jobs: runs side by side; each takes one core.
         seed: of everything.
@@ -268,6 +269,7 @@ class DemoConfig:
     pay_spread: float = 0.3
     wide_spread: float | None = 0.5
     env_steps: int = 4_000_000
+    wide_env_steps: int = 8_000_000
     episodes: int = 4096
     jobs: int = 2
     seed: int = 0

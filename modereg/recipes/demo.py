@@ -106,9 +106,14 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
     second: list[Job] = []
     for method, folder, spread in _runs(config, out):
         if method != "plain":
-            coef = 0.0 if method == "codes_only" else common.coef
+            wide = spread != config.pay_spread
             tuned = replace(
-                common, out=folder, start=str(out / "discover"), coef=coef, task=_task(spread)
+                common,
+                out=folder,
+                start=str(out / "discover"),
+                coef=0.0 if method == "codes_only" else common.coef,
+                task=_task(spread),
+                env_steps=config.wide_env_steps if wide else config.env_steps,
             )
             second.append((folder.name, finetune, tuned))
     return [[("clone", pretrain, clone)], first, second]
