@@ -30,7 +30,6 @@ import itertools
 import json
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +103,15 @@ class Ablations:
         return [clones, judged + first, second]
 
     def task(self, spread: float) -> TaskConfig:
+        """Return Avoid at a spread of pay."""
         return TaskConfig("task:avoid", {"pay_spread": spread}, num_envs=512)
 
     def policy(self, name: str) -> str:
+        """Return the folder of a cloned policy."""
         return str(self.out / name / "policy")
 
     def clone(self, name: str, **options: Any) -> Job:
+        """Clone a base."""
         steps = max(int(6000 * self.scale), 200)
         config = PretrainConfig(
             out=self.out / name,
@@ -122,6 +124,7 @@ class Ablations:
         return f"{self.seed} {name}", pretrain, config
 
     def judge(self, name: str) -> Job:
+        """Evaluate a base."""
         config = EvaluateConfig(
             base=self.policy(name),
             out=self.out / name,
@@ -131,11 +134,13 @@ class Ablations:
         return f"{self.seed} judge {name}", evaluate, config
 
     def episodes(self, count: int) -> int:
+        """Scale a number of episodes."""
         return max(int(count * self.scale), 512)
 
     def find(
         self, name: str, base: str, method: str = "cluster", num_codes: int | None = None
     ) -> Job:
+        """Run stage 1."""
         config = DiscoverConfig(
             base=self.policy(base),
             out=self.out / name,
@@ -168,6 +173,7 @@ class Ablations:
         factor: float = 1.0,
         **options: Any,
     ) -> Job:
+        """Run stage 2, or plain fine-tuning without a start."""
         folder = self.out / f"{method} {spread}".replace(" ", "_").replace("(", "").replace(")", "")
         config = FinetuneConfig(
             base=self.policy(base),
