@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from modereg import keys
@@ -29,6 +29,8 @@ class Episodes:
         final: entries of the last ``next``, ``[N]``.
         returns: undiscounted return of each, ``[N]``.
         env_steps: environment steps of each, ``[N]`` int64.
+        spent: environment steps that were taken in all: those of episodes that were cut off or
+            began after a sub-environment's first one had ended are counted too.
         clipped: mean share of clipped action components, 0 where nothing reports it.
     """
 
@@ -37,6 +39,7 @@ class Episodes:
     final: TensorDict
     returns: Tensor
     env_steps: Tensor
+    spent: int
     clipped: float
 
     def __len__(self) -> int:
@@ -58,6 +61,7 @@ class Episodes:
             final=torch.cat([part.final for part in parts]),
             returns=torch.cat([part.returns for part in parts]),
             env_steps=torch.cat([part.env_steps for part in parts]),
+            spent=sum(part.spent for part in parts),
             clipped=clipped / max(sum(weights), 1.0),
         )
 
@@ -76,7 +80,9 @@ def collect_episodes(
 ) -> Episodes:
     """Roll out whole episodes from fresh resets, the first of every sub-environment after each.
 
-    Taking only the first episode after a reset keeps short ones from being over-represented.
+    Taking only the first episode after a reset keeps short ones from being over-represented. An
+    environment whose finished rows stay as they are (see :class:`~modereg.transforms.ActionChunk`)
+    is not reset until all have finished; others are, row by row, and what they play then is lost.
 
     Args:
         env: batched environment ``[B]`` with decisions as steps.
@@ -116,6 +122,7 @@ def _cut(episodes: Episodes, num: int) -> Episodes:
         final=episodes.final[:num],
         returns=episodes.returns[:num],
         env_steps=episodes.env_steps[:num],
+        spent=episodes.spent,
         clipped=episodes.clipped,
     )
 
@@ -128,31 +135,45 @@ def _one_batch(
     final: Sequence[NestedKey],
 ) -> Episodes:
     decisions, masks, last = [], [], None
-    returns, lengths = torch.zeros(env.batch_size), torch.zeros(env.batch_size, dtype=torch.int64)
-    clipped = 0.0
-    for alive, step in _steps(env, policy, max_decisions):
+    returns = torch.zeros(env.batch_size, device=env.device)
+    lengths = torch.zeros(env.batch_size, dtype=torch.int64, device=env.device)
+    clipped, spent = 0.0, 0
+    stays = _finished_rows_stay(env)
+    for alive, step in _steps(env, policy, max_decisions, stays):
         decisions.append(step.select(*keep))
         masks.append(alive)
         ended = step.get("next")
         returns += alive * ended.get(env.reward_keys[0]).squeeze(-1)
-        steps = ended.get(keys.STEPS, None)
-        lengths += alive * (1 if steps is None else steps.squeeze(-1))
+        steps = ended.get(keys.STEPS, torch.ones_like(lengths).unsqueeze(-1)).squeeze(-1)
+        lengths += alive * steps
+        spent += int((alive * steps if stays else steps).sum())
         share = ended.get(keys.CLIPPED, None)
         clipped += 0.0 if share is None else float((share.squeeze(-1) * alive).sum())
         chosen = ended.select(*final)
         last = chosen if last is None else _take(alive, chosen, last)
     valid = torch.stack(masks, 1)
     padded = _pad(torch.stack(decisions, 1), valid, max_decisions)
-    return Episodes(*padded, last, returns, lengths, clipped / max(int(valid.sum()), 1))
+    return Episodes(*padded, last, returns, lengths, spent, clipped / max(int(valid.sum()), 1))
+
+
+def _finished_rows_stay(env: EnvBase) -> bool:
+    inner = env.base_env if isinstance(env, TransformedEnv) else env
+    return bool(getattr(type(inner), "finished_rows_stay", False))
 
 
 def _steps(
-    env: EnvBase, policy: Policy, max_decisions: int
+    env: EnvBase, policy: Policy, max_decisions: int, stays: bool
 ) -> Iterator[tuple[Tensor, TensorDictBase]]:
     """Yield which rows are still in their first episode, and the transition of all rows."""
-    carrier, alive = env.reset(), torch.ones(env.batch_size, dtype=torch.bool)
+    carrier = env.reset()
+    alive = torch.ones(env.batch_size, dtype=torch.bool, device=env.device)
     for _ in range(max_decisions):
-        transition, carrier = env.step_and_maybe_reset(policy(carrier))
+        carrier = policy(carrier)
+        if stays:
+            transition = env.step(carrier)
+            carrier = env.step_mdp(transition)
+        else:
+            transition, carrier = env.step_and_maybe_reset(carrier)
         yield alive, transition
         alive = alive & ~transition.get(("next", "done")).squeeze(-1)
         if not bool(alive.any()):
@@ -173,5 +194,5 @@ def _pad(decisions: TensorDict, valid: Tensor, length: int) -> tuple[TensorDict,
         return decisions, valid
     filler = decisions[:, -1:].expand(len(valid), missing)
     return torch.cat([decisions, filler], 1), torch.cat(
-        [valid, torch.zeros(len(valid), missing, dtype=torch.bool)], 1
+        [valid, valid.new_zeros(len(valid), missing)], 1
     )

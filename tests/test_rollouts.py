@@ -52,6 +52,15 @@ def test_one_whole_episode_of_every_sub_environment() -> None:
     assert set(episodes.decisions.keys()) == {keys.OBSERVATION, keys.ACTION}
 
 
+def test_steps_that_are_lost_are_counted_too() -> None:
+    assert _collect(4).spent == 4 * max(LENGTHS)
+    assert _collect(2).spent == 4 * max(LENGTHS)
+    stays = collect_episodes(
+        GaussianMixture(64), 64, max_decisions=24, policy=GaussianMixture(64).rand_action
+    )
+    assert stays.spent == int(stays.env_steps.sum())
+
+
 def test_short_episodes_are_not_over_represented() -> None:
     """Whoever takes what ends first has four episodes of 3 steps for one of 12."""
     episodes = _collect(20)
@@ -156,12 +165,14 @@ def test_joining_weighs_the_clipped_share_by_steps() -> None:
             final=TensorDict({}, [1]),
             returns=torch.zeros(1),
             env_steps=torch.tensor([steps]),
+            spent=steps,
             clipped=clipped,
         )
 
     whole = Episodes.cat([part(1, 0.0), part(3, 0.4)])
     assert whole.clipped == pytest.approx(0.3)
     assert whole.env_steps.tolist() == [1, 3]
+    assert whole.spent == 4
 
 
 def test_an_unbatched_environment_and_no_episodes_are_refused() -> None:

@@ -94,7 +94,7 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
     )
     steering = make_steering(env, setup.base, discoverer.num_codes, setup.steering_keys)
     stage = _make_stage(setup, steering, discoverer)
-    env_steps = int(episodes.env_steps.sum())
+    env_steps = episodes.spent
     run.log({"phase": "cluster", "env_steps": env_steps} | metrics)
     return {
         "discoverer": dict(discoverer.state_dict()),
@@ -140,7 +140,7 @@ def _refine(
         steps=config.refine_steps,
     )
     state["commanded"], state["refined"] = row["commanded"], number + 1
-    state["env_steps"] += int(episodes.env_steps.sum())
+    state["env_steps"] += episodes.spent
     figures = held_out_figures(stage.discoverer.estimator, episodes.final)
     figures["clipped_share"] = episodes.clipped
     run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)

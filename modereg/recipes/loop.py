@@ -151,7 +151,7 @@ def fit_to_base(
     observed = episodes.flat(torch.ones(len(episodes), dtype=torch.bool))
     values = torch.cat([observed.get(key) for key in setup.steering_keys], -1)
     fit_features(values, cast(MLP, steering.head.network), critic.module)
-    return int(episodes.env_steps.sum())
+    return episodes.spent
 
 
 def _restore(run: Run, stage: Stage) -> tuple[int, int]:

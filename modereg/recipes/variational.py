@@ -79,7 +79,7 @@ def _fit_discoverer(setup: Setup, online: VariationalModeDiscoverer, env: Any, s
     )
     with torch.no_grad():
         online.fit(_as_rollout(episodes.final))
-    return int(episodes.env_steps.sum())
+    return episodes.spent
 
 
 def _as_rollout(final: Any) -> Any:

@@ -73,9 +73,7 @@ def _code_axis(ax: Axes, number: int) -> None:
     ax.set_xticks(range(number) if number <= 32 else range(0, number, 8))
 
 
-def draw_tables(
-    task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]
-) -> bytes:
+def draw_tables(task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
     """Draw P(success and mode | code) of each method with codes, sorted so that it reads diagonal.
 
     Returns:

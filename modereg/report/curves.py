@@ -83,9 +83,7 @@ def _draw_series(
     tidy(ax)
 
 
-def _draw_run(
-    ax: Axes, entry: ReportEntry, name: str, start: float | None, color: str
-) -> None:
+def _draw_run(ax: Axes, entry: ReportEntry, name: str, start: float | None, color: str) -> None:
     """Draw a run's evaluations as a line, and its final one, of more episodes, as a point."""
     points, final = entry.series(name), entry.final(name)
     before = [] if start is None else [(0.0, float(start))]
@@ -112,8 +110,13 @@ def _shade(ax: Axes, entries: Sequence[ReportEntry]) -> None:
     if spent:
         ax.axvspan(0, max(spent), color=GRID, alpha=0.5, linewidth=0, zorder=0)
         ax.annotate(
-            "stage 1", (0, 0), xytext=(4, 4), textcoords="offset points",
-            xycoords=ax.get_xaxis_transform(), fontsize=7.5, color=MUTED,
+            "stage 1",
+            (0, 0),
+            xytext=(4, 4),
+            textcoords="offset points",
+            xycoords=ax.get_xaxis_transform(),
+            fontsize=7.5,
+            color=MUTED,
         )
 
 
@@ -121,6 +124,10 @@ def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside upper center", ncols=min(len(labels), 6),
-            frameon=False, fontsize=9,
+            handles,
+            labels,
+            loc="outside upper center",
+            ncols=min(len(labels), 6),
+            frameon=False,
+            fontsize=9,
         )

@@ -97,8 +97,12 @@ def _legend(figure: Figure, task: Task) -> None:
         return
     lines = [Line2D([], [], color=color, linewidth=2) for color in label_colors(len(names))]
     figure.legend(
-        [*lines, Line2D([], [], color=FAILED, linewidth=2)], [*names, "failed"],
-        loc="outside lower center", ncols=5, frameon=False, fontsize=9,
+        [*lines, Line2D([], [], color=FAILED, linewidth=2)],
+        [*names, "failed"],
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=9,
     )
 
 
@@ -159,9 +163,7 @@ def _share_limits(axes: Sequence[Axes]) -> None:
 # --- shares
 
 
-def draw_shares(
-    task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]
-) -> bytes:
+def draw_shares(task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
     """Draw the share of each mode among the successes, a row a method, the base's as an outline.
 
     The scale is a square root, so that one mode with nearly everything and 24 with 4 % each can
@@ -181,12 +183,14 @@ def draw_shares(
             _outline(ax, np.array(base.sampled["mode_shares"]), colors[base.name])
         _mode_axis(ax)
         ax.set_title(
-            f"{entry.label}   ", loc="left", fontsize=9.5, fontweight="bold", pad=3,
+            f"{entry.label}   ",
+            loc="left",
+            fontsize=9.5,
+            fontweight="bold",
+            pad=3,
             color=legible(colors[entry.name]),
         )
-        ax.set_title(
-            subtitle(entry.sampled, number), loc="right", fontsize=8.5, color=MUTED, pad=3
-        )
+        ax.set_title(subtitle(entry.sampled, number), loc="right", fontsize=8.5, color=MUTED, pad=3)
     names = task.mode_names or tuple(str(index) for index in range(number))
     long = max(map(len, names)) > 2 and number > 8
     axes[-1].set_xticks(range(number), names, rotation=60 if long else 0, fontsize=7.5)
@@ -198,7 +202,12 @@ def draw_shares(
 
 def _outline(ax: Axes, shares: np.ndarray, color: str) -> None:
     ax.bar(
-        np.arange(len(shares)), shares, 0.9, facecolor="none", edgecolor=color, linewidth=0.9,
+        np.arange(len(shares)),
+        shares,
+        0.9,
+        facecolor="none",
+        edgecolor=color,
+        linewidth=0.9,
         zorder=3,
     )
 

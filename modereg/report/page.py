@@ -62,9 +62,7 @@ def write_report(
     parts += [results(setup, entries, rows, colors)]
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes]
     parts += ["<h2>Pictures</h2>"]
-    parts += [
-        _picture(folder, *picture) for picture in _pictures(setup, entries, paths, colors)
-    ]
+    parts += [_picture(folder, *picture) for picture in _pictures(setup, entries, paths, colors)]
     parts += _further_rows(entries, rows)
     parts += ["<h2>What the figures mean</h2>", html.definitions(metrics.__doc__ or ""), _MEANING]
     parts += _provenance(entries, commands)
@@ -77,9 +75,7 @@ def _paths(setup: Setup, entry: ReportEntry, episodes: int, seed: int) -> Paths:
     if entry.run_folder is None:
         return record_paths(setup, None, 1, num_episodes=episodes, seed=seed)
     adapter = load_adapter(Path(entry.run_folder) / "adapter", setup.base)
-    return record_paths(
-        setup, adapter.steering, adapter.prior, num_episodes=episodes, seed=seed
-    )
+    return record_paths(setup, adapter.steering, adapter.prior, num_episodes=episodes, seed=seed)
 
 
 _MEANING = (
@@ -135,9 +131,7 @@ def _trajectories(
     )
 
 
-def _shares(
-    setup: Setup, entries: Sequence[ReportEntry], colors: Mapping[str, str]
-) -> Picture:
+def _shares(setup: Setup, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
     present = "; ".join(
         f"{entry.label}: {entry.sampled['present_modes']} of {setup.task.num_modes}"
         for entry in entries
@@ -174,12 +168,8 @@ def _curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Pictur
     )
 
 
-def _tables(
-    setup: Setup, entries: Sequence[ReportEntry], colors: Mapping[str, str]
-) -> Picture:
-    nmi = "; ".join(
-        f"{entry.label}: NMI {entry.sampled['code_mode_nmi']:.2f}" for entry in entries
-    )
+def _tables(setup: Setup, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
+    nmi = "; ".join(f"{entry.label}: NMI {entry.sampled['code_mode_nmi']:.2f}" for entry in entries)
     return (
         "codes_and_modes",
         draw_tables(setup.task, entries, colors),
@@ -203,16 +193,12 @@ def _bound(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture
     )
 
 
-def _picture(
-    folder: Path, name: str, data: bytes, alt: str, heading: str, caption: str
-) -> str:
+def _picture(folder: Path, name: str, data: bytes, alt: str, heading: str, caption: str) -> str:
     write_atomic(folder / f"{name}.png", data)
     return html.figure(data, alt, heading, caption)
 
 
-def _further_rows(
-    entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return all rows in a table of their own, unless the table of results has them all."""
     if len(rows) <= len(entries) and {row.get("method") for row in rows} <= {
         entry.name for entry in entries

@@ -84,9 +84,7 @@ class Trace(Transform):
     ) -> TensorDictBase:
         return tensordict_reset
 
-    def _step(
-        self, tensordict: TensorDictBase, next_tensordict: TensorDictBase
-    ) -> TensorDictBase:
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         self._recordings[-1].append(self._read(next_tensordict))
         return next_tensordict
 
