@@ -99,7 +99,8 @@ def wall_task(
         horizon: actions in a chunk.
         execute: actions of a chunk that are played.
         num_envs: sensible number of environments in a batch.
-        options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`.
+        options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and
+            ``pay_spread``: success pays 1 plus it on the left, 1 minus it over the wall.
     """
     return Task(
         name=f"maniskill:{ENV_ID}",

@@ -49,14 +49,20 @@ class ModeregWallEnv(BaseEnv):
     State observation ``[N, 13]``: opening of the gripper, position of the tool, position of the
     cube, from the tool to the cube, from the cube to the goal (orientations barely change and are
     left out). ``info`` also holds ``cube_position`` ``[N, 3]``.
+
+    Args:
+        pay_spread: the modes pay ``1 + pay_spread``, 1 and ``1 - pay_spread``; 0 pays 1 for each.
     """
 
     SUPPORTED_ROBOTS = ["panda"]  # noqa: RUF012
     SUPPORTED_REWARD_MODES = ("sparse", "none")
     agent: Panda
 
-    def __init__(self, *args: Any, robot_uids: str = "panda", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, robot_uids: str = "panda", pay_spread: float = 0.0, **kwargs: Any
+    ) -> None:
         self._mode = torch.full((0,), -1)
+        self._pay = (1 + pay_spread, 1.0, 1 - pay_spread)
         super().__init__(*args, robot_uids=robot_uids, **kwargs)
 
     @property
@@ -126,8 +132,9 @@ class ModeregWallEnv(BaseEnv):
         return {"success": success, "mode": self._mode.clone(), "cube_position": position.clone()}
 
     def compute_sparse_reward(self, obs: Any, action: Tensor, info: dict[str, Tensor]) -> Tensor:
-        """1 on success, else 0, ``[N]`` float."""
-        return info["success"].float()
+        """What the mode pays on success, else 0, ``[N]`` float."""
+        pay = torch.tensor(self._pay, device=info["mode"].device)
+        return torch.where(info["success"], pay[info["mode"].clamp(min=0)], 0.0)
 
     def _get_obs_agent(self) -> dict[str, Tensor]:
         return {"gripper_width": self.agent.robot.get_qpos()[:, -2:].sum(-1, keepdim=True)}

@@ -127,3 +127,16 @@ def test_the_label_stays_and_is_forgotten_at_reset() -> None:
     assert float(td["reward"]) == 1.0
     assert int(env.reset()["mode"]) == -1
     env.close()
+
+
+@pytest.mark.parametrize(("mode", "pay"), [(0, 1.5), (1, 1.0), (2, 0.5)])
+def test_modes_may_pay_unequally(mode: int, pay: float) -> None:
+    env = make_wall_env(1, seed=0, pay_spread=0.5)
+    td = env.reset()
+    expert = WallExpert(mode, td["cube_position"][0])
+    total = 0.0
+    while not td["done"].any():
+        td = env.step(td.copy().set("action", expert(td["observation"][0])[None]))["next"]
+        total += float(td["reward"])
+    assert (int(td["mode"]), total) == (mode, pay)
+    env.close()
