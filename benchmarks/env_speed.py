@@ -57,7 +57,10 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, nargs="+", default=[1024])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--smoke", action="store_true", help="a tiny budget, to see that it runs")
     args = parser.parse_args()
+    if args.smoke:
+        args.num_envs, args.steps, args.repeats = [64], 5, 2
     torch.set_num_threads(1)
     rows = [
         measure(name, num_envs, args.steps, args.repeats, resets=resets)

@@ -13,8 +13,15 @@ __all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
 
 
 def flat_features(inputs: Sequence[Tensor]) -> Tensor:
-    """Concatenate inputs that are batched alike along their last dimension, ``[*B, sum]``."""
-    return inputs[0] if len(inputs) == 1 else torch.cat(list(inputs), -1)
+    """Concatenate inputs that are batched alike, ``[*B, ...]`` each, to ``[*B, sum]``.
+
+    The input of the fewest dimensions is taken for a vector, ``[*B, D]``; the others, such as
+    observations with a history, are flattened beyond the batch.
+    """
+    if len(inputs) == 1:
+        return inputs[0]
+    batch_dims = min(value.ndim for value in inputs) - 1
+    return torch.cat([value.flatten(batch_dims) for value in inputs], -1)
 
 
 class FourierFeatures(nn.Module):
@@ -100,8 +107,11 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, last)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return ``[*B, out_features]``; several inputs are concatenated in their order."""
-        x = flat_features(inputs)
+        """Return ``[*B, out_features]``; several inputs are concatenated in their order.
+
+        They are cast to the dtype of the weights.
+        """
+        x = flat_features(inputs).to(self.layers[0].weight.dtype)
         if x.shape[-1] != self.in_features:
             raise ShapeError(
                 f"expected inputs of total length {self.in_features}, got {x.shape[-1]} from "

@@ -64,7 +64,7 @@ def steer_env(
         History(list(feature_keys), length=max_decisions, dims=feature_dims),
         LatentConditioner(prior),
     ]
-    return TransformedEnv(env, Compose(*transforms))
+    return TransformedEnv(env, Compose(*transforms), auto_unwrap=True)
 
 
 def observation_size(env: EnvBase, observation_keys: Sequence[NestedKey]) -> int:

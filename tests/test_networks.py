@@ -76,6 +76,20 @@ def test_wrong_sizes_are_refused() -> None:
         MLP(3, 2, plain_features=3)
 
 
+def test_a_history_of_observations_is_flattened_beside_a_vector() -> None:
+    history, code = torch.randn(4, 5, 2, 3), torch.randn(4, 5, 7)
+    torch.testing.assert_close(
+        flat_features([history, code]), torch.cat([history.reshape(4, 5, 6), code], -1)
+    )
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.float64])
+@pytest.mark.parametrize("inputs", [torch.float32, torch.float64])
+def test_inputs_are_cast_to_the_weights(weights: torch.dtype, inputs: torch.dtype) -> None:
+    out = MLP(3, 2, (4,), octaves=2).to(weights)(torch.randn(5, 3, dtype=inputs))
+    assert out.dtype == weights
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_input_noise_has_the_asked_deviation(dtype: torch.dtype) -> None:
     noisy, x = InputNoise(nn.Identity(), 0.5).to(dtype), torch.ones(20_000, 2, dtype=dtype)

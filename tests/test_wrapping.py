@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchrl.envs import SerialEnv, TransformedEnv
+from torchrl.envs import CatFrames, Compose, SerialEnv, TransformedEnv, UnsqueezeTransform
 
 from modereg import keys, wrap
-from modereg.discovery import ClusterModeDiscoverer, VariationalModeDiscoverer
+from modereg.discovery import ClusterModeDiscoverer, VariationalModeDiscoverer, discover_modes
 from modereg.errors import ConfigurationError, ModeregError, ShapeError
+from modereg.policies import as_generative_policy
 from modereg.rollouts import collect_episodes
 from modereg.tasks import GaussianMixture
 from modereg.testing import CountingEnv, TinyPolicy
@@ -32,6 +33,31 @@ def test_the_pieces_fit(discoverer: str) -> None:
     reward = MIReward(modes.estimator, timing="final", gamma=0.999)
     paid = reward(rollout).get(("next", keys.MI_REWARD))
     assert paid.shape == (16, 6, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_usual_layout_of_a_diffusion_policy(dtype: torch.dtype) -> None:
+    """Two observation steps, chunks of 16 of which the second to ninth action are played."""
+    stack = Compose(
+        UnsqueezeTransform(-2, in_keys=["observation"]),
+        CatFrames(2, dim=-2, in_keys=["observation"]),
+    )
+    env = TransformedEnv(GaussianMixture(16, dtype=dtype), stack)
+    policy = as_generative_policy(
+        lambda noise, seen: 0.05 * noise + 0.01 * seen.mean(-2, keepdim=True),
+        in_keys=["observation"],
+        noise_shape=(16, 2),
+        chunk_shape=(16, 2),
+    )
+    steered, steering, modes = wrap(env, policy, 2, max_decisions=3, execute=8, offset=1)
+    rollout = steered.rollout(3, steering)
+    assert rollout["observation"].shape == (16, 3, 2, 2)
+    assert rollout["next", keys.HISTORY].shape == (16, 3, 4 * 4)
+    assert rollout["next", keys.EXECUTED].shape == (16, 3, 8, 2)
+    options = {"imitation_steps": 2, "refine_steps": 1, "refinements": 1}
+    figures = discover_modes(steered, steering, modes, max_decisions=3, episodes=32, **options)
+    assert modes.fitted
+    assert 0 <= figures[-1]["hits"] <= 1
 
 
 def test_at_the_start_it_is_the_base_policy_with_the_same_seeds() -> None:

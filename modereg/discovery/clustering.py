@@ -23,9 +23,6 @@ __all__ = ["ClusterCount", "choose_num_clusters", "kmeans"]
 CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 """Numbers of clusters that :func:`choose_num_clusters` tries."""
 
-PROMINENCE = 0.02
-"""How far the silhouette must fall before it rises to a peak that counts."""
-
 AGREEMENT = 0.65
 """Adjusted Rand index that the partitions of two halves must have; by chance it is about 0."""
 
@@ -91,10 +88,10 @@ def choose_num_clusters(
     Behaviours are often nested (left or right, then which gap of the second row), and then the
     silhouette (Rousseeuw, 1987) has a peak at each level. The finest one counts, since codes to
     spare do no harm and missing ones cannot be made up for: the largest candidate at which the
-    silhouette peaks after having fallen by at least 0.02, and for which partitions of two disjoint
-    halves of the data agree (Ben-Hur et al., 2002), corrected for chance: mutual information grows
-    with the number of clusters even where there are none. Likelihood and distortion would not do,
-    being monotone.
+    silhouette peaks after having fallen by at least 1 / sqrt(N), which is about its error, and for
+    which partitions of two disjoint halves of the data agree (Ben-Hur et al., 2002), corrected for
+    chance: mutual information grows with the number of clusters even where there are none.
+    Likelihood and distortion would not do, being monotone.
 
     Args:
         features: ``[N, F]``.
@@ -123,11 +120,12 @@ def choose_num_clusters(
         silhouettes.append(float(functional.silhouette(points, whole)))
         table = functional.contingency(first, second, k, k)
         agreements.append(float(functional.adjusted_rand_index(table)))
-    best = _finest_peak(silhouettes, [value >= AGREEMENT for value in agreements])
+    agree = [value >= AGREEMENT for value in agreements]
+    best = _finest_peak(silhouettes, agree, prominence=len(points) ** -0.5)
     return ClusterCount(tried[best], tried, tuple(silhouettes), tuple(agreements))
 
 
-def _finest_peak(scores: Sequence[float], eligible: Sequence[bool]) -> int:
+def _finest_peak(scores: Sequence[float], eligible: Sequence[bool], prominence: float) -> int:
     """Return the last prominent peak, else the highest eligible score, else the coarsest place."""
     values = [score if fit else -np.inf for score, fit in zip(scores, eligible, strict=True)]
     for place in range(len(values) - 1, 0, -1):
@@ -138,7 +136,7 @@ def _finest_peak(scores: Sequence[float], eligible: Sequence[bool]) -> int:
         while left >= 0 and scores[left] <= scores[place]:
             lowest = min(lowest, scores[left])
             left -= 1
-        if scores[place] - lowest >= PROMINENCE:
+        if scores[place] - lowest >= prominence:
             return place
     return int(np.argmax(values)) if any(eligible) else 0
 

@@ -30,7 +30,6 @@ class NoiseImitation:
         learning_rate: of Adam, which starts afresh with every :meth:`fit`.
         batch_size: triples in a step.
         latent_key: entry of the code.
-        features_key: entry of the code's features, which the steering policy reads.
 
     Raises:
         ConfigurationError: if an option is not positive.

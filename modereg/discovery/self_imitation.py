@@ -87,7 +87,9 @@ class SelfImitation:
 
     def fit_triples(self, data: TensorDictBase, steps: int) -> float:
         """Standardise the network's inputs by the data and fit to it; see :meth:`fit_base`."""
-        observed = torch.cat([data.get(key) for key in self.steering.observation_keys], -1)
+        observed = torch.cat(
+            [data.get(key).flatten(1) for key in self.steering.observation_keys], -1
+        )
         network = self.steering.head.network
         if isinstance(network, MLP):
             network.features.fit(observed)

@@ -70,7 +70,7 @@ class Setup:
         ]
         if self.needs_clock:
             transforms.insert(0, TimeLimit(task.max_steps, "terminates"))
-        return TransformedEnv(self.env, Compose(*transforms))
+        return TransformedEnv(self.env, Compose(*transforms), auto_unwrap=True)
 
     @property
     def needs_clock(self) -> bool:

@@ -236,7 +236,7 @@ class EvaluateConfig:
     Attributes:
         base: the base policy: a folder, or ``module:factory``.
         run: run folder of ``discover`` or ``finetune``; None judges the base itself.
-        out: folder for ``evaluation.json`` and pictures; None prints only.
+        out: folder for ``evaluation.json``; None prints only.
         task: the task.
         episodes: episodes of each evaluation.
         seed: of the evaluation.

@@ -149,7 +149,7 @@ def fit_to_base(
         keep=setup.steering_keys,
     )
     observed = episodes.flat(torch.ones(len(episodes), dtype=torch.bool))
-    values = torch.cat([observed.get(key) for key in setup.steering_keys], -1)
+    values = torch.cat([observed.get(key).flatten(1) for key in setup.steering_keys], -1)
     fit_features(values, cast(MLP, steering.head.network), critic.module)
     return episodes.spent
 

@@ -29,7 +29,8 @@ class History(Transform):
     and replay carry it, and the transform has no state.
 
     Args:
-        in_keys: entries ``[*B, D_i]`` that are concatenated.
+        in_keys: entries ``[*B, ...]`` that are flattened beyond the batch and concatenated, to
+            ``[*B, D]``.
         out_key: entry that is written, ``[*B, (length + 1) * D]``; its count of decisions stands
             beside it under the same name with ``_length``, ``[*B, 1]`` int64.
         length: decisions L that fit.
@@ -68,7 +69,10 @@ class History(Transform):
             self._width(self.parent.full_observation_spec)
 
     def _read(self, tensordict: TensorDictBase) -> Tensor:
-        values = [require(tensordict, key, repr(self)) for key in self.feature_keys]
+        batch_dims = tensordict.batch_dims
+        values = [
+            require(tensordict, key, repr(self)).flatten(batch_dims) for key in self.feature_keys
+        ]
         value = values[0] if len(values) == 1 else torch.cat(values, -1)
         return value if self.dims is None else value[..., self.dims]
 
@@ -114,7 +118,7 @@ class History(Transform):
                 f"the history reads {missing}, which the environment lacks (it has "
                 f"{sorted(map(str, present))}); rename the entries or pass other in_keys"
             )
-        total = sum(spec[key].shape[-1] for key in self.feature_keys)
+        total = sum(spec[key].shape[len(spec.shape) :].numel() for key in self.feature_keys)
         if self.dims is None:
             return total, spec[self.feature_keys[0]].dtype
         if not self.dims or min(self.dims) < 0 or max(self.dims) >= total:

@@ -40,7 +40,7 @@ def pretrain_config(out: Path, **changes: Any) -> PretrainConfig:
 def discover_config(base: str, out: Path, **changes: Any) -> DiscoverConfig:
     """Return the configuration of a tiny stage 1."""
     tiny = DiscoverConfig(
-        base=base, out=out, task=TASK, episodes=512, imitation_steps=150, refinements=2,
+        base=base, out=out, task=TASK, episodes=1024, imitation_steps=200, refinements=2,
         refine_episodes=256, refine_steps=40, hidden=(64, 64), iterations=3, log=QUIET,
     )  # fmt: skip
     return replace(tiny, **changes)

@@ -104,7 +104,5 @@ def entries(avoid: Setup, tmp_path_factory: pytest.TempPathFactory) -> list[Repo
 
 
 @pytest.fixture(scope="session")
-def unlabelled(
-    pendulum: Setup, tmp_path_factory: pytest.TempPathFactory
-) -> list[ReportEntry]:
+def unlabelled(pendulum: Setup, tmp_path_factory: pytest.TempPathFactory) -> list[ReportEntry]:
     return make_entries(pendulum, tmp_path_factory.mktemp("pendulum"))

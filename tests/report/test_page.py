@@ -131,13 +131,15 @@ def test_a_table_scrolls_in_its_own_box() -> None:
     assert 'colspan="2"' in text
 
 
-def test_without_a_label(
-    pendulum: Setup, unlabelled: list[ReportEntry], tmp_path: Path
-) -> None:
+def test_without_a_label(pendulum: Setup, unlabelled: list[ReportEntry], tmp_path: Path) -> None:
     written = write_report(tmp_path, pendulum, unlabelled, title="Pendulum", episodes=6)
     page = Page(written.read_text())
     assert {path.name for path in tmp_path.iterdir()} == {
-        "index.html", "trajectories.png", "codes.png", "curves.png", "bound.png"
+        "index.html",
+        "trajectories.png",
+        "codes.png",
+        "curves.png",
+        "bound.png",
     }
     for name in ("effective codes", "return a code", "share a code"):
         assert name in page.words

@@ -43,9 +43,7 @@ def test_positions_are_those_of_the_plain_environment(avoid: Setup) -> None:
 
 
 @pytest.mark.parametrize("name", ["avoid", "pendulum"])
-def test_every_eighth_position_is_in_the_history(
-    name: str, request: pytest.FixtureRequest
-) -> None:
+def test_every_eighth_position_is_in_the_history(name: str, request: pytest.FixtureRequest) -> None:
     """Over several batches, whose rows end at different steps, and in a vector environment."""
     setup: Setup = request.getfixturevalue(name)
     number = 2 * setup.num_envs + 1
