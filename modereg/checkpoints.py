@@ -1,8 +1,8 @@
 """Adapters: what modereg adds to a base policy, saved without the base.
 
-An adapter folder holds ``modereg_config.json`` (sizes, keys, prior, the base's reference and
-fingerprint, versions) and ``modereg_model.safetensors`` (steering policy and inference model). The
-base is referenced, never copied; loading beside another base is refused.
+An adapter folder holds ``modereg_config.json`` (format, sizes, keys, prior, the base's reference
+and fingerprint) and ``modereg_model.safetensors`` (steering policy and inference model). The base
+is referenced, never copied; loading beside another base is refused.
 """
 
 from __future__ import annotations
@@ -57,15 +57,10 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
     """Save an adapter; the weights are written first, the configuration closes the save.
 
     Raises:
-        CheckpointError: if the steering policy has a network of its own instead of the MLP.
+        CheckpointError: if the steering policy, or q, has a network of its own instead of the MLP.
     """
     steering = adapter.steering
-    network = steering.head.network
-    if not isinstance(network, MLP):
-        raise CheckpointError(
-            f"expected a steering policy with the default MLP, got {type(network).__name__}; save "
-            "its state_dict yourself"
-        )
+    network = _default_mlp(steering.head.network, "a steering policy")
     weights = {f"steering.{name}": value for name, value in steering.state_dict().items()}
     estimator = adapter.estimator
     if estimator is not None:
@@ -102,10 +97,10 @@ def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
         )
     try:
         steering = _build_steering(config["steering"])
-        steering.load_state_dict(_part(weights, "steering."))
+        _load(steering, _part(weights, "steering."))
         estimator = _build_estimator(config["estimator"], config["prior"])
         if estimator is not None:
-            estimator.load_state_dict(_part(weights, "estimator."))
+            _load(estimator, _part(weights, "estimator."))
         prior = cast(CategoricalPrior, prior_from_config(config["prior"]))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -126,6 +121,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     known = {"format", "prior", "steering", "estimator", "base", "extra", "weights"}
     if not isinstance(config, dict) or not known <= set(config):
         raise CheckpointError(f"expected an adapter's configuration in {folder / CONFIG}")
+    if config["format"] != FORMAT:
+        raise CheckpointError(
+            f"expected an adapter of format {FORMAT} in {folder}, got {config['format']!r}; update "
+            "modereg"
+        )
     if set(config) - known:
         warnings.warn(
             f"{folder / CONFIG} has entries of a later version, which are left out: "
@@ -156,6 +156,25 @@ def _digest(weights: dict[str, Tensor]) -> str:
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     start = len(prefix)
     return {name[start:]: value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights in the dtype in which they were saved."""
+    for dtype in {value.dtype for value in weights.values()}:
+        module.to(dtype)
+    module.load_state_dict(weights)
+
+
+def _default_mlp(network: nn.Module, owner: str) -> MLP:
+    """Return the network, if its configuration says all about it."""
+    layers = network.layers if isinstance(network, MLP) else [network]
+    others = [layer for layer in layers if not isinstance(layer, nn.Linear | nn.Mish)]
+    if not isinstance(network, MLP) or others:
+        found = type(others[0] if isinstance(network, MLP) else network).__name__
+        raise CheckpointError(
+            f"expected {owner} with the default MLP, got {found}; save its state_dict yourself"
+        )
+    return network
 
 
 def _mlp_config(network: MLP) -> dict[str, Any]:
@@ -200,13 +219,13 @@ def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
 
 def _estimator_config(estimator: CategoricalMI) -> dict[str, Any]:
     noisy = estimator.network.module
-    if not isinstance(noisy, InputNoise) or not isinstance(noisy.network, MLP):
+    if not isinstance(noisy, InputNoise):
         raise CheckpointError(
-            "expected an inference model with the default MLP, got "
+            f"expected an inference model of InputNoise and the default MLP, got "
             f"{type(noisy).__name__}; save its state_dict yourself"
         )
     return {
-        "network": _mlp_config(noisy.network),
+        "network": _mlp_config(_default_mlp(noisy.network, "an inference model")),
         "noise": noisy.std,
         "in_keys": [_write_key(key) for key in estimator.in_keys],
         "latent_key": _write_key(estimator.latent_key),

@@ -145,6 +145,20 @@ def test_entries_of_a_later_version_are_left_out_with_a_warning(folder: Path) ->
         )
 
 
+def test_the_dtype_is_kept(tmp_path: Path) -> None:
+    adapter = _adapter()
+    adapter.steering.double()
+    adapter.estimator.double()
+    save_adapter(tmp_path, adapter)
+    loaded = load_adapter(tmp_path)
+    data = _data().double()
+    assert torch.equal(
+        loaded.steering.distribution(data).mean, adapter.steering.distribution(data).mean
+    )
+    assert loaded.steering.distribution(data).mean.dtype == torch.float64
+    assert torch.equal(loaded.estimator.log_prob(data), adapter.estimator.log_prob(data))
+
+
 def _edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         (folder / name).write_bytes(change((folder / name).read_bytes()))
@@ -185,6 +199,7 @@ def _foreign_weights(folder: Path) -> None:
             "do not fit each other",
         ),
         (_config(lambda c: c["steering"]["network"].update(depth=3)), "do not fit each other"),
+        (_config(lambda c: c.update(format=2)), "of format 1 .*got 2; update modereg"),
         (_config(lambda c: c["steering"].pop("noise_shape")), "do not fit each other"),
         (_config(lambda c: c["prior"].update(kind="other")), "do not fit each other"),
         (_config(lambda c: c["prior"].update(probs=[0.5, 0.6])), "do not fit each other"),
@@ -202,6 +217,10 @@ def test_networks_of_ones_own_are_not_saved(tmp_path: Path) -> None:
     own = _adapter()
     own.steering = SteeringPolicy(["x"], 1, 4, (2,), network=nn.Linear(5, 2))
     with pytest.raises(CheckpointError, match="default MLP, got Linear; save its state_dict"):
+        save_adapter(tmp_path, own)
+    other = MLP(1 + 4, 2, (3,), activation=nn.ReLU, zero_init=True)
+    own.steering = SteeringPolicy(["x"], 1, 4, (2,), network=other)
+    with pytest.raises(CheckpointError, match="default MLP, got ReLU; save its state_dict"):
         save_adapter(tmp_path, own)
     own = _adapter()
     own.estimator = CategoricalMI(nn.Linear(6, 4), CategoricalPrior(4), in_keys=[keys.HISTORY])
