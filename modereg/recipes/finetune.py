@@ -9,8 +9,6 @@ import copy
 from pathlib import Path
 from typing import Any, cast
 
-from torchrl.envs import EnvBase
-
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter
 from modereg.discovery import VariationalModeDiscoverer
@@ -22,6 +20,7 @@ from modereg.recipes.config import FinetuneConfig
 from modereg.recipes.loop import Stage, close, fit_to_base, train
 from modereg.recipes.ppo import PPO, make_critic
 from modereg.recipes.runs import Run, seed_everything
+from modereg.recipes.variational import fresh_discoverer
 from modereg.wrapping import make_steering, observation_size
 
 __all__ = ["finetune"]
@@ -71,7 +70,13 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         critic.module.features.load_state_dict(network.features.state_dict())
     if config.std is not None:
         steering.set_std(config.std)
-    estimator, online = _make_inference(config, adapter, env, prior)
+    estimator: CategoricalMI | None = None
+    online: VariationalModeDiscoverer | None = None
+    if adapter is not None and adapter.estimator is not None:
+        estimator, online = _take_up(config, adapter, adapter.estimator)
+    elif prior.num_codes > 1:
+        online, steps = fresh_discoverer(setup, env, prior, config.hidden, config.seed)
+        estimator, start_steps = online.estimator, start_steps + steps
     mi_reward = None
     if estimator is not None and prior.num_codes > 1:
         mi_reward = setup.mi_reward(estimator, config.coef, config.timing, config.ppo.gamma)
@@ -87,18 +92,12 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     return Stage(env, prior, steering, learner, estimator, online, mi_reward, start_steps)
 
 
-def _make_inference(
-    config: FinetuneConfig, adapter: Adapter | None, env: EnvBase, prior: CategoricalPrior
-) -> tuple[CategoricalMI | None, VariationalModeDiscoverer | None]:
-    """Return q, and what trains it if it keeps learning."""
-    if adapter is None and prior.num_codes == 1:
-        return None, None
-    estimator = None if adapter is None else adapter.estimator
-    if adapter is None or estimator is None:
-        online = VariationalModeDiscoverer(observation_size(env, [keys.HISTORY]), prior)
-    elif config.discoverer == "frozen" and adapter.extra.get("method") != "variational":
+def _take_up(
+    config: FinetuneConfig, adapter: Adapter, estimator: CategoricalMI
+) -> tuple[CategoricalMI, VariationalModeDiscoverer | None]:
+    """Return stage 1's q, and what trains it if it keeps learning."""
+    if config.discoverer == "frozen" and adapter.extra.get("method") != "variational":
         return estimator.requires_grad_(False), None
-    else:
-        network = copy.deepcopy(estimator.network.module).requires_grad_(True)
-        online = VariationalModeDiscoverer(network, prior, in_keys=estimator.in_keys)
+    network = copy.deepcopy(estimator.network.module).requires_grad_(True)
+    online = VariationalModeDiscoverer(network, adapter.prior, in_keys=estimator.in_keys)
     return online.estimator, online

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
@@ -17,7 +18,7 @@ from modereg.recipes.runs import Run, seed_everything
 from modereg.rollouts import collect_episodes
 from modereg.wrapping import make_steering, observation_size
 
-__all__ = ["discover_variational"]
+__all__ = ["discover_variational", "fresh_discoverer"]
 
 DEFAULT_CODES = 16
 
@@ -47,14 +48,8 @@ def _make_stage(config: DiscoverConfig, setup: Setup) -> Stage:
     steering = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)
     size = observation_size(env, setup.steering_keys)
     critic = make_critic(setup.steering_keys, size, prior.feature_dim, config.hidden)
-    online = VariationalModeDiscoverer(
-        observation_size(env, [keys.HISTORY]),
-        prior,
-        hidden=config.hidden,
-        noise=setup.task.feature_noise,
-    )
-    start_steps = fit_to_base(setup, env, steering, critic, config.seed)
-    start_steps += _fit_discoverer(setup, online, env, config.seed)
+    online, start_steps = fresh_discoverer(setup, env, prior, config.hidden, config.seed)
+    start_steps += fit_to_base(setup, env, steering, critic, config.seed)
     learner = PPO(
         env,
         steering,
@@ -68,8 +63,27 @@ def _make_stage(config: DiscoverConfig, setup: Setup) -> Stage:
     return Stage(env, prior, steering, learner, online.estimator, online, mi_reward, start_steps)
 
 
-def _fit_discoverer(setup: Setup, online: VariationalModeDiscoverer, env: Any, seed: int) -> int:
-    """Scale q's features by some episodes of the base; return their environment steps."""
+def fresh_discoverer(
+    setup: Setup, env: EnvBase, prior: CategoricalPrior, hidden: tuple[int, ...], seed: int
+) -> tuple[VariationalModeDiscoverer, int]:
+    """Return an untrained q, its features scaled by some episodes of the base, and their steps.
+
+    Args:
+        setup: task and base.
+        env: steered environment with the prior's codes.
+        prior: p(z).
+        hidden: widths of q.
+        seed: of the run.
+
+    Returns:
+        The discoverer, and the environment steps that its scale took.
+    """
+    online = VariationalModeDiscoverer(
+        observation_size(env, [keys.HISTORY]),
+        prior,
+        hidden=hidden,
+        noise=setup.task.feature_noise,
+    )
     env.set_seed(seed_everything(seed, 4))
     episodes = collect_episodes(
         env,
@@ -79,7 +93,7 @@ def _fit_discoverer(setup: Setup, online: VariationalModeDiscoverer, env: Any, s
     )
     with torch.no_grad():
         online.fit(_as_rollout(episodes.final))
-    return episodes.spent
+    return online, episodes.spent
 
 
 def _as_rollout(final: Any) -> Any:

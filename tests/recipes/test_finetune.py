@@ -149,9 +149,12 @@ def test_from_scratch_the_steering_policy_begins_at_the_base(
 
 
 def test_codes_from_nothing_with_an_online_discoverer(base: str, tmp_path: Path) -> None:
-    config = finetune_config(base, tmp_path / "run", 1500, num_codes=3, std=None)
+    config = finetune_config(base, tmp_path / "run", 3500, num_codes=3, std=None)
     summary = finetune(replace(config, regulariser="scratch", discoverer="online"))
     assert len(summary["sampled"]["code_shares"]) == 3
+    q = load_adapter(tmp_path / "run" / "adapter").estimator.network.module
+    assert q.std == pytest.approx(0.25)  # the task's own, in its units
+    assert bool((q.network.features.scale != 1).all())
     assert "mi_reward" in read_rows(tmp_path / "run")[0]
 
 
