@@ -51,6 +51,11 @@ class SelfImitation:
         success_key: NestedKey = keys.SUCCESS,
         labels: tuple[NestedKey, ...] = (),
     ) -> None:
+        if not isinstance(discoverer, ClusterModeDiscoverer):
+            raise ConfigurationError(
+                f"expected a ClusterModeDiscoverer, got {type(discoverer).__name__}, which learns "
+                "beside a policy that maximises mi_reward"
+            )
         if steering.head.log_std.in_features != discoverer.num_codes:
             raise ConfigurationError(
                 f"expected a steering policy for {discoverer.num_codes} codes, the discoverer's, "

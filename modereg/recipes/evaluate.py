@@ -64,7 +64,7 @@ def evaluate_policy(
 ) -> tuple[BehaviourMetrics, Episodes]:
     """Roll out whole episodes with codes from the prior, and judge them.
 
-    The global generators are left as they were: a run with evaluations trains as one without.
+    Torch's global generator is left as it was.
 
     Args:
         setup: task and base.
