@@ -36,8 +36,14 @@ from modereg.storage import read_json, write_json
 TASK = "maniskill:ModeregWall-v1"
 METHODS = ("plain", "regularised", "codes_only")
 COEF = 0.3
-IMITATION_STEPS, REFINE_STEPS = 600, 60
-PPO = {"minibatch": 128, "learning-rate": 2e-4, "decisions": 30}
+IMITATION_STEPS, REFINE_STEPS = 150, 40
+PPO = {
+    "epochs": 8,
+    "minibatch": 128,
+    "learning-rate": 1e-3,
+    "std-learning-rate": 1e-2,
+    "decisions": 30,
+}
 CPU = "cpu_seconds.json"
 QUIET = ("--log.no-progress", "--log.no-tensorboard")
 
@@ -64,15 +70,15 @@ class Budget:
     episodes: int = 400
     refinements: int = 1
     refine_episodes: int = 160
-    env_steps: int = 100_000
+    env_steps: int = 80_000
     judged: int = 128
     base_judged: int = 256
 
 
 SMOKE = Budget(
-    num_envs=4,
-    clone_steps=200,
-    demonstrations=6,
+    num_envs=2,
+    clone_steps=60,
+    demonstrations=3,
     episodes=16,
     refinements=1,
     refine_episodes=8,
@@ -129,7 +135,7 @@ class Commands:
             refinements=budget.refinements,
             refine_episodes=budget.refine_episodes,
             refine_steps=REFINE_STEPS,
-            std=(0.4, 0.3),
+            std=(0.7, 0.6),
         )
 
     def finetune(self, method: str, seed: int) -> None:
@@ -224,29 +230,35 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
         "| method | seed | success | entropy | present | commandable | shares of left, right, over "
-        "| by the mean noise | env steps | seconds | CPU seconds |",
+        "| by the mean noise: success, entropy, present, commandable "
+        "| env steps | seconds | CPU seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         names = ("success", "entropy", "present_modes", "commandable_modes")
-        mean = [f"{row[f'deterministic_{n}']:.3g}" for n in names if f"deterministic_{n}" in row]
+        mean = [_text(row[f"deterministic_{n}"]) for n in names if f"deterministic_{n}" in row]
         lines.append(
             f"| {row['method']} | {row['seed']} "
-            f"| {row['success']:.3f} +- {row['success_error']:.3f} "
-            f"| {row['entropy']:.3f} | {row['present_modes']} | {row['commandable_modes']} "
-            f"| {' / '.join(f'{share:.2f}' for share in row['mode_shares'] or [])} "
+            f"| {_text(row['success'])} +- {_text(row['success_error'])} "
+            f"| {_text(row['entropy'])} | {row['present_modes']} | {row['commandable_modes']} "
+            f"| {' / '.join(_text(share, 2) for share in row['mode_shares'])} "
             f"| {', '.join(mean)} "
             f"| {row['env_steps']} | {row['seconds']:.0f} | {row['cpu_seconds']:.0f} |"
         )
     return "\n".join(lines)
 
 
+def _text(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash for one that nothing could be measured for."""
+    return "-" if value is None else f"{abs(value):.{digits}f}".removesuffix("." + "0" * digits)
+
+
 def save(path: Path | None, rows: list[dict[str, Any]]) -> None:
     """Write the rows, and beside them the same as a table in Markdown with the command."""
     if path is not None:
         write_json(path, {"rows": rows})
-        command = "\n".join(line.strip() for line in (__doc__ or "").splitlines()[2:3])
-        path.with_suffix(".md").write_text(f"    {command}\n\n{table(rows)}\n")
+        command = (__doc__ or "").splitlines()[2].strip()
+        path.with_suffix(".md").write_text(f"`{command}`\n\n{table(rows)}\n")
 
 
 def main() -> None:
