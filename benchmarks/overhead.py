@@ -41,7 +41,7 @@ from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import LogConfig, PPOConfig, PretrainConfig, TaskConfig
 from modereg.recipes.loop import Stage, _learn, fit_to_base
-from modereg.recipes.ppo import PPO, make_critic
+from modereg.recipes.ppo import ITERATIONS, PPO, make_critic
 from modereg.recipes.pretrain import pretrain
 from modereg.recipes.runs import seed_everything
 from modereg.wrapping import make_steering, observation_size
@@ -106,7 +106,7 @@ def run_stage(stage: Stage, number: int) -> dict[str, float]:
 def run_bare(loop: BareLoop, number: int) -> dict[str, float]:
     """Time an iteration of the bare loop; it reads the reward while it collects."""
     start = time.process_time()
-    batch = loop.collect(seed_everything(SEED, number))
+    batch = loop.collect(seed_everything(SEED, ITERATIONS, number))
     collected = time.process_time()
     loop.update(batch)
     end = time.process_time()

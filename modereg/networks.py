@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,7 @@ class MLP(nn.Module):
 
         They are cast to the dtype of the weights.
         """
-        x = flat_features(inputs).to(self.layers[0].weight.dtype)
+        x = flat_features(inputs).to(cast(nn.Linear, self.layers[0]).weight.dtype)
         if x.shape[-1] != self.in_features:
             raise ShapeError(
                 f"expected inputs of total length {self.in_features}, got {x.shape[-1]} from "

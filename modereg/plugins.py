@@ -207,6 +207,8 @@ def _split(
     """Split options into those of the factory and those that replace fields of its task."""
     given = {name: value for name, value in options.items() if _accepts(factory, name)}
     layout = {name: value for name, value in options.items() if name not in given}
+    if isinstance(layout.get("feature_dims"), str):
+        layout["feature_dims"] = _read_dims(reference, layout["feature_dims"])
     for name in layout:
         if name not in LAYOUT:
             known = sorted({*parameters_of(factory), *LAYOUT})
@@ -215,6 +217,16 @@ def _split(
                 f"{_suggest(name, known)}"
             )
     return given, layout
+
+
+def _read_dims(reference: str, text: str) -> tuple[int, ...]:
+    """Read dimensions as the command line has them, such as ``2,3``."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            f"{reference!r} takes feature_dims as numbers with commas, such as 2,3, got {text!r}."
+        ) from None
 
 
 def _load_folder(folder: Path) -> GenerativePolicy:

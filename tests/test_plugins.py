@@ -173,3 +173,9 @@ def test_nothing_is_imported_because_a_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"class": "evil:Policy", "_class_name": "evil"}')
     with pytest.raises(CheckpointError):
         resolve_policy(str(tmp_path))
+
+
+def test_dimensions_of_the_feature_come_as_text_from_the_command_line() -> None:
+    assert resolve_task("gymnasium:Pendulum-v1", feature_dims="0,1").feature_dims == (0, 1)
+    with pytest.raises(ConfigurationError, match="numbers with commas"):
+        resolve_task("gymnasium:Pendulum-v1", feature_dims="x")

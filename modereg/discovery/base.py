@@ -18,7 +18,7 @@ class ModeDiscoverer(nn.Module, ABC):
 
     Calling it observes and returns its argument, so that it can be a collector's ``postproc``; it
     stays with the learner, and collecting processes never need it. Its ``state_dict`` holds plain
-    tensors, numbers and lists and restores it bit for bit.
+    tensors, numbers and lists, and restores what it has learned bit for bit.
 
     Args:
         estimator: q with its prior; what :class:`~modereg.transforms.MIReward` takes.

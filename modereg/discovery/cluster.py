@@ -126,6 +126,16 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         discoverer = cls(features.shape[-1], num_codes, seed=seed, **options)
         return discoverer, {**metrics, **discoverer.fit(features, success)}
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load a state; if it is of a fitted discoverer, q is frozen again.
+
+        Episodes that were observed and not yet fitted are no part of a state.
+        """
+        loaded = super().load_state_dict(*args, **kwargs)
+        if self.fitted:
+            self.requires_grad_(False)
+        return loaded
+
     @property
     def num_codes(self) -> int:
         """K."""

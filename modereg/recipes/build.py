@@ -86,6 +86,21 @@ class Setup:
             chosen.append(keys.ELAPSED)
         return chosen
 
+    def decisions(self, asked: int | None) -> int:
+        """Return the decisions of an iteration, at least those of the longest episode.
+
+        Raises:
+            ConfigurationError: if fewer are asked for: iterations begin with a reset, so that no
+                long episode would ever end in one.
+        """
+        longest = self.task.max_decisions
+        if asked is not None and asked < longest:
+            raise ConfigurationError(
+                f"expected ppo.decisions of at least {longest}, the longest episode of task "
+                f"{self.task.name!r}, got {asked}; every iteration begins with a reset"
+            )
+        return asked or longest
+
     def timing(self, asked: Timing | None) -> Timing:
         """Return when the intrinsic reward is paid, chosen by the time limit if not asked for."""
         return asked or ("final" if self.task.time_limit == "terminates" else "difference")

@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from modereg import keys
+from modereg import functional, keys
 from modereg.checkpoints import load_adapter
 from modereg.estimators import CategoricalMI
 from modereg.metrics import BehaviourMetrics, behaviour_metrics
@@ -99,21 +99,15 @@ def held_out_figures(estimator: CategoricalMI, final: TensorDictBase) -> dict[st
 
     Returns:
         ``bound`` (nats, unclamped), ``bound_share`` of H(p), ``held_out_accuracy``, and
-        ``aliased_codes``: codes whose episodes q most often gives to another code.
+        ``aliased_codes``: codes that q takes for another one on average over their episodes.
     """
     codes, log_q = final.get(estimator.latent_key), estimator.log_prob(final)
-    predicted, num_codes = log_q.argmax(-1), log_q.shape[-1]
     bound, entropy = float(estimator.bound(final)), estimator.prior.entropy
-    table = torch.zeros(num_codes, num_codes).index_put_(
-        (codes, predicted), torch.ones(()), accumulate=True
-    )
-    drawn = table.sum(1) > 0
-    aliased = drawn & (table.argmax(1) != torch.arange(num_codes))
     return {
         "bound": bound,
         "bound_share": bound / entropy if entropy > 0 else 0.0,
-        "held_out_accuracy": float((predicted == codes).float().mean()),
-        "aliased_codes": int(aliased.sum()),
+        "held_out_accuracy": float((log_q.argmax(-1) == codes).float().mean()),
+        "aliased_codes": int(functional.aliased_codes(log_q, codes)),
     }
 
 

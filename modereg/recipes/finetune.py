@@ -86,7 +86,7 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         critic,
         config.ppo,
         reward_key=keys.REWARD if mi_reward is None else keys.REGULARIZED_REWARD,
-        decisions=config.ppo.decisions or setup.task.max_decisions,
+        decisions=setup.decisions(config.ppo.decisions),
         truncates=setup.task.time_limit == "truncates",
     )
     return Stage(env, prior, steering, learner, estimator, online, mi_reward, start_steps)

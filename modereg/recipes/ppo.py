@@ -43,6 +43,10 @@ def fit_features(observations: Tensor, *networks: MLP) -> None:
         network.features.fit(observations)
 
 
+ITERATIONS = 5
+"""Sets the seeds of iterations apart from those of other parts of a run."""
+
+
 class PPO:
     """Collects whole batches from fresh, seeded resets and updates steering policy and critic.
 
@@ -109,7 +113,7 @@ class PPO:
 
     def collect(self, seed: int, iteration: int) -> TensorDictBase:
         """Return a batch ``[B, T]`` that begins with a reset seeded by run and iteration."""
-        self.env.set_seed(seed_everything(seed, iteration))
+        self.env.set_seed(seed_everything(seed, ITERATIONS, iteration))
         return self.collector.rollout()
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:

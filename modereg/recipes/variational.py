@@ -56,7 +56,7 @@ def _make_stage(config: DiscoverConfig, setup: Setup) -> Stage:
         critic,
         config.ppo,
         reward_key=keys.MI_REWARD,
-        decisions=config.ppo.decisions or setup.task.max_decisions,
+        decisions=setup.decisions(config.ppo.decisions),
         truncates=setup.task.time_limit == "truncates",
     )
     mi_reward = setup.mi_reward(online.estimator, 1.0, config.timing, config.ppo.gamma)

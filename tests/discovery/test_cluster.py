@@ -91,6 +91,7 @@ def test_a_state_dict_restores_it(fitted: ClusterModeDiscoverer) -> None:
     assert torch.equal(other.log_prob(features), fitted.log_prob(features))
     assert torch.equal(other.centroids, fitted.centroids)
     assert other.estimator.network.module.std == fitted.estimator.network.module.std
+    assert not any(parameter.requires_grad for parameter in other.parameters())
 
 
 def test_the_same_seed_gives_the_same() -> None:

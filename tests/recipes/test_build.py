@@ -87,3 +87,11 @@ def test_a_chunk_that_is_too_short_for_the_task_is_refused() -> None:
     setup = set_up(replace(PENDULUM, options={"execute": 3}), "tests.recipes.pendulum:policy")
     steps = setup.steered(2, 1.0).rollout(2).get(("next", keys.STEPS))
     assert torch.equal(steps, torch.full((2, 2, 1), 3))
+
+
+def test_an_iteration_holds_the_longest_episode() -> None:
+    setup = _counting("terminates")
+    assert setup.decisions(None) == setup.task.max_decisions == 4
+    assert setup.decisions(6) == 6
+    with pytest.raises(ConfigurationError, match="at least 4, the longest episode"):
+        setup.decisions(3)
