@@ -49,7 +49,7 @@ def test_environment_steps_of_stage_one_are_those_of_all_its_episodes(clusters: 
     steps = [int(float(row["env_steps"])) for row in rows]
     assert [row["phase"] for row in rows] == ["cluster", "imitate", "refine", "refine"]
     assert steps[1] == steps[0]
-    assert 512 * 4 < steps[0] <= 512 * 24
+    assert 1024 * 4 < steps[0] <= 1024 * 24
     assert all(256 * 4 < late - early <= 256 * 24 for early, late in zip(steps[1:], steps[2:]))
     assert read_summary(clusters)["env_steps"] == steps[-1]
 

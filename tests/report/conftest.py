@@ -18,7 +18,6 @@ from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy, held_out_figures
 from modereg.report import ReportEntry
-from modereg.storage import fingerprint
 from modereg.wrapping import make_steering, observation_size
 
 NUM_CODES = 3
@@ -33,7 +32,7 @@ def make_setup(name: str, num_envs: int, shape: tuple[int, int], drift: list[flo
         noise_shape=shape,
         chunk_shape=shape,
     )
-    return Setup(task, task.make_env(num_envs), base, "a <base>", fingerprint(base))
+    return Setup(task, task.make_env(num_envs), base, "a <base>", base.fingerprint())
 
 
 def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:

@@ -14,7 +14,6 @@ from modereg.policies import as_generative_policy
 from modereg.recipes.build import Setup
 from modereg.report import ReportEntry, write_report
 from modereg.report.html import definitions, table
-from modereg.storage import fingerprint
 
 VOID = {"meta", "img", "br"}
 
@@ -163,7 +162,7 @@ def test_an_adapter_of_another_base_is_refused(
         chunk_shape=(8, 2),
         module=nn.Linear(2, 2),
     )
-    setup = Setup(avoid.task, avoid.env, other, "other", fingerprint(other))
+    setup = Setup(avoid.task, avoid.env, other, "other", other.fingerprint())
     with pytest.raises(CheckpointError, match="steers the base policy"):
         write_report(tmp_path, setup, entries, title="Avoid", episodes=8)
 
