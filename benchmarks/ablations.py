@@ -4,8 +4,8 @@
 
 Each seed clones a base of its own, so that demonstrations, base, discovery and reinforcement
 learning all differ. Every method of a seed starts from the same base and spends the same number of
-environment steps, stage 1 included; only ``bmd`` and ``long`` are given twice as many, ``bmd`` half
-of them for its stage 1. A run that is interrupted goes on when the command is repeated.
+environment steps, stage 1 included; only ``bmd`` is given twice as many, half of them for its
+stage 1. A run that is interrupted goes on when the command is repeated.
 
 Rows: method, pay_spread, seed, episodes, success, entropy (by log 24), present_modes,
 commandable_modes (sampled noise; ``deterministic_`` by the mean noise), env_steps, seconds.
@@ -14,7 +14,6 @@ commandable_modes (sampled noise; ``deterministic_`` by the mean noise), env_ste
 - plain: one code, no intrinsic reward. ``plain kl C``: the same with KL to N(0, I) weighted by C.
 - imitation: stage 1 (clusters and noise imitation), no reinforcement learning.
 - codes_only: stage 1, then coefficient 0. regularised: stage 1, then coefficient .3.
-- long: twice the steps, at a spread of .5, since forgetting takes time.
 - online q: regularised, but q keeps learning in stage 2.
 - no start: the frozen q of stage 1 pays, but the steering policy begins at the base.
 - no stage 1: the paper's reward beside the task's from nothing, q online, 16 codes.
@@ -29,13 +28,12 @@ import argparse
 import itertools
 import json
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.seeds import write_seeds_table
 
-from modereg.metrics import bootstrap_interval
 from modereg.recipes.config import (
     DiscoverConfig,
     EvaluateConfig,
@@ -57,7 +55,7 @@ ROWS = [(0.3, 0.7), (0.5, 0.35, 0.15), (0.45, 0.3, 0.17, 0.08)]
 """Shares of the gaps of each row in the skewed demonstrations."""
 
 SKEWED = tuple(float(np.prod(shares)) for shares in itertools.product(*ROWS))
-FIGURES = ("success", "entropy", "present_modes", "commandable_modes")
+FIGURES = ("success", "success_error", "entropy", "present_modes", "commandable_modes")
 
 
 class Ablations:
@@ -84,10 +82,6 @@ class Ablations:
             *(
                 self.tune(method, "base", "discover", spread=spread, coef=coef)
                 for spread in (0.0, 0.3, 0.5)
-                for method, coef in (("codes_only", 0.0), ("regularised", 0.3))
-            ),
-            *(
-                self.tune(f"{method} long", "base", "discover", spread=0.5, coef=coef, factor=2.0)
                 for method, coef in (("codes_only", 0.0), ("regularised", 0.3))
             ),
             self.tune("online q", "base", "discover", coef=0.3, discoverer="online"),
@@ -215,51 +209,6 @@ class Ablations:
         return rows
 
 
-def markdown(rows: list[dict[str, Any]], command: str) -> str:
-    """Return the table over seeds: means, and 95 % bootstrap intervals of success and entropy."""
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["method"], row["pay_spread"]].append(row)
-    lines = [
-        f"`{command}`",
-        "",
-        "Means over seeds; success and entropy with 95 % bootstrap intervals of the mean; modes as"
-        " each seed has them. Sampled noise, and by the mean noise in the columns marked det.",
-        "",
-        "| method | pay +- | success | entropy | present | commandable | success det. | present"
-        " det. | steps | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (method, spread), group in sorted(
-        groups.items(), key=lambda item: (item[0][1], item[0][0])
-    ):
-        cells = [method, f"{spread}", _interval(group, "success"), _interval(group, "entropy")]
-        cells += [_each(group, "present_modes"), _each(group, "commandable_modes")]
-        cells += [
-            _mean(group, "deterministic_success"),
-            _each(group, "deterministic_present_modes"),
-        ]
-        cells += [f"{np.mean([r['env_steps'] for r in group]) / 1e6:.2f} M"]
-        cells += [f"{np.mean([r['seconds'] for r in group]):.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _interval(group: list[dict[str, Any]], name: str) -> str:
-    values = np.array([row[name] for row in group], dtype=float)
-    low, high = bootstrap_interval(values, lambda draw: float(draw.mean()))
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _each(group: list[dict[str, Any]], name: str) -> str:
-    return ", ".join(str(row[name]) for row in group if name in row)
-
-
-def _mean(group: list[dict[str, Any]], name: str) -> str:
-    values = [row[name] for row in group if name in row]
-    return f"{np.mean(values):.3f}" if values else ""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True)
@@ -280,12 +229,7 @@ def main() -> None:
         seconds = round(time.perf_counter() - started, 1)
         write_json(options.json, {"rows": rows, "seeds": seeds, "seconds": seconds})
     if not options.smoke:
-        command = f"python benchmarks/ablations.py --json {options.json} --seeds " + " ".join(
-            map(str, seeds)
-        )
-        options.json.with_suffix(".md").write_text(
-            "# Ablations on Avoid\n\n" + markdown(rows, command)
-        )
+        write_seeds_table(options.json, "Ablations on Avoid", rows)
     print(json.dumps(rows[-1]))
 
 
