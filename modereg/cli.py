@@ -107,7 +107,7 @@ def _short(value: Any) -> Any:
 
 
 def _is_long(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 32
+    return isinstance(value, list) and len(value) > 4
 
 
 if __name__ == "__main__":

@@ -66,16 +66,16 @@ class Run:
         self._bar: tqdm | None = None
         self._started, self._spent = time.perf_counter(), 0.0
         resume = getattr(config, "resume", False)
-        if (self.folder / CONFIG).exists():
+        if not _holds_work(self.folder):
+            write_json(self.folder / VERSIONS, _versions())
+            write_atomic(self.folder / CONFIG, to_yaml(_identity(config)))
+        elif (self.folder / CONFIG).exists():
             self._check_owner(resume)
-        elif _has_foreign_files(self.folder):
+        else:
             raise ConfigurationError(
                 f"expected an empty or new folder, got {self.folder} with other files in it; name "
                 "another with --out"
             )
-        else:
-            write_json(self.folder / VERSIONS, _versions())
-            write_atomic(self.folder / CONFIG, to_yaml(_identity(config)))
 
     def _check_owner(self, resume: bool) -> None:
         try:
@@ -172,11 +172,11 @@ class Run:
         return self._loggers
 
 
-def _has_foreign_files(folder: Path) -> bool:
-    """Return whether a folder holds more than what a start that was cut short leaves behind."""
+def _holds_work(folder: Path) -> bool:
+    """Whether a folder holds more than the options of a run, which an early error leaves behind."""
     if not folder.exists():
         return False
-    remains = (VERSIONS, f".{VERSIONS}.", f".{CONFIG}.")
+    remains = (CONFIG, VERSIONS, f".{CONFIG}.", f".{VERSIONS}.")
     return not all(entry.name.startswith(remains) for entry in folder.iterdir())
 
 

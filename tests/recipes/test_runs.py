@@ -73,7 +73,7 @@ def test_where_it_goes_and_how_it_is_shown_may_change(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_asks_for_resume(tmp_path: Path) -> None:
-    Run(_config(tmp_path))
+    Run(_config(tmp_path)).checkpoint({})
     with pytest.raises(ConfigurationError, match="interrupted run .* add --resume"):
         Run(_config(tmp_path))
     assert not Run(_config(tmp_path, resume=True)).finished
@@ -86,7 +86,7 @@ def test_a_run_without_checkpoints_starts_over(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_kind_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    Run(DiscoverConfig(out=tmp_path / "a", log=QUIET))
+    Run(DiscoverConfig(out=tmp_path / "a", log=QUIET)).checkpoint({})
     with pytest.raises(ConfigurationError, match="a run of another kind .*another folder"):
         Run(_config(tmp_path / "a"))
     (tmp_path / "b").mkdir()
@@ -101,6 +101,12 @@ def test_a_start_that_was_killed_at_once_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "versions.json").write_text("{}")
     Run(_config(tmp_path))
     assert (tmp_path / "config.yaml").exists()
+
+
+def test_an_error_before_any_work_blocks_no_folder(tmp_path: Path) -> None:
+    Run(_config(tmp_path))
+    Run(_config(tmp_path, seed=1))
+    assert "seed: 1" in (tmp_path / "config.yaml").read_text()
 
 
 def test_rows_and_state_come_back(tmp_path: Path) -> None:
