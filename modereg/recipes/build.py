@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchrl.envs import Compose, EnvBase, TransformedEnv
+from torchrl.envs import EnvBase, TransformedEnv
 
 from modereg import keys, plugins
 from modereg.errors import ConfigurationError
@@ -14,14 +14,8 @@ from modereg.policies import GenerativePolicy
 from modereg.priors import Prior
 from modereg.recipes.config import TaskConfig
 from modereg.tasks import Task
-from modereg.transforms import (
-    ActionChunk,
-    History,
-    LatentConditioner,
-    MIReward,
-    NoiseAction,
-    TimeLimit,
-)
+from modereg.transforms import MIReward, TimeLimit
+from modereg.wrapping import steer_env
 
 __all__ = ["Setup", "Timing", "set_up"]
 
@@ -58,19 +52,20 @@ class Setup:
         Where the time limit terminates and the environment does not say how much time has passed,
         a :class:`~modereg.transforms.TimeLimit` does.
         """
-        task = self.task
-        features = list(task.feature_keys or task.observation_keys)
-        transforms = [
-            ActionChunk(
-                task.execute, offset=task.offset, gamma=gamma, horizon=self.base.chunk_shape[0]
-            ),
-            NoiseAction(self.base),
-            History(features, length=task.max_decisions, dims=task.feature_dims),
-            LatentConditioner(prior),
-        ]
+        task, env = self.task, self.env
         if self.needs_clock:
-            transforms.insert(0, TimeLimit(task.max_steps, "terminates"))
-        return TransformedEnv(self.env, Compose(*transforms), auto_unwrap=True)
+            env = TransformedEnv(env, TimeLimit(task.max_steps, "terminates"), auto_unwrap=True)
+        return steer_env(
+            env,
+            self.base,
+            prior,
+            max_decisions=task.max_decisions,
+            execute=task.execute,
+            offset=task.offset,
+            gamma=gamma,
+            feature_keys=task.feature_keys or task.observation_keys,
+            feature_dims=task.feature_dims,
+        )
 
     @property
     def needs_clock(self) -> bool:
