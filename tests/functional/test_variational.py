@@ -1,19 +1,14 @@
-"""The equations against closed forms, torch.distributions, scipy and scikit-learn."""
+"""The categorical bound against closed forms and torch.distributions."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from scipy.spatial.distance import cdist
-from scipy.stats import entropy as scipy_entropy
-from sklearn import metrics as sk
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
 from modereg import functional
@@ -152,133 +147,6 @@ def test_batches_may_have_any_number_of_dimensions() -> None:
     torch.testing.assert_close(
         ratio.flatten(), functional.categorical_log_ratio(logits, latent, log_prior)
     )
-
-
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=12), st.floats(0.5, 1.0))
-def test_discounted_shaping_telescopes(potential: list[float], gamma: float) -> None:
-    generator = torch.Generator().manual_seed(len(potential))
-    steps = torch.randint(1, 9, (len(potential) - 1,), generator=generator)
-    values = torch.tensor(potential, dtype=torch.float64)
-    pay = functional.shaping(values[1:], values[:-1], gamma, steps)
-    elapsed = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-    total = (gamma ** elapsed[:-1] * pay).sum()
-    expected = gamma ** elapsed[-1] * values[-1] - values[0]
-    torch.testing.assert_close(total, expected.double())
-
-
-def test_clipped_surrogate_by_cases() -> None:
-    ratio = torch.tensor([0.5, 0.5, 1.1, 2.0, 2.0])
-    advantage = torch.tensor([1.0, -1.0, 2.0, 1.0, -1.0])
-    expected = torch.tensor([0.5, -0.8, 2.2, 1.2, -2.0])
-    torch.testing.assert_close(functional.clipped_surrogate(ratio.log(), advantage, 0.2), expected)
-
-
-@given(SEEDS, st.integers(1, 2))
-def test_kl_to_the_standard_normal(seed: int, event_dims: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    loc = torch.randn(3, 4, 2, generator=generator)
-    scale = 0.1 + torch.rand(3, 4, 2, generator=generator)
-    expected = kl_divergence(
-        Independent(Normal(loc, scale), event_dims),
-        Independent(Normal(torch.zeros_like(loc), torch.ones_like(scale)), event_dims),
-    )
-    torch.testing.assert_close(functional.kl_standard_normal(loc, scale, event_dims), expected)
-
-
-COUNTS = hnp.arrays(np.int64, st.integers(2, 9), elements=st.integers(0, 50)).filter(
-    lambda counts: counts.sum() > 0
-)
-
-
-@given(COUNTS)
-def test_entropies(counts: np.ndarray) -> None:
-    weights, modes = torch.from_numpy(counts), len(counts)
-    expected = float(scipy_entropy(counts))
-    assert float(functional.entropy(weights)) == pytest.approx(expected, abs=1e-12)
-    assert float(functional.normalized_entropy(weights, modes)) == pytest.approx(
-        expected / math.log(modes), abs=1e-12
-    )
-    assert float(functional.effective_number(weights)) == pytest.approx(math.exp(expected))
-    assert 0 <= functional.normalized_entropy(weights, modes) <= 1 + 1e-12
-
-
-def test_entropy_at_the_edges() -> None:
-    assert float(functional.entropy(torch.zeros(4))) == 0.0
-    assert float(functional.normalized_entropy(torch.tensor([7]), 1)) == 0.0
-    assert float(functional.effective_number(torch.full((6,), 3))) == pytest.approx(6.0)
-    batched = functional.entropy(torch.tensor([[1, 1], [2, 0]]))
-    torch.testing.assert_close(batched, torch.tensor([math.log(2.0), 0.0]).double())
-
-
-@pytest.mark.parametrize("error", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("codes", [2, 8])
-def test_mutual_information_of_a_symmetric_channel(codes: int, error: float) -> None:
-    table = torch.full((codes, codes), error / (codes - 1)).double()
-    table.fill_diagonal_(1 - error)
-    expected = math.log(codes) - float(scipy_entropy([error, 1 - error]))
-    expected -= error * math.log(codes - 1)
-    assert float(functional.mutual_information(table / codes)) == pytest.approx(expected)
-
-
-@given(SEEDS, st.integers(1, 6), st.integers(1, 6))
-def test_partitions_agree_with_scikit_learn(seed: int, first: int, second: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(first, (50,), generator=generator)
-    y = torch.where(torch.rand(50, generator=generator) < 0.5, x % second, x.flip(0) % second)
-    table = functional.contingency(x, y, first, second)
-    assert int(table.sum()) == 50
-    assert float(functional.mutual_information(table)) == pytest.approx(
-        sk.mutual_info_score(x, y), abs=1e-9
-    )
-    assert float(functional.normalized_mutual_information(table)) == pytest.approx(
-        sk.normalized_mutual_info_score(x, y), abs=1e-9
-    )
-    assert float(functional.adjusted_rand_index(table)) == pytest.approx(
-        sk.adjusted_rand_score(x, y), abs=1e-9
-    )
-
-
-@given(SEEDS)
-def test_information_is_symmetric_bounded_and_falls_when_codes_merge(seed: int) -> None:
-    table = joint(seed)
-    information = functional.mutual_information(table)
-    torch.testing.assert_close(information, functional.mutual_information(table.T))
-    assert 0 <= information <= functional.entropy(table.sum(0)) + 1e-12
-    merged = torch.cat([table[:, :1] + table[:, 1:2], table[:, 2:]], 1)
-    assert functional.mutual_information(merged) <= information + 1e-12
-
-
-def test_renamed_partitions_agree_completely() -> None:
-    x = torch.arange(24) % 4
-    table = functional.contingency(x, (x + 1) % 4, 4, 4)
-    assert float(functional.normalized_mutual_information(table)) == pytest.approx(1.0)
-    assert float(functional.adjusted_rand_index(table)) == pytest.approx(1.0)
-
-
-@given(SEEDS)
-def test_distances_and_nearest_centroids(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(60, 3, generator=generator, dtype=torch.float64)
-    y = torch.randn(7, 3, generator=generator, dtype=torch.float64)
-    expected = cdist(x, y, "sqeuclidean")
-    np.testing.assert_allclose(functional.squared_distances(x, y), expected, rtol=1e-9)
-    np.testing.assert_array_equal(functional.nearest_centroid(x, y), expected.argmin(1))
-    assert (functional.squared_distances(x, x).diagonal() == 0).all()
-
-
-@given(SEEDS, st.integers(2, 6))
-def test_silhouette_agrees_with_scikit_learn(seed: int, clusters: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(clusters, (80,), generator=generator) * 3
-    labels[0], labels[1] = 100, 0  # a cluster of one point, and numbers with gaps
-    points = torch.randn(80, 4, generator=generator, dtype=torch.float64) + labels[:, None] / 3
-    assert float(functional.silhouette(points, labels)) == pytest.approx(
-        sk.silhouette_score(points, labels), abs=1e-9
-    )
-
-
-def test_silhouette_of_one_cluster_is_zero() -> None:
-    assert float(functional.silhouette(torch.randn(5, 2), torch.zeros(5, dtype=torch.int64))) == 0
 
 
 def test_aliased_codes_counts_all_but_one_of_a_group() -> None:

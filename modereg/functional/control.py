@@ -1,0 +1,64 @@
+"""What a reinforcement learner needs: shaping, the clipped objective, the way from the base."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "clipped_surrogate",
+    "kl_standard_normal",
+    "shaping",
+]
+
+
+def shaping(l_tp1: Tensor, l_t: Tensor, gamma: float, steps: Tensor | int) -> Tensor:
+    r""":math:`\gamma^n l_{t+1} - l_t`, the discounted difference of a potential l.
+
+    Over an episode its discounted sum is :math:`\gamma^T l_T - l_0`, so nothing is gained by living
+    longer (Ng, Harada and Russell, 1999: potential-based shaping).
+
+    Args:
+        l_tp1: the potential after the decision, ``[*B]``.
+        l_t: the potential before it, ``[*B]``.
+        gamma: discount of one environment step.
+        steps: n, environment steps of the decision, ``[*B]`` or one int.
+
+    Returns:
+        ``[*B]``.
+    """
+    return gamma**steps * l_tp1 - l_t
+
+
+def clipped_surrogate(log_weight: Tensor, advantage: Tensor, epsilon: float) -> Tensor:
+    r""":math:`\min(r A, \mathrm{clip}(r, 1 - \epsilon, 1 + \epsilon) A)` with :math:`r = e^{w}`.
+
+    Schulman et al., Proximal Policy Optimization, arXiv 1707.06347, Eq. 7.
+
+    Args:
+        log_weight: w, log of the probability ratio of new and old policy, ``[*B]``.
+        advantage: A, ``[*B]``.
+        epsilon: clip range.
+
+    Returns:
+        ``[*B]``, to be maximised.
+    """
+    clipped = log_weight.clamp(math.log1p(-epsilon), math.log1p(epsilon))
+    return torch.minimum(log_weight.exp() * advantage, clipped.exp() * advantage)
+
+
+def kl_standard_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Tensor:
+    r""":math:`KL(N(\mu, \sigma^2) \| N(0, I)) = \sum (\mu^2 + \sigma^2 - 1) / 2 - \log \sigma`.
+
+    Args:
+        loc: mean, ``[*B, *E]``.
+        scale: standard deviation, ``[*B, *E]``, positive.
+        event_dims: number of dimensions in E, at least one.
+
+    Returns:
+        ``[*B]`` nats.
+    """
+    kl = 0.5 * (loc.square() + scale.square() - 1.0) - scale.log()
+    return kl.flatten(-event_dims).sum(-1)

@@ -1,0 +1,94 @@
+r"""The variational bound with a classifier of discrete codes (Barber and Agakov, 2003).
+
+BMD is Longhini et al., Behavioral Mode Discovery, arXiv 2605.11387.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "aliased_codes",
+    "categorical_log_ratio",
+    "inference_loss",
+    "inference_nll",
+    "variational_bound",
+]
+
+
+def categorical_log_ratio(logits: Tensor, latent: Tensor, log_prior: Tensor) -> Tensor:
+    r""":math:`\log q(z \mid s) - \log p(z)`, BMD Eq. 2: at most :math:`-\log p(z)`.
+
+    Args:
+        logits: of q, ``[*B, K]``; finite, of any size.
+        latent: codes z, ``[*B]`` int64 in [0, K), of positive probability.
+        log_prior: log p of every code, ``[K]``.
+
+    Returns:
+        ``[*B]`` nats, of the logits' dtype.
+    """
+    return -inference_nll(logits, latent) - log_prior.to(logits.dtype)[latent]
+
+
+def inference_nll(logits: Tensor, latent: Tensor) -> Tensor:
+    r""":math:`-\log q(z \mid s)`: the cross entropy of each sample.
+
+    Args:
+        logits: of q, ``[*B, K]``.
+        latent: codes z, ``[*B]`` int64.
+
+    Returns:
+        ``[*B]`` nats, not negative.
+    """
+    return -logits.log_softmax(-1).gather(-1, latent.unsqueeze(-1)).squeeze(-1)
+
+
+def inference_loss(logits: Tensor, latent: Tensor) -> Tensor:
+    r""":math:`-E \log q(z \mid s)`, what q minimises (BMD, the maximum of Eq. 1 over q).
+
+    Args:
+        logits: of q, ``[*B, K]``.
+        latent: codes z, ``[*B]`` int64.
+
+    Returns:
+        A scalar, nats.
+    """
+    return inference_nll(logits, latent).mean()
+
+
+def variational_bound(logits: Tensor, latent: Tensor, log_prior: Tensor) -> Tensor:
+    r""":math:`E[\log q(z \mid s) - \log p(z)] \le I(Z; S)`, BMD Eq. 1 (Barber and Agakov, 2003).
+
+    The gap is :math:`E\, KL(p(z \mid s) \| q(z \mid s))`. It is an estimate of a lower bound only
+    on data that q was not trained on.
+
+    Args:
+        logits: of q, ``[*B, K]``.
+        latent: codes z, ``[*B]`` int64.
+        log_prior: log p of every code, ``[K]``.
+
+    Returns:
+        A scalar, nats.
+    """
+    return categorical_log_ratio(logits, latent, log_prior).mean()
+
+
+def aliased_codes(log_prob: Tensor, latent: Tensor) -> Tensor:
+    r"""Count the codes z with :math:`\arg\max_{z'} E[q(z' \mid s) \mid z] \ne z`.
+
+    Such a code is taken for another one on average. Of n codes that lead to one and the same
+    behaviour all but one are counted. Codes without a sample are not.
+
+    Args:
+        log_prob: log q of every code, ``[N, K]``.
+        latent: codes z, ``[N]`` int64.
+
+    Returns:
+        A scalar int64 in [0, K).
+    """
+    num_codes = log_prob.shape[-1]
+    confusion = log_prob.new_zeros(num_codes, num_codes).index_add_(0, latent, log_prob.exp())
+    codes = torch.arange(num_codes, device=latent.device)
+    seen = torch.bincount(latent, minlength=num_codes) > 0
+    return (seen & (confusion.argmax(-1) != codes)).sum()
