@@ -8,6 +8,7 @@ from modereg.functional.control import (
     kl_standard_normal,
     shaping,
 )
+from modereg.functional.neighbours import particle_reward
 from modereg.functional.partitions import (
     adjusted_rand_index,
     contingency,
@@ -45,6 +46,7 @@ __all__ = [
     "nearest_centroid",
     "normalized_entropy",
     "normalized_mutual_information",
+    "particle_reward",
     "shaping",
     "silhouette",
     "squared_distances",
