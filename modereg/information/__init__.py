@@ -4,6 +4,18 @@ Of these only :func:`~modereg.information.neighbours.particle_entropy` rewards e
 estimators of I(Z; S) that do are in :mod:`modereg.estimators`.
 """
 
+from modereg.information.critics import (
+    InformationEstimate,
+    JointCritic,
+    SeparableCritic,
+    estimate_information,
+)
 from modereg.information.neighbours import particle_entropy
 
-__all__ = ["particle_entropy"]
+__all__ = [
+    "InformationEstimate",
+    "JointCritic",
+    "SeparableCritic",
+    "estimate_information",
+    "particle_entropy",
+]
