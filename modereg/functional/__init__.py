@@ -19,7 +19,18 @@ from modereg.functional.critics import (
     smile,
     split_scores,
 )
-from modereg.functional.neighbours import particle_reward
+from modereg.functional.neighbours import (
+    kozachenko_leonenko_terms,
+    ksg_rectangle_terms,
+    ksg_terms,
+    particle_reward,
+    ross_terms,
+)
+from modereg.functional.novelty import (
+    distillation_error,
+    novel_d,
+    pooled_moments,
+)
 from modereg.functional.partitions import (
     adjusted_rand_index,
     contingency,
@@ -48,6 +59,7 @@ __all__ = [
     "categorical_log_ratio",
     "clipped_surrogate",
     "contingency",
+    "distillation_error",
     "donsker_varadhan",
     "effective_number",
     "entropy",
@@ -57,14 +69,20 @@ __all__ = [
     "jensen_shannon",
     "jensen_shannon_information",
     "kl_standard_normal",
+    "kozachenko_leonenko_terms",
+    "ksg_rectangle_terms",
+    "ksg_terms",
     "log_mean_exp",
     "mine",
     "mutual_information",
     "nearest_centroid",
     "normalized_entropy",
     "normalized_mutual_information",
+    "novel_d",
     "nwj",
     "particle_reward",
+    "pooled_moments",
+    "ross_terms",
     "shaping",
     "silhouette",
     "smile",

@@ -10,12 +10,22 @@ from modereg.information.critics import (
     SeparableCritic,
     estimate_information,
 )
-from modereg.information.neighbours import particle_entropy
+from modereg.information.neighbours import (
+    kozachenko_leonenko_entropy,
+    ksg_information,
+    particle_entropy,
+    ross_information,
+    subsample_error,
+)
 
 __all__ = [
     "InformationEstimate",
     "JointCritic",
     "SeparableCritic",
     "estimate_information",
+    "kozachenko_leonenko_entropy",
+    "ksg_information",
     "particle_entropy",
+    "ross_information",
+    "subsample_error",
 ]

@@ -1,14 +1,185 @@
-r"""Nearest-neighbour estimates of information and entropy from samples; all in nats."""
+r"""Nearest-neighbour estimates of information and entropy from samples; all in nats.
+
+Estimates are means of their terms and are not clamped: where there is nothing to know they scatter
+around 0 and are negative as often as positive (scikit-learn's functions replace those by 0).
+Distances are maximum norms, except those of :func:`particle_entropy`. The information at hand must
+be small beside log N and the dimension low: with many dimensions or strong dependence these
+estimates fall short (Gao, Ver Steeg and Galstyan, arXiv 1411.2003).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from modereg import functional
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
+from modereg.information._nearest import (
+    Array,
+    count,
+    distances_within,
+    extent,
+    kth_distances,
+)
 
-__all__ = ["particle_entropy"]
+__all__ = [
+    "kozachenko_leonenko_entropy",
+    "ksg_information",
+    "particle_entropy",
+    "ross_information",
+    "subsample_error",
+]
+
+
+def ksg_information(
+    x: Tensor,
+    y: Tensor,
+    *,
+    k: int = 3,
+    algorithm: Literal[1, 2] = 1,
+    jitter: float = 1e-10,
+    seed: int = 0,
+) -> float:
+    r"""Estimate I(X; Y) of two continuous variables.
+
+    Kraskov, Stoegbauer and Grassberger, arXiv cond-mat/0305641, Eq. 8 (algorithm 1) and Eq. 9
+    (algorithm 2). Every column is first brought to mean 0 and standard deviation 1, as the authors
+    advise, so that no unit matters.
+
+    Args:
+        x: samples, ``[N, D]`` or ``[N]``.
+        y: samples, ``[N, E]`` or ``[N]``; row i of both belong together.
+        k: number of neighbours: fewer have less bias, more have less variance.
+        algorithm: 1 (cubes around each sample) or 2 (rectangles: less bias, more variance).
+        jitter: standard deviation of Gaussian noise on the standardised columns, which separates
+            equal samples; 0 for none.
+        seed: of the jitter; the global generators are left alone.
+
+    Returns:
+        The estimate in nats, not clamped.
+
+    Raises:
+        ShapeError: if the samples are not of these shapes.
+        NonFiniteError: if a sample is not finite.
+        ConfigurationError: if there are at most k samples, or equal samples and no jitter.
+    """
+    first, second = _samples(x, "x"), _samples(y, "y")
+    _check_pairs(first, second)
+    _check_neighbours(k, len(first) - 1)
+    if algorithm not in (1, 2):
+        raise ConfigurationError(f"expected algorithm 1 or 2, got {algorithm}")
+    rng = np.random.default_rng(seed)
+    first, second = (_standardised(values, jitter, rng) for values in (first, second))
+    joint = np.hstack([first, second])
+    distances, neighbours = cKDTree(joint).query(joint, k=k + 1, p=np.inf)
+    _check_distinct(distances[:, -1])
+    if algorithm == 1:
+        num_x, num_y = (_others(v, distances[:, -1], closed=False) for v in (first, second))
+        return float(functional.ksg_terms(num_x, num_y, k).mean())
+    num_x, num_y = (_others(v, extent(v, neighbours), closed=True) for v in (first, second))
+    return float(functional.ksg_rectangle_terms(num_x, num_y, k).mean())
+
+
+def ross_information(
+    latent: Tensor, x: Tensor, *, k: int = 3, jitter: float = 1e-10, seed: int = 0
+) -> float:
+    r"""Estimate I(Z; X) of a discrete code and a continuous variable.
+
+    Ross, PLOS ONE 9(2) e87357, 2014, Eq. 2. Samples of a code that was seen once are dropped, as
+    Ross does; a code with at most k samples uses all of them as neighbours. Every column is first
+    brought to mean 0 and standard deviation 1. With jitter, x may also be discrete.
+
+    Args:
+        latent: codes, ``[N]`` integers.
+        x: samples, ``[N, D]`` or ``[N]``.
+        k: number of neighbours of the same code.
+        jitter: standard deviation of Gaussian noise on the standardised columns, which separates
+            equal samples; 0 for none.
+        seed: of the jitter; the global generators are left alone.
+
+    Returns:
+        The estimate in nats, not clamped.
+
+    Raises:
+        ShapeError: if the samples are not of these shapes.
+        NonFiniteError: if a sample is not finite.
+        ConfigurationError: if codes are no integers, or none was seen twice, or k is not positive,
+            or there are equal samples and no jitter.
+    """
+    codes, values = _codes(latent), _samples(x, "x")
+    _check_pairs(codes, values)
+    _, labels, sizes = np.unique(codes, return_inverse=True, return_counts=True)
+    kept = sizes[labels] > 1
+    if k < 1 or not kept.any():
+        raise ConfigurationError(
+            f"expected a positive k and codes of which at least one was seen twice, got k = {k} "
+            f"and {len(sizes)} codes in {len(codes)} samples; give more samples"
+        )
+    values = _standardised(values, jitter, np.random.default_rng(seed))[kept]
+    num_same = sizes[labels[kept]]
+    num_neighbours = np.minimum(k, num_same - 1)
+    distances = distances_within(values, labels[kept], k)
+    _check_distinct(distances)
+    counts = (num_same, count(values, distances, closed=False), num_neighbours)
+    return float(functional.ross_terms(*map(torch.from_numpy, counts)).mean())
+
+
+def kozachenko_leonenko_entropy(x: Tensor, *, k: int = 3) -> float:
+    r"""Estimate the differential entropy of a continuous variable.
+
+    Kozachenko and Leonenko (1987) in the form of Kraskov et al., arXiv cond-mat/0305641, Eq. 20.
+
+    Args:
+        x: samples, ``[N, D]`` or ``[N]``.
+        k: number of neighbours.
+
+    Returns:
+        The estimate in nats; differential entropy may be negative.
+
+    Raises:
+        ShapeError: if the samples are not of these shapes.
+        NonFiniteError: if a sample is not finite.
+        ConfigurationError: if there are at most k samples, or more than k equal ones.
+    """
+    values = _samples(x, "x")
+    _check_neighbours(k, len(values) - 1)
+    distances = kth_distances(values, k)
+    _check_distinct(distances)
+    terms = functional.kozachenko_leonenko_terms(torch.from_numpy(distances), k, values.shape[1])
+    return float(terms.mean())
+
+
+def subsample_error(
+    estimate: Callable[..., float], *samples: Tensor, parts: int = 10, seed: int = 0
+) -> float:
+    r"""Return the standard error of an estimate from its scatter over disjoint parts of the data.
+
+    A variance that falls with 1/N is extrapolated from N/parts to N samples (Holmes and Nemenman,
+    arXiv 1903.09280): :math:`\sigma_N = s / \sqrt{n}` with s the standard deviation of
+    the estimates of n parts. The bias is no part of it.
+
+    Args:
+        estimate: function of the samples, such as :func:`ksg_information`.
+        samples: what it takes, ``[N, ...]`` each; rows stay together.
+        parts: n, number of parts.
+        seed: of the random partition.
+
+    Returns:
+        The standard error, in the estimate's unit.
+
+    Raises:
+        ConfigurationError: if there are fewer than two parts.
+    """
+    if parts < 2:
+        raise ConfigurationError(f"expected at least two parts, got {parts}")
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(samples[0])))
+    split = [estimate(*(values[part] for values in samples)) for part in order.chunk(parts)]
+    return float(np.std(split, ddof=1) / len(split) ** 0.5)
 
 
 @torch.no_grad()
@@ -53,6 +224,69 @@ def particle_entropy(
     return rewards
 
 
+def _others(values: Array, radius: Array, *, closed: bool) -> Tensor:
+    """Count the other samples within a radius of each sample, ``[N]``."""
+    return torch.from_numpy(count(values, radius, closed=closed) - 1)
+
+
+def _standardised(values: Array, jitter: float, rng: np.random.Generator) -> Array:
+    """Bring columns to mean 0 and deviation 1 (constant ones stay), then separate equal samples."""
+    if not 0 <= jitter < 1:
+        raise ConfigurationError(f"expected a jitter in [0, 1), got {jitter}; 1e-10 is plenty")
+    mean, deviation = values.mean(0), values.std(0)
+    varies = deviation > 1e-12 * np.abs(mean)
+    values = (values - mean) / np.where(varies, deviation, 1.0)
+    return values + jitter * rng.standard_normal(values.shape) if jitter else values
+
+
+def _samples(value: Tensor, name: str) -> Array:
+    """Return samples as ``[N, D]`` float64."""
+    if value.ndim not in (1, 2) or not value.numel():
+        raise ShapeError(
+            f"expected samples [N, D] or [N], got {name} of shape {list(value.shape)}; flatten "
+            "batch dimensions"
+        )
+    array = value.detach().to("cpu", torch.float64).numpy()
+    if not np.isfinite(array).all():
+        raise NonFiniteError(f"expected finite {name}, got NaN or infinities; drop those rows")
+    return array.reshape(len(array), -1)
+
+
+def _codes(latent: Tensor) -> Array:
+    if latent.ndim != 1:
+        raise ShapeError(f"expected codes [N], got shape {list(latent.shape)}; flatten them")
+    if latent.is_floating_point():
+        raise ConfigurationError(
+            f"expected integer codes, got {latent.dtype}; for a continuous code use ksg_information"
+        )
+    return latent.detach().cpu().numpy()
+
+
+def _check_pairs(first: Array, second: Array) -> None:
+    if len(first) != len(second):
+        raise ShapeError(
+            f"expected as many samples of both variables, got {len(first)} and {len(second)}; "
+            "row i of both must belong together"
+        )
+
+
+def _check_neighbours(k: int, available: int) -> None:
+    if not 1 <= k <= available:
+        raise ConfigurationError(
+            f"expected 1 <= k <= {max(available, 0)}, the number of possible neighbours, got "
+            f"k = {k}; give more samples or fewer neighbours"
+        )
+
+
+def _check_distinct(distances: Array) -> None:
+    if not distances.all():
+        raise ConfigurationError(
+            "expected samples of a continuous variable, got "
+            f"{int((distances == 0).sum())} of {len(distances)} with as many equal ones as "
+            "neighbours are sought; add a little noise (jitter)"
+        )
+
+
 def _check_particles(features: Tensor, reference: Tensor) -> None:
     for name, value in (("features", features), ("reference", reference)):
         if value.ndim != 2 or value.shape[-1] != features.shape[-1]:
@@ -63,11 +297,3 @@ def _check_particles(features: Tensor, reference: Tensor) -> None:
             )
         if not bool(torch.isfinite(value).all()):
             raise NonFiniteError(f"expected finite {name}, got NaN or infinities; drop those rows")
-
-
-def _check_neighbours(k: int, available: int) -> None:
-    if not 1 <= k <= available:
-        raise ConfigurationError(
-            f"expected 1 <= k <= {max(available, 0)}, the number of possible neighbours, got "
-            f"k = {k}; give more samples or fewer neighbours"
-        )
