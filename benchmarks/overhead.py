@@ -37,6 +37,8 @@ from support.results import write_results
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.estimators import CategoricalMI
+from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import LogConfig, PPOConfig, PretrainConfig, TaskConfig
@@ -59,7 +61,8 @@ def make_stage(setup: Setup, config: PPOConfig, codes: int, kind: str) -> Stage:
     size = observation_size(env, setup.steering_keys)
     critic = make_critic(setup.steering_keys, size, prior.feature_dim, (128, 128))
     fit_to_base(setup, env, steering, critic, SEED)
-    online = VariationalModeDiscoverer(observation_size(env, [keys.HISTORY]), prior, noise=0.03)
+    network = InputNoise(MLP(observation_size(env, [keys.HISTORY]), prior.num_codes), 0.03)
+    online = VariationalModeDiscoverer(CategoricalMI(network, prior))
     reward = None
     if kind != "without":
         reward = setup.mi_reward(online.estimator, 0.3, None, config.gamma)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from modereg import keys
 from modereg.errors import CheckpointError
-from modereg.estimators import CategoricalMI
+from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.networks import MLP, InputNoise
 from modereg.policies import GenerativePolicy
 from modereg.priors import CategoricalPrior, prior_from_config
@@ -46,7 +46,7 @@ class Adapter:
     """
 
     steering: SteeringPolicy
-    estimator: CategoricalMI | None
+    estimator: RewardEstimator | None
     prior: CategoricalPrior
     base_reference: str
     base_fingerprint: str
@@ -217,12 +217,12 @@ def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
     )
 
 
-def _estimator_config(estimator: CategoricalMI) -> dict[str, Any]:
-    noisy = estimator.network.module
-    if not isinstance(noisy, InputNoise):
+def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:
+    noisy = getattr(getattr(estimator, "network", None), "module", None)
+    if type(estimator) is not CategoricalMI or not isinstance(noisy, InputNoise):
         raise CheckpointError(
-            f"expected an inference model of InputNoise and the default MLP, got "
-            f"{type(noisy).__name__}; save its state_dict yourself"
+            "expected a CategoricalMI of InputNoise and the default MLP, got "
+            f"{type(estimator).__name__} of {type(noisy).__name__}; save its state_dict yourself"
         )
     return {
         "network": _mlp_config(_default_mlp(noisy.network, "an inference model")),

@@ -12,6 +12,9 @@ from modereg.errors import ConfigurationError, ShapeError
 
 __all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
 
+RELATIVE_NOISE = 0.2
+"""Default noise on an inference model's input, in units of the features' common scale."""
+
 
 def flat_features(inputs: Sequence[Tensor]) -> Tensor:
     """Concatenate inputs that are batched alike, ``[*B, ...]`` each, to ``[*B, sum]``.
@@ -134,16 +137,20 @@ class InputNoise(nn.Module):
 
     Args:
         network: maps ``[*B, F]`` to ``[*B, K]``.
-        std: standard deviation of the noise; kept in a buffer, so that it is saved with the rest.
+        std: standard deviation of the noise, kept in a buffer, so that it is saved with the rest;
+            None: 0.2 of the features' common scale, once :meth:`fit` has set that.
+
+    Raises:
+        ConfigurationError: if the noise is negative.
     """
 
     input_std: Tensor
 
-    def __init__(self, network: nn.Module, std: float) -> None:
+    def __init__(self, network: nn.Module, std: float | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.relative = network, std is None
         self.register_buffer("input_std", torch.zeros(()))
-        self.std = std
+        self.std = RELATIVE_NOISE if std is None else std
 
     @property
     def std(self) -> float:
@@ -155,6 +162,31 @@ class InputNoise(nn.Module):
         if not value >= 0:
             raise ConfigurationError(f"expected a non-negative noise, got {value}")
         self.input_std.fill_(value)
+
+    @torch.no_grad()
+    def fit(self, features: Tensor) -> None:
+        """Set the common scale of an :class:`MLP`'s features, and the noise where it is relative.
+
+        The shift is the mean of every feature; the scale is *one* number, the root of the mean
+        variance over features. It keeps the geometry: dividing each feature by its own deviation
+        would inflate features that hardly vary.
+
+        Args:
+            features: ``[N, F]``.
+
+        Raises:
+            ConfigurationError: if the network is no MLP, which has a place for the scale.
+        """
+        if not isinstance(self.network, MLP):
+            raise ConfigurationError(
+                f"expected an MLP to scale the features of, got {type(self.network).__name__}; "
+                "scale the input in your own network instead"
+            )
+        scale = features.var(0).mean().sqrt().clamp_min(1e-6)
+        self.network.features.shift.copy_(features.mean(0))
+        self.network.features.scale.fill_(float(scale))
+        if self.relative:
+            self.std = RELATIVE_NOISE * float(scale)
 
     def forward(self, *inputs: Tensor, noisy: bool = False) -> Tensor:
         """Return the network's output, with noise on its input if asked."""

@@ -75,11 +75,18 @@ class CategoricalPrior(Prior):
         self.probs = _checked_probs(probs)
         self.num_codes = self.feature_dim = self.probs.numel()
         self._log_probs = self.probs.log()
+        self._entropy = float(-torch.special.xlogy(self.probs, self.probs).sum())
+        self._largest_surprise = float(-self._log_probs[self.probs > 0].min())
 
     @property
     def entropy(self) -> float:
         """H(p) = - sum p log p, nats."""
-        return float(-torch.special.xlogy(self.probs, self.probs).sum())
+        return self._entropy
+
+    @property
+    def largest_surprise(self) -> float:
+        """The largest -log p(z) of a code that can be drawn, nats; log K for the uniform prior."""
+        return self._largest_surprise
 
     @property
     def log_probs(self) -> Tensor:

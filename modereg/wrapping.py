@@ -7,14 +7,16 @@ from inspect import signature
 from typing import Any, Literal, NamedTuple
 
 from tensordict import NestedKey
+from torch.distributions import Distribution
 from torchrl.envs import Compose, EnvBase, TransformedEnv
 
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
 from modereg.errors import ConfigurationError
+from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.networks import MLP
 from modereg.policies import GenerativePolicy
-from modereg.priors import Prior, as_prior
+from modereg.priors import CategoricalPrior, Prior, as_prior
 from modereg.steering import SteeringPolicy
 from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction
 
@@ -119,7 +121,7 @@ def make_steering(
 def wrap(
     env: EnvBase,
     policy: GenerativePolicy,
-    num_modes: int = 8,
+    num_modes: int | Distribution | Prior = 8,
     *,
     max_decisions: int,
     execute: int | None = None,
@@ -129,6 +131,7 @@ def wrap(
     feature_keys: Sequence[NestedKey] | None = None,
     feature_dims: Sequence[int] | None = None,
     discoverer: Literal["cluster", "variational"] = "cluster",
+    estimator: RewardEstimator | None = None,
     **options: Any,
 ) -> Wrapped:
     """Make a pretrained policy fine-tunable with its modes kept.
@@ -138,7 +141,8 @@ def wrap(
     Args:
         env: environment, batch ``[B]``.
         policy: the base policy, which is frozen here: its parameters stop requiring gradients.
-        num_modes: number K of codes; more codes than modes do no harm, fewer cannot cover them.
+        num_modes: number K of codes, or a prior p(z); an estimator brings its own. More codes than
+            modes do no harm, fewer cannot cover them.
         max_decisions: decisions of the longest episode.
         execute: actions of a chunk that are played; None plays all from ``offset`` on.
         offset: first played action of a chunk.
@@ -147,6 +151,8 @@ def wrap(
         feature_keys: what the discoverer sees the history of; None takes the base policy's.
         feature_dims: dimensions of it to keep.
         discoverer: ``cluster`` or ``variational``.
+        estimator: variational: what is learned and rewards, of the same prior and of the
+            ``history``; None is a :class:`~modereg.estimators.CategoricalMI`.
         options: of the discoverer.
 
     Returns:
@@ -155,12 +161,14 @@ def wrap(
     Raises:
         ConfigurationError: if an observation is missing or an option is unknown.
     """
+    prior = as_prior(num_modes if estimator is None else estimator.prior)
+    _check_discoverer(discoverer, estimator, prior)
     policy.requires_grad_(False)
     observation_keys = list(observation_keys or policy.observation_keys)
     steered = steer_env(
         env,
         policy,
-        num_modes,
+        prior,
         max_decisions=max_decisions,
         execute=policy.chunk_shape[0] - offset if execute is None else execute,
         offset=offset,
@@ -168,22 +176,40 @@ def wrap(
         feature_keys=list(feature_keys or policy.observation_keys),
         feature_dims=feature_dims,
     )
-    kinds: dict[str, type[ClusterModeDiscoverer] | type[VariationalModeDiscoverer]]
-    kinds = {"cluster": ClusterModeDiscoverer, "variational": VariationalModeDiscoverer}
-    if discoverer not in kinds:
-        raise ConfigurationError(f"expected discoverer of {sorted(kinds)}, got {discoverer!r}")
-    kind = kinds[discoverer]
+    feature_dim = observation_size(steered, [keys.HISTORY])
+    if discoverer == "cluster":
+        options = {"history_length": max_decisions + 1} | options
+        found = _make(ClusterModeDiscoverer, options, feature_dim, prior.num_codes or 0)
+    else:
+        learned = CategoricalMI(feature_dim, prior) if estimator is None else estimator
+        found = _make(VariationalModeDiscoverer, options, learned)
+    return Wrapped(steered, make_steering(steered, policy, prior, observation_keys), found)
+
+
+def _make(kind: type[ModeDiscoverer], options: dict[str, Any], *arguments: Any) -> ModeDiscoverer:
     unknown = sorted(set(options) - set(signature(kind).parameters))
     if unknown:
         raise ConfigurationError(
             f"{kind.__name__} has no option {', '.join(unknown)}; it has "
             f"{', '.join(sorted(signature(kind).parameters))}"
         )
-    if discoverer == "cluster":
-        options = {"history_length": max_decisions + 1} | options
-    feature_dim = observation_size(steered, [keys.HISTORY])
-    return Wrapped(
-        steered,
-        make_steering(steered, policy, num_modes, observation_keys),
-        kind(feature_dim, num_modes, **options),
-    )
+    return kind(*arguments, **options)
+
+
+def _check_discoverer(discoverer: str, estimator: object, prior: Prior) -> None:
+    if discoverer not in ("cluster", "variational"):
+        raise ConfigurationError(
+            f"expected discoverer of ['cluster', 'variational'], got {discoverer!r}"
+        )
+    if discoverer == "cluster" and estimator is not None:
+        raise ConfigurationError(
+            "expected no estimator for discoverer='cluster', which trains a classifier of its "
+            f"clusters, got {type(estimator).__name__}; choose discoverer='variational'"
+        )
+    if discoverer == "cluster" and not (
+        isinstance(prior, CategoricalPrior) and bool((prior.probs == prior.probs[0]).all())
+    ):
+        raise ConfigurationError(
+            f"expected the number of codes for discoverer='cluster', got {prior!r}; choose "
+            "discoverer='variational' for another prior"
+        )

@@ -18,7 +18,7 @@ from modereg.wrapping import make_steering, observation_size, steer_env
 @pytest.mark.parametrize("discoverer", ["cluster", "variational"])
 def test_the_pieces_fit(discoverer: str) -> None:
     env, steering, modes = wrap(
-        GaussianMixture(16), TinyPolicy(2), 3, max_decisions=6, discoverer=discoverer, noise=0.1
+        GaussianMixture(16), TinyPolicy(2), 3, max_decisions=6, discoverer=discoverer, steps=9
     )
     kind = {"cluster": ClusterModeDiscoverer, "variational": VariationalModeDiscoverer}[discoverer]
     assert isinstance(env, TransformedEnv)

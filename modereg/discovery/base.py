@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 
-from modereg.estimators import CategoricalMI
-from modereg.priors import CategoricalPrior
+from modereg.estimators import RewardEstimator
+from modereg.priors import Prior
 
 __all__ = ["ModeDiscoverer"]
 
@@ -21,21 +21,21 @@ class ModeDiscoverer(nn.Module, ABC):
     tensors, numbers and lists, and restores what it has learned bit for bit.
 
     Args:
-        estimator: q with its prior; what :class:`~modereg.transforms.MIReward` takes.
+        estimator: q with its prior, of any kind; what :class:`~modereg.transforms.MIReward` takes.
     """
 
-    def __init__(self, estimator: CategoricalMI) -> None:
+    def __init__(self, estimator: RewardEstimator) -> None:
         super().__init__()
         self.estimator = estimator
 
     @property
-    def prior(self) -> CategoricalPrior:
+    def prior(self) -> Prior:
         """p(z)."""
         return self.estimator.prior
 
     @property
     def feature_keys(self) -> list[NestedKey]:
-        """Entries that q reads, of ``next``."""
+        """Entries that q reads, of the estimator's ``source``."""
         return self.estimator.in_keys
 
     @property
@@ -61,7 +61,7 @@ class ModeDiscoverer(nn.Module, ABC):
         """Learn from what was observed, and return metrics."""
 
     def log_prob(self, tensordict: TensorDictBase) -> Tensor:
-        """Return log q(. | s) of every code, ``[*B, K]`` nats, for features in the root."""
+        """Return log q(. | s) of every discrete code, ``[*B, K]`` nats; features in the root."""
         return self.estimator.log_prob(tensordict)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

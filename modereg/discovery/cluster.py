@@ -8,10 +8,10 @@ model, and it stays frozen afterwards.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 
 from modereg import functional, keys
@@ -81,6 +81,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
                 f"{history_length}; History makes (length + 1) entries"
             )
         network = InputNoise(MLP(feature_dim, num_codes, hidden), noise or 0.0)
+        self.estimator: CategoricalMI
         super().__init__(
             CategoricalMI(network, num_codes, in_keys=[feature_key], latent_key=latent_key)
         )
@@ -183,8 +184,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             success: ``[N]`` bool, or None.
 
         Returns:
-            num_codes, clustered episodes, input noise, silhouette, and on a held-out tenth:
-            accuracy, bound (nats) and its share of H(p).
+            num_codes, clustered episodes, input noise, silhouette, and on a held-out tenth the
+            estimator's :meth:`~modereg.estimators.RewardEstimator.figures`.
 
         Raises:
             ConfigurationError: if there are too few episodes, or fewer distinct ones than codes.
@@ -232,10 +233,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
 
     def _train(self, features: Tensor, codes: Tensor) -> dict[str, float]:
         held = max(len(features) // 10, 1)
-        network = cast(MLP, self._network.network)
-        network.features.scale.fill_(float(features.std(0).square().mean().sqrt().clamp_min(1e-6)))
-        network.features.shift.copy_(features.mean(0))
-        optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+        self._network.fit(features)
+        optimizer = torch.optim.Adam(self._network.parameters(), 2e-3)
         for _ in range(self.steps):
             index = torch.randint(held, len(features), (512,))
             inputs = self._truncate(features[index])
@@ -244,7 +243,11 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             loss.backward()
             optimizer.step()
         self.requires_grad_(False)
-        return self.held_out(features[:held], codes[:held])
+        return self.estimator.figures(self._rows(features[:held], codes[:held]))
+
+    def _rows(self, features: Tensor, codes: Tensor) -> TensorDict:
+        data = TensorDict({}, [len(codes)]).set(self.feature_key, features)
+        return data.set(self.latent_key, codes)
 
     def _truncate(self, features: Tensor) -> Tensor:
         """Cut half of the histories at a random decision, as if the episode were under way."""
@@ -255,18 +258,6 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         last = torch.randint(1, length, (size, 1)).where(torch.rand(size, 1) < 0.5, length - 1)
         place = torch.minimum(torch.arange(length).expand(size, -1), last)
         return entries.gather(1, place.unsqueeze(-1).expand_as(entries)).flatten(1)
-
-    @torch.no_grad()
-    def held_out(self, features: Tensor, codes: Tensor) -> dict[str, float]:
-        """Return accuracy, bound (nats, unclamped) and its share of H(p) on given episodes."""
-        log_q = self._network(features).log_softmax(-1)
-        ratio = log_q.gather(-1, codes[:, None]).squeeze(-1) - self.prior.log_prob(codes)
-        bound = float(ratio.mean())
-        return {
-            "held_out_accuracy": float((log_q.argmax(-1) == codes).float().mean()),
-            "bound": bound,
-            "bound_share": bound / self.prior.entropy if self.prior.entropy > 0 else 0.0,
-        }
 
 
 def _worth_clustering(features: Tensor, success: Tensor | None, least: int) -> tuple[Tensor, bool]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
-from modereg import functional, keys
 from modereg.discovery.base import ModeDiscoverer
 from modereg.errors import ConfigurationError, NonFiniteError
-from modereg.estimators import CategoricalMI, check_support
-from modereg.networks import MLP, InputNoise
-from modereg.priors import Prior, as_prior
+from modereg.estimators import RewardEstimator, Source, check_support
+from modereg.networks import flat_features
 from modereg.reading import require
 
 __all__ = ["VariationalModeDiscoverer"]
@@ -24,23 +20,21 @@ __all__ = ["VariationalModeDiscoverer"]
 HELD_OUT = 10
 """One episode in this many is kept from training, for the metrics."""
 
-RELATIVE_NOISE = 0.2
-"""Default noise on q's input, in units of the features' common scale."""
-
 
 class VariationalModeDiscoverer(ModeDiscoverer):
-    r"""The paper's discoverer: q learns online which code made the trajectory.
+    r"""The paper's discoverer: an estimator learns online which code made the trajectory.
 
-    q is trained by cross entropy on what was observed last, while a policy is trained on
-    :math:`\log q(z \mid s) - \log p(z)` (BMD, arXiv 2605.11387, Eq. 1 and 2). Noise on q's input in
-    training, none when it is read, keeps it from telling codes apart by trifles.
+    The estimator is trained by its own loss on what was observed last, while a policy is trained on
+    the reward that it pays; with :class:`~modereg.estimators.CategoricalMI` that is cross entropy
+    and :math:`\log q(z \mid s) - \log p(z)` (BMD, arXiv 2605.11387, Eq. 1 and 2). Another estimator
+    is another argument and nothing else. Noise on its input in training, none when it is read,
+    keeps it from telling codes apart by trifles.
 
-    **Feature scaling.** :meth:`fit` takes from rollouts of the frozen base the mean of every
-    feature and *one* standard deviation, the root of the mean variance over features. A common
-    scale keeps the geometry: dividing each feature by its own deviation would inflate features
-    that hardly vary. With ``noise=None`` it also sets the noise, to 0.2 of that scale.
+    **Feature scaling.** :meth:`fit` hands features from rollouts of the frozen base to the
+    estimator, which takes their mean and *one* common scale
+    (:meth:`~modereg.networks.InputNoise.fit`).
 
-    **Held-out data.** The metrics are of data that q is not trained on: every tenth environment of
+    **Held-out data.** The metrics are of data that is not trained on: every tenth environment of
     a ``[B, T]`` rollout with B of at least 10; otherwise every tenth episode by ``("next",
     "done")``; every tenth row, where there is no ``done`` or but one episode. In a flat batch that
     was shuffled before, neighbouring rows are no episodes and the metrics are optimistic.
@@ -50,64 +44,37 @@ class VariationalModeDiscoverer(ModeDiscoverer):
     ``torch.load(weights_only=True)`` reads it and training goes on bit for bit.
 
     Args:
-        network: q, as :class:`~modereg.estimators.CategoricalMI` takes it, or the total length of
-            the features for an :class:`~modereg.networks.MLP` with noise on its input.
-        prior: p(z), discrete.
-        in_keys: entries of the features, of ``next``; the history by default. A TensorDictModule
-            brings its own.
-        latent_key: entry of the code, of the root.
-        logits_key: entry of q's logits.
-        hidden: widths of the default MLP.
-        octaves: octaves of sine features of the default MLP.
-        noise: standard deviation of the noise on the default MLP's input, in feature units; None:
-            see above. A network of your own wraps itself in
-            :class:`~modereg.networks.InputNoise`.
+        estimator: what is learned; its ``source`` says where a transition has the features.
         window: how many of the last :meth:`observe` calls are kept.
         steps: optimiser steps of one :meth:`update`.
         batch_size: rows of one step, drawn with replacement.
         lr: learning rate of Adam.
 
     Raises:
-        ConfigurationError: if an option is out of range, or q and the prior differ in K.
+        ConfigurationError: if an option is out of range.
     """
 
     def __init__(
         self,
-        network: nn.Module | int,
-        prior: int | Distribution | Prior,
+        estimator: RewardEstimator,
         *,
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        logits_key: NestedKey = keys.LOGITS,
-        hidden: Sequence[int] = (128, 128),
-        octaves: int = 0,
-        noise: float | None = None,
         window: int = 4,
         steps: int = 20,
         batch_size: int = 512,
         lr: float = 1e-3,
     ) -> None:
+        if not isinstance(estimator, RewardEstimator):
+            raise ConfigurationError(
+                f"expected an estimator such as CategoricalMI(feature_dim, num_codes), got "
+                f"{estimator!r}"
+            )
         if min(window, steps, batch_size) < 1 or lr <= 0:
             raise ConfigurationError(
                 "expected window, steps and batch_size of at least 1 and a positive lr, got "
                 f"{window}, {steps}, {batch_size} and {lr}"
             )
-        prior = as_prior(prior)
-        if isinstance(network, int):
-            mlp = MLP(network, prior.num_codes or 1, hidden, octaves=octaves)
-            network = InputNoise(mlp, RELATIVE_NOISE if noise is None else noise)
-        elif noise is not None:
-            raise ConfigurationError(
-                f"expected no noise beside a network of your own, got {noise}; wrap the network in "
-                "InputNoise"
-            )
-        super().__init__(
-            CategoricalMI(
-                network, prior, in_keys=in_keys, latent_key=latent_key, logits_key=logits_key
-            )
-        )
-        self.noise, self.window = noise, window
-        self.steps, self.batch_size = steps, batch_size
+        super().__init__(estimator)
+        self.window, self.steps, self.batch_size = window, steps, batch_size
         self.optimizer = torch.optim.Adam(self.estimator.parameters(), lr, fused=True)
         self._window: list[dict[str, Any]] = []
 
@@ -120,23 +87,13 @@ class VariationalModeDiscoverer(ModeDiscoverer):
                 needed.
 
         Raises:
-            ConfigurationError: if q is a network of the user's, which scales its input itself.
+            ConfigurationError: if the estimator scales its input itself.
             KeyMismatchError: if a feature is missing.
             NonFiniteError: if a feature is not finite.
         """
-        noisy = getattr(self.estimator.network, "module", None)
-        if not isinstance(noisy, InputNoise) or not isinstance(noisy.network, MLP):
-            raise ConfigurationError(
-                "expected an MLP in InputNoise to scale the features of, got "
-                f"{type(noisy).__name__}; scale the input in your own network instead of fit()"
-            )
         rows = _valid(rollout).nonzero().squeeze(-1)
-        features = torch.cat(self._features(rollout, rows), -1)
-        scale = features.var(0).mean().sqrt().clamp_min(1e-6)
-        noisy.network.features.shift.copy_(features.mean(0))
-        noisy.network.features.scale.copy_(scale)
-        if self.noise is None:
-            noisy.std = RELATIVE_NOISE * float(scale)
+        features = self._features(rollout, rows, self.estimator.source)
+        self.estimator.fit_features(flat_features(features))
 
     @torch.no_grad()
     def observe(self, rollout: TensorDictBase) -> None:
@@ -144,7 +101,8 @@ class VariationalModeDiscoverer(ModeDiscoverer):
 
         Args:
             rollout: ``[B, T]`` or ``[N]`` transitions: the code in the root, the features in
-                ``next``. Rows with a false ``("collector", "mask")`` are dropped.
+                ``next``, in the root or in both, as the estimator reads them. Rows with a false
+                ``("collector", "mask")`` are dropped.
 
         Raises:
             KeyMismatchError: if an entry is missing.
@@ -155,10 +113,12 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         latent = require(rollout, self.latent_key, "the discoverer").reshape(-1)[rows]
         check_support(self.prior, latent, self.latent_key)
         entry = {
-            "features": self._features(rollout, rows),
+            "features": self._features(rollout, rows, self._first),
             "latent": latent,
             "held_out": _held_out(rollout)[rows],
         }
+        if self.estimator.transitions:
+            entry["after"] = self._features(rollout, rows, "next")
         self._window = [*self._window, entry][-self.window :]
 
     def reset_buffer(self) -> None:
@@ -169,10 +129,9 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         """Take ``steps`` optimiser steps on the buffer.
 
         Returns:
-            ``loss``: mean cross entropy of the steps, with noise (nats). On held-out data without
-            noise: ``held_out_loss`` (nats), ``held_out_accuracy``, ``bound`` (nats, unclamped),
-            ``bound_share`` of H(p), which is 0 for one code, and ``aliased_codes``, the codes that
-            are taken for another (:func:`~modereg.functional.aliased_codes`).
+            ``loss``: mean of the steps, with noise. Of held-out data, without noise, the
+            estimator's :meth:`~modereg.estimators.RewardEstimator.figures`, among them ``bound``
+            (nats, unclamped).
 
         Raises:
             ConfigurationError: if nothing was observed to train on.
@@ -186,26 +145,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
             )
         train = data[~held]
         losses = torch.stack([self._step(train) for _ in range(self.steps)])
-        return {"loss": float(losses.mean()), **self.evaluate(data[held])}
-
-    @torch.no_grad()
-    def evaluate(self, tensordict: TensorDictBase) -> dict[str, float]:
-        """Return the metrics of :meth:`update` but ``loss``, on given data.
-
-        Args:
-            tensordict: ``[N]`` features and codes, both in the root.
-        """
-        latent = tensordict.get(self.latent_key)
-        log_prob = self.log_prob(tensordict)
-        bound = float(functional.variational_bound(log_prob, latent, self.estimator.log_prior))
-        entropy = self.prior.entropy
-        return {
-            "held_out_loss": float(functional.inference_loss(log_prob, latent)),
-            "held_out_accuracy": float((log_prob.argmax(-1) == latent).float().mean()),
-            "bound": bound,
-            "bound_share": bound / entropy if entropy > 0 else 0.0,
-            "aliased_codes": float(functional.aliased_codes(log_prob, latent)),
-        }
+        return {"loss": float(losses.mean()), **self.estimator.figures(data[held])}
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the optimiser's state and the buffer."""
@@ -221,9 +161,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
 
     def _step(self, train: TensorDict) -> Tensor:
         index = torch.randint(len(train), (self.batch_size,), device=train.device)
-        batch = train[index]
-        logits = self.estimator.logits(batch, noisy=True)
-        loss = functional.inference_loss(logits, batch.get(self.latent_key))
+        loss = self.estimator.sample_loss(train[index]).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -239,13 +177,20 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         data = TensorDict({}, [len(latent)], device=latent.device).set(self.latent_key, latent)
         for i, key in enumerate(self.feature_keys):
             data.set(key, torch.cat([entry["features"][i] for entry in self._window]))
+            if self.estimator.transitions:
+                data.set(_in("next", key), torch.cat([entry["after"][i] for entry in self._window]))
         return data
 
-    def _features(self, rollout: TensorDictBase, rows: Tensor) -> list[Tensor]:
+    @property
+    def _first(self) -> Source:
+        """Where a transition has the features that are read in the root of training data."""
+        return "root" if self.estimator.transitions else self.estimator.source
+
+    def _features(self, rollout: TensorDictBase, rows: Tensor, source: Source) -> list[Tensor]:
         """Return a copy of each feature at these rows, ``[n, ...]``."""
         features = []
         for key in self.feature_keys:
-            name = ("next", *key) if isinstance(key, tuple) else ("next", key)
+            name = _in("next", key) if source == "next" else key
             value = require(rollout, name, "the discoverer")
             value = value.flatten(0, rollout.ndim - 1)[rows]
             if not bool(torch.isfinite(value).all()):
@@ -255,6 +200,10 @@ class VariationalModeDiscoverer(ModeDiscoverer):
                 )
             features.append(value)
         return features
+
+
+def _in(place: str, key: NestedKey) -> NestedKey:
+    return (place, *key) if isinstance(key, tuple) else (place, key)
 
 
 def _valid(rollout: TensorDictBase) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loss of a classifier of codes, in TorchRL's form."""
+"""The loss of an estimator of information, in TorchRL's form."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torchrl.objectives.common import LossModule
 
-from modereg import functional, keys
+from modereg import keys
 from modereg.errors import ConfigurationError
-from modereg.estimators import CategoricalMI, check_support
-from modereg.reading import evaluate, require
+from modereg.estimators import RewardEstimator, check_support
+from modereg.priors import CategoricalPrior
+from modereg.reading import require
 
 __all__ = ["InferenceLoss"]
 
 
 class InferenceLoss(LossModule):
-    r"""Cross entropy :math:`-E \log q(z \mid s)` of the codes (BMD, arXiv 2605.11387).
+    r"""What an estimator minimises: for a classifier the cross entropy :math:`-E \log q(z \mid s)`.
 
-    The network's parameters are shared with the estimator, so that a
+    The estimator itself is held, not a functional copy of its parameters, so that a
     :class:`~modereg.transforms.MIReward` that reads it sees every optimiser step. Noise on the
-    input, where q has any, acts on ``loss_inference`` alone. Rows with a false
+    input, where there is any, acts on ``loss_inference`` alone. Rows with a false
     ``("collector", "mask")`` do not count towards the loss.
 
     Args:
-        estimator: q and its prior.
+        estimator: any estimator; see its ``sample_loss`` for the equation and its source.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        figures: whether the detached figures are written beside the loss, which costs a second
+            reading of the clean input.
     """
 
     @dataclass
@@ -37,27 +38,29 @@ class InferenceLoss(LossModule):
         """Keys that :meth:`set_keys` accepts."""
 
         latent: NestedKey = keys.LATENT
-        logits: NestedKey = keys.LOGITS
         priority_weight: NestedKey = "_weight"
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
-    inference_network: TensorDictModuleBase
-    inference_network_params: TensorDictParams
-    target_inference_network_params: TensorDictParams
 
-    def __init__(self, estimator: CategoricalMI, *, reduction: str = "mean") -> None:
+    def __init__(
+        self, estimator: RewardEstimator, *, reduction: str = "mean", figures: bool = True
+    ) -> None:
         super().__init__()
-        self.reduction = reduction
-        self.prior = estimator.prior
-        self.register_buffer("log_prior", estimator.log_prior.clone(), persistent=False)
-        self.convert_to_functional(estimator.network, "inference_network")
-        self.set_keys(latent=estimator.latent_key, logits=estimator.logits_key)
+        self.estimator, self.reduction, self.figures = estimator, reduction, figures
+        self.set_keys(latent=estimator.latent_key)
+
+    @property
+    def functional(self) -> bool:
+        """Whether parameters are held apart from their networks: no."""
+        return False
 
     @property
     def in_keys(self) -> list[NestedKey]:
         """Entries that it reads; the priority weight only where there is one."""
-        return [*self.inference_network.in_keys, self.tensor_keys.latent]
+        features = self.estimator.in_keys
+        after = [_in_next(key) for key in features] if self.estimator.transitions else []
+        return [*features, *after, self.tensor_keys.latent]
 
     @in_keys.setter
     def in_keys(self, values: Any) -> None:
@@ -66,11 +69,17 @@ class InferenceLoss(LossModule):
     @property
     def out_keys(self) -> list[NestedKey]:
         """Scalars that it returns."""
-        return ["loss_inference", "mode_accuracy", "mi_bound"]
+        if not self.figures:
+            return ["loss_inference"]
+        return ["loss_inference", *(["mode_accuracy"] * self._discrete), "mi_bound"]
 
     @out_keys.setter
     def out_keys(self, values: Any) -> None:
         raise ConfigurationError(f"expected out_keys to stay as they are, got {values}")
+
+    @property
+    def _discrete(self) -> bool:
+        return isinstance(self.estimator.prior, CategoricalPrior)
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """Do nothing: there is no value estimator."""
@@ -79,34 +88,41 @@ class InferenceLoss(LossModule):
         """Return the loss and detached figures of a batch.
 
         Args:
-            tensordict: features and codes, ``[*B]``; an optional weight ``[*B]``.
+            tensordict: features and codes, ``[*B]``; for an estimator of ``transitions`` the
+                features in ``next`` too; an optional weight ``[*B]``.
 
         Returns:
-            ``loss_inference`` (nats), ``mode_accuracy`` in [0, 1] and ``mi_bound`` (nats), the last
-            two of the clean input. They are estimates only where q was not trained.
+            ``loss_inference``, ``mi_bound`` (the estimator's, nats) and, for discrete codes,
+            ``mode_accuracy`` in [0, 1], the last two of the clean input. They are estimates only
+            where the estimator was not trained.
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
             ConfigurationError: if a code lies outside the prior's support.
         """
         latent = require(tensordict, self.tensor_keys.latent, "InferenceLoss")
-        check_support(self.prior, latent, self.tensor_keys.latent)
-        nll = functional.inference_nll(self._logits(tensordict, noisy=True), latent)
+        check_support(self.estimator.prior, latent, self.tensor_keys.latent)
+        if self.tensor_keys.latent != self.estimator.latent_key:
+            tensordict = tensordict.copy().set(self.estimator.latent_key, latent)
+        losses = self.estimator.sample_loss(tensordict)
         weights = tensordict.get(self.tensor_keys.priority_weight, None)
-        loss = self._reduce_loss(nll, tensordict=tensordict, weights=weights)
-        with torch.no_grad():
-            logits = self._logits(tensordict, noisy=False)
-            hits = (logits.argmax(-1) == latent).to(logits.dtype)
-            ratio = functional.categorical_log_ratio(logits, latent, self.log_prior)
-        figures = {"mode_accuracy": hits, "mi_bound": ratio}
-        means = {
-            name: self._reduce_loss(value, tensordict=tensordict, reduction="mean")
-            for name, value in figures.items()
-        }
-        return TensorDict({"loss_inference": loss, **means})
+        out = {"loss_inference": self._reduce_loss(losses, tensordict=tensordict, weights=weights)}
+        if self.figures:
+            out |= self._figures(tensordict)
+        return TensorDict(out)
 
-    def _logits(self, tensordict: TensorDictBase, *, noisy: bool) -> Tensor:
-        network = self.inference_network
-        with self.inference_network_params.to_module(network, preserve_module_state=False):
-            key = self.tensor_keys.logits
-            return evaluate(network, tensordict, key, noisy=noisy, reader="q")
+    @torch.no_grad()
+    def _figures(self, tensordict: TensorDictBase) -> dict[str, Any]:
+        rows = {"mi_bound": self.estimator.log_ratio(tensordict)}
+        if self._discrete:
+            log_prob = self.estimator.log_prob(tensordict)
+            hits = log_prob.argmax(-1) == tensordict.get(self.estimator.latent_key)
+            rows["mode_accuracy"] = hits.to(log_prob.dtype)
+        return {
+            name: self._reduce_loss(value, tensordict=tensordict, reduction="mean")
+            for name, value in rows.items()
+        }
+
+
+def _in_next(key: NestedKey) -> NestedKey:
+    return ("next", *key) if isinstance(key, tuple) else ("next", key)

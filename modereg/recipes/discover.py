@@ -13,7 +13,7 @@ from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
 from modereg.discovery.self_imitation import as_rows
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import DiscoverConfig
-from modereg.recipes.evaluate import evaluate_policy, final_keys, held_out_figures
+from modereg.recipes.evaluate import evaluate_policy, final_keys
 from modereg.recipes.runs import Run, seed_everything
 from modereg.recipes.variational import discover_variational
 from modereg.rollouts import collect_episodes
@@ -141,7 +141,7 @@ def _refine(
     )
     state["commanded"], state["refined"] = row["commanded"], number + 1
     state["env_steps"] += episodes.spent
-    figures = held_out_figures(stage.discoverer.estimator, episodes.final)
+    figures = stage.discoverer.estimator.figures(episodes.final)
     figures["clipped_share"] = episodes.clipped
     run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)
     run.progress(number + 1, config.refinements, **row)
@@ -175,12 +175,12 @@ def _close(
         "partition": state["partition"],
         "sampled": metrics.to_dict()
         | {"clipped_share": episodes.clipped}
-        | held_out_figures(discoverer.estimator, episodes.final),
+        | discoverer.estimator.figures(episodes.final),
     }
     adapter = Adapter(
         steering=steering,
         estimator=discoverer.estimator,
-        prior=discoverer.prior,
+        prior=discoverer.estimator.prior,
         base_reference=setup.reference,
         base_fingerprint=setup.fingerprint,
         extra={"method": config.method, "env_steps": state["env_steps"]},

@@ -10,9 +10,9 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from modereg import functional, keys
+from modereg import keys
 from modereg.checkpoints import load_adapter
-from modereg.estimators import CategoricalMI
+from modereg.estimators import RewardEstimator
 from modereg.metrics import BehaviourMetrics, behaviour_metrics
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import EvaluateConfig
@@ -20,13 +20,13 @@ from modereg.recipes.runs import seed_everything
 from modereg.rollouts import Episodes, collect_episodes
 from modereg.storage import write_json
 
-__all__ = ["evaluate", "evaluate_policy", "held_out_figures", "judge"]
+__all__ = ["evaluate", "evaluate_policy", "judge"]
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
 
 
 def judge(
-    setup: Setup, episodes: Episodes, num_codes: int, estimator: CategoricalMI | None = None
+    setup: Setup, episodes: Episodes, num_codes: int, estimator: RewardEstimator | None = None
 ) -> BehaviourMetrics:
     """Return the figures of episodes, by their last success, mode, code and history."""
     final = episodes.final
@@ -59,7 +59,7 @@ def evaluate_policy(
     num_codes: int,
     episodes: int,
     seed: int,
-    estimator: CategoricalMI | None = None,
+    estimator: RewardEstimator | None = None,
     deterministic: bool = False,
 ) -> tuple[BehaviourMetrics, Episodes]:
     """Roll out whole episodes with codes from the prior, and judge them.
@@ -90,27 +90,6 @@ def evaluate_policy(
 
 
 @torch.no_grad()
-def held_out_figures(estimator: CategoricalMI, final: TensorDictBase) -> dict[str, float]:
-    """Return q's figures on episodes that it was not trained on.
-
-    Args:
-        estimator: q.
-        final: last entries of episodes, ``[N]``: features and codes.
-
-    Returns:
-        ``bound`` (nats, unclamped), ``bound_share`` of H(p), ``held_out_accuracy``, and
-        ``aliased_codes``: codes that q takes for another one on average over their episodes.
-    """
-    codes, log_q = final.get(estimator.latent_key), estimator.log_prob(final)
-    bound, entropy = float(estimator.bound(final)), estimator.prior.entropy
-    return {
-        "bound": bound,
-        "bound_share": bound / entropy if entropy > 0 else 0.0,
-        "held_out_accuracy": float((log_q.argmax(-1) == codes).float().mean()),
-        "aliased_codes": int(functional.aliased_codes(log_q, codes)),
-    }
-
-
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Judge a base policy or a run, sampled and deterministic; see :class:`EvaluateConfig`.
 
@@ -152,5 +131,5 @@ def _evaluate_run(config: EvaluateConfig, setup: Setup) -> dict[str, Any]:
         )
         result[name] = metrics.to_dict() | {"clipped_share": episodes.clipped}
         if adapter.estimator is not None:
-            result[name] |= held_out_figures(adapter.estimator, episodes.final)
+            result[name] |= adapter.estimator.figures(episodes.final)
     return result

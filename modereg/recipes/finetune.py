@@ -12,7 +12,7 @@ from typing import Any, cast
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.estimators import CategoricalMI
+from modereg.estimators import RewardEstimator
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup, set_up
@@ -70,7 +70,7 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         critic.module.features.load_state_dict(network.features.state_dict())
     if config.std is not None:
         steering.set_std(config.std)
-    estimator: CategoricalMI | None = None
+    estimator: RewardEstimator | None = None
     online: VariationalModeDiscoverer | None = None
     if adapter is not None and adapter.estimator is not None:
         estimator, online = _take_up(config, adapter, adapter.estimator)
@@ -93,11 +93,10 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
 
 
 def _take_up(
-    config: FinetuneConfig, adapter: Adapter, estimator: CategoricalMI
-) -> tuple[CategoricalMI, VariationalModeDiscoverer | None]:
+    config: FinetuneConfig, adapter: Adapter, estimator: RewardEstimator
+) -> tuple[RewardEstimator, VariationalModeDiscoverer | None]:
     """Return stage 1's q, and what trains it if it keeps learning."""
     if config.discoverer == "frozen" and adapter.extra.get("method") != "variational":
         return estimator.requires_grad_(False), None
-    network = copy.deepcopy(estimator.network.module).requires_grad_(True)
-    online = VariationalModeDiscoverer(network, adapter.prior, in_keys=estimator.in_keys)
+    online = VariationalModeDiscoverer(copy.deepcopy(estimator).requires_grad_(True))
     return online.estimator, online

@@ -18,11 +18,11 @@ from torchrl.envs import EnvBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.estimators import CategoricalMI
+from modereg.estimators import RewardEstimator
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup
-from modereg.recipes.evaluate import evaluate_policy, held_out_figures
+from modereg.recipes.evaluate import evaluate_policy
 from modereg.recipes.ppo import PPO, fit_features
 from modereg.recipes.runs import Run, seed_everything
 from modereg.rollouts import Episodes, collect_episodes
@@ -54,7 +54,7 @@ class Stage:
     prior: CategoricalPrior
     steering: SteeringPolicy
     learner: PPO
-    estimator: CategoricalMI | None
+    estimator: RewardEstimator | None
     online: VariationalModeDiscoverer | None
     mi_reward: MIReward | None
     start_steps: int
@@ -129,7 +129,7 @@ def judge_stage(
     )
     figures = metrics.to_dict() | {"clipped_share": rolled.clipped}
     if stage.estimator is not None:
-        figures |= held_out_figures(stage.estimator, rolled.final)
+        figures |= stage.estimator.figures(rolled.final)
     return figures, rolled
 
 

@@ -9,6 +9,8 @@ from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.estimators import CategoricalMI
+from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup
 from modereg.recipes.config import DiscoverConfig
@@ -78,12 +80,9 @@ def fresh_discoverer(
     Returns:
         The discoverer, and the environment steps that its scale took.
     """
-    online = VariationalModeDiscoverer(
-        observation_size(env, [keys.HISTORY]),
-        prior,
-        hidden=hidden,
-        noise=setup.task.feature_noise,
-    )
+    network = MLP(observation_size(env, [keys.HISTORY]), prior.num_codes, hidden)
+    noisy = InputNoise(network, setup.task.feature_noise)
+    online = VariationalModeDiscoverer(CategoricalMI(noisy, prior))
     env.set_seed(seed_everything(seed, 4))
     episodes = collect_episodes(
         env,

@@ -26,6 +26,8 @@ from modereg.transforms.time_limit import TimeLimit
 
 __all__ = ["MIReward"]
 
+Clamp = tuple[float, float] | Literal["symmetric"] | None
+
 _FINAL_FIX = (
     "a payment there would be counted again through the value of the last state; let the time "
     "limit terminate (TimeLimit(max_steps, 'terminates'), with the elapsed share among the "
@@ -46,7 +48,8 @@ class MIReward(Transform):
     - ``"final"``: :math:`\gamma^n l_{t+1}` where the episode terminates, 0 elsewhere; q is
       read on these rows only. Refused where episodes are truncated and their value bootstrapped.
 
-    The code is read at the root, the features in ``next`` (and at the root for ``l_t``). The same
+    The code is read at the root, the features in ``next`` (and at the root for ``l_t``), or all at
+    the root where the estimator says so (``source="root"``, for q(z | s, a)). The same
     transform serves in an environment, as the ``postproc`` of a collector and in a replay buffer,
     where it recomputes the reward with the newest q; ``reward`` is never overwritten. Do not put it
     behind ``MultiStepTransform``, which sums rewards when data are written. The estimator is none
@@ -59,8 +62,8 @@ class MIReward(Transform):
         gamma: discount of one environment step, as the loss has it.
         clamp: bounds of the ratio in nats, for the reward only; ``"symmetric"`` is plus and minus
             the estimator's upper limit, None clamps nothing.
-        normalize: whether to divide by H(p), so that an episode earns at most about 1; a prior of
-            one code pays 0.
+        normalize: whether to divide by the estimator's scale, H(p) for a classifier, so that an
+            episode earns at most about 1; a prior of one code pays 0.
         nonfinite: what to do about NaN or infinite features: ``"raise"``, or pay ``"zero"`` and
             count them in :attr:`nonfinite_share`.
         time_limit: what the environment's time limit does, as far as you know it.
@@ -88,7 +91,7 @@ class MIReward(Transform):
         timing: Literal["dense", "difference", "final"],
         gamma: float,
         coef: float = 1.0,
-        clamp: tuple[float, float] | Literal["symmetric"] | None = "symmetric",
+        clamp: Clamp = "symmetric",
         normalize: bool = True,
         nonfinite: Literal["raise", "zero"] = "raise",
         time_limit: Literal["terminates", "truncates"] = "terminates",
@@ -110,7 +113,12 @@ class MIReward(Transform):
         self.__dict__["_estimator"] = estimator
         self.timing, self.gamma = timing, gamma
         self.nonfinite, self.normalize = nonfinite, normalize
-        self.clamp = _clamp_bounds(clamp, estimator.upper_limit)
+        if timing == "difference" and estimator.source == "root":
+            raise ConfigurationError(
+                "expected features of states for timing='difference', got an estimator that reads "
+                "those of the root (source='root'); choose 'dense' or 'final'"
+            )
+        self.clamp = _checked_clamp(clamp)
         self.latent_key = estimator.latent_key if latent_key is None else latent_key
         self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
         self.steps_key, self.done_key = steps_key, done_key
@@ -176,28 +184,36 @@ class MIReward(Transform):
         data, bad = self._features(source, latent)
         ratio = self.estimator.log_ratio(data)
         if self.clamp is not None:
-            ratio = ratio.clamp(*self.clamp)
+            ratio = ratio.clamp(*self._clamp_bounds())
         if self.normalize:
-            entropy = self.estimator.prior.entropy
-            ratio = ratio / entropy if entropy > 0 else torch.zeros_like(ratio)
+            scale = self.estimator.scale
+            ratio = ratio / scale if scale > 0 else torch.zeros_like(ratio)
         if self.nonfinite == "zero":
             self._rows["read"] += data.batch_size.numel()
             self._rows["nonfinite"] += 0 if bad is None else int(bad.sum())
         return ratio if bad is None else ratio.masked_fill(bad, 0.0)
 
+    def _clamp_bounds(self) -> tuple[float, float]:
+        if isinstance(self.clamp, tuple):
+            return self.clamp
+        limit = self.estimator.upper_limit
+        return -limit, limit
+
     def _num_steps(self, tensordict: TensorDictBase, dtype: torch.dtype) -> Tensor | int:
         steps = tensordict.get(self.steps_key, None)
         return 1 if steps is None else steps.view(tensordict.batch_size).to(dtype)
 
-    def _final(self, next_tensordict: TensorDictBase, latent: Tensor) -> Tensor:
+    def _final(
+        self, source: TensorDictBase, next_tensordict: TensorDictBase, latent: Tensor
+    ) -> Tensor:
         terminal = self._terminal(next_tensordict)
-        rows = next_tensordict.select(*self.estimator.in_keys, self.steps_key, strict=False)
         reward = torch.zeros(terminal.shape, device=latent.device)
-        rows = rows[terminal]
+        rows = source.select(*self.estimator.in_keys, strict=False)[terminal]
         if rows.batch_size.numel():
             ratio = self._ratio(rows, latent[terminal])
             reward = reward.to(ratio.dtype)
-            reward[terminal] = self.gamma ** self._num_steps(rows, ratio.dtype) * ratio
+            steps = next_tensordict.select(self.steps_key, strict=False)[terminal]
+            reward[terminal] = self.gamma ** self._num_steps(steps, ratio.dtype) * ratio
         return reward
 
     def _terminal(self, tensordict: TensorDictBase) -> Tensor:
@@ -216,9 +232,10 @@ class MIReward(Transform):
     def _reward(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
         """Return the intrinsic reward, ``[*B]``."""
         latent = require(tensordict, self.latent_key, repr(self))
+        source = tensordict if self.estimator.source == "root" else next_tensordict
         if self.timing == "final":
-            return self._final(next_tensordict, latent)
-        l_tp1 = self._ratio(next_tensordict, latent)
+            return self._final(source, next_tensordict, latent)
+        l_tp1 = self._ratio(source, latent)
         if self.timing == "dense":
             return l_tp1
         l_t = self._ratio(tensordict, latent)
@@ -257,15 +274,10 @@ def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
         raise ConfigurationError(f"expected {name} to be one of {options}, got {value!r}")
 
 
-def _clamp_bounds(
-    clamp: tuple[float, float] | Literal["symmetric"] | None, limit: float
-) -> tuple[float, float] | None:
-    if clamp is None:
-        return None
-    low, high = (-limit, limit) if clamp == "symmetric" else clamp
-    if not low <= 0.0 <= high:
-        raise ConfigurationError(f"expected clamp bounds around 0, got ({low}, {high})")
-    return low, high
+def _checked_clamp(clamp: Clamp) -> Clamp:
+    if isinstance(clamp, tuple) and not clamp[0] <= 0.0 <= clamp[1]:
+        raise ConfigurationError(f"expected clamp bounds around 0, got {clamp}")
+    return clamp
 
 
 def _refuse_truncation(chain: list[Transform]) -> None:

@@ -15,6 +15,7 @@ from torchrl.envs import Compose, PendulumEnv, TransformedEnv, UnsqueezeTransfor
 
 from modereg.discovery.variational import VariationalModeDiscoverer, _held_out
 from modereg.errors import ConfigurationError, KeyMismatchError, NonFiniteError
+from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.transforms import LatentConditioner
@@ -34,9 +35,12 @@ def rollout(
     return TensorDict({"latent": codes, "next": {"history": features, "done": done}}, [envs, steps])
 
 
-def discoverer(**options: Any) -> VariationalModeDiscoverer:
-    given = {"hidden": (32,), "batch_size": 64} | options
-    return VariationalModeDiscoverer(FEATURES, CODES, **given)
+def discoverer(
+    noise: float | None = None, hidden: tuple[int, ...] = (32,), **options: Any
+) -> VariationalModeDiscoverer:
+    network = InputNoise(MLP(FEATURES, CODES, hidden), noise)
+    given = {"batch_size": 64} | options
+    return VariationalModeDiscoverer(CategoricalMI(network, CODES), **given)
 
 
 def test_it_learns_separate_codes() -> None:
@@ -146,7 +150,7 @@ def test_a_state_dict_is_a_snapshot_of_the_optimiser() -> None:
 def test_as_a_collector_s_postproc() -> None:
     column = UnsqueezeTransform(dim=-1, in_keys=["thdot"], out_keys=["speed"])
     env = TransformedEnv(PendulumEnv(), Compose(column, LatentConditioner(3)))
-    found = VariationalModeDiscoverer(1, 3, in_keys=["speed"], window=2)
+    found = VariationalModeDiscoverer(CategoricalMI(1, 3, in_keys=["speed"]), window=2)
     collector = Collector(env, None, frames_per_batch=40, total_frames=120, postproc=found)
     batches = [batch.clone() for batch in collector]
     collector.shutdown()
@@ -256,8 +260,9 @@ def test_scaling_makes_learning_independent_of_units() -> None:
 
 def test_a_network_and_keys_of_one_s_own() -> None:
     network = InputNoise(nn.Linear(FEATURES, CODES), 0.1)
+    in_keys = [("o", "a"), ("o", "b")]
     found = VariationalModeDiscoverer(
-        network, CODES, in_keys=[("o", "a"), ("o", "b")], latent_key=("o", "z")
+        CategoricalMI(network, CODES, in_keys=in_keys, latent_key=("o", "z"))
     )
     data = rollout()
     features = data["next", "history"]
@@ -278,12 +283,12 @@ def test_a_network_and_keys_of_one_s_own() -> None:
         "aliased_codes",
     }
     assert found.log_prob(nested["next"]).shape == (40, 5, CODES)
-    with pytest.raises(ConfigurationError, match=r"instead of fit\(\)"):
+    with pytest.raises(ConfigurationError, match="scale the input in your own network"):
         found.fit(nested)
 
 
 def test_one_code_has_no_share() -> None:
-    found = VariationalModeDiscoverer(FEATURES, 1)
+    found = VariationalModeDiscoverer(CategoricalMI(FEATURES, 1))
     data = rollout()
     found(data.set("latent", torch.zeros(40, 5, dtype=torch.int64)))
     metrics = found.update()
@@ -295,10 +300,8 @@ def test_bad_options_are_refused() -> None:
         discoverer(steps=0)
     with pytest.raises(ConfigurationError, match="at least 1 and a positive lr"):
         discoverer(lr=0.0)
-    with pytest.raises(ConfigurationError, match="prior's 4 codes, got 3"):
-        VariationalModeDiscoverer(nn.Linear(FEATURES, 3), CODES)
-    with pytest.raises(ConfigurationError, match="wrap the network"):
-        VariationalModeDiscoverer(nn.Linear(FEATURES, CODES), CODES, noise=0.1)
+    with pytest.raises(ConfigurationError, match=r"CategoricalMI\(feature_dim, num_codes\), got 6"):
+        VariationalModeDiscoverer(FEATURES)
 
 
 def test_bad_data_is_refused() -> None:
@@ -322,4 +325,4 @@ def test_bad_data_is_refused() -> None:
 def test_codes_without_probability_are_refused() -> None:
     prior = CategoricalPrior(torch.tensor([0.5, 0.5, 0.0, 0.0]))
     with pytest.raises(ConfigurationError, match=r"support \[0, 1\]"):
-        VariationalModeDiscoverer(FEATURES, prior)(rollout())
+        VariationalModeDiscoverer(CategoricalMI(FEATURES, prior))(rollout())

@@ -1,60 +1,18 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
-from tensordict import TensorDict
-from torch import nn
 
 from modereg import keys
 from modereg.checkpoints import load_adapter
 from modereg.errors import CheckpointError
-from modereg.estimators import CategoricalMI
 from modereg.metrics import behaviour_metrics
-from modereg.priors import CategoricalPrior
 from modereg.recipes.build import set_up
 from modereg.recipes.config import EvaluateConfig
-from modereg.recipes.evaluate import evaluate, evaluate_policy, held_out_figures, judge
+from modereg.recipes.evaluate import evaluate, evaluate_policy, judge
 from tests.recipes.conftest import TASK
-
-
-class Given(nn.Module):
-    """Takes its input for logits."""
-
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits
-
-
-def test_held_out_figures_by_hand() -> None:
-    q = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])
-    codes = torch.tensor([0, 1, 1, 1])  # code 1 is read as 0 twice and as 2 once; 2 never drawn
-    prior = CategoricalPrior(torch.tensor([0.5, 0.25, 0.25]))
-    estimator = CategoricalMI(Given(), prior, in_keys=[keys.HISTORY])
-    final = TensorDict({keys.HISTORY: q.log(), keys.LATENT: codes}, [4])
-    figures = held_out_figures(estimator, final)
-    bound = (math.log(0.7 / 0.5) + 3 * math.log(0.3 / 0.25)) / 4
-    assert figures["bound"] == pytest.approx(bound)
-    assert figures["bound_share"] == pytest.approx(bound / (1.5 * math.log(2)))
-    assert figures["held_out_accuracy"] == 0.25
-    assert figures["aliased_codes"] == 1
-
-
-def test_the_bound_is_not_clamped() -> None:
-    q = torch.tensor([[1e-6, 1 - 1e-6]])
-    estimator = CategoricalMI(Given(), 2, in_keys=[keys.HISTORY])
-    final = TensorDict({keys.HISTORY: q.log(), keys.LATENT: torch.tensor([0])}, [1])
-    assert held_out_figures(estimator, final)["bound"] == pytest.approx(math.log(2e-6), rel=1e-4)
-
-
-def test_one_code_has_no_share() -> None:
-    estimator = CategoricalMI(Given(), 1, in_keys=[keys.HISTORY])
-    final = TensorDict(
-        {keys.HISTORY: torch.zeros(3, 1), keys.LATENT: torch.zeros(3, dtype=torch.int64)}, [3]
-    )
-    figures = held_out_figures(estimator, final)
-    assert (figures["bound"], figures["bound_share"], figures["aliased_codes"]) == (0.0, 0.0, 0)
 
 
 def test_episodes_are_judged_by_their_last_entries(tuned: Path, base: str) -> None:

@@ -12,11 +12,11 @@ import torch
 
 from modereg import keys, plugins
 from modereg.checkpoints import Adapter, save_adapter
-from modereg.discovery import VariationalModeDiscoverer
+from modereg.estimators import CategoricalMI
 from modereg.policies import as_generative_policy
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup
-from modereg.recipes.evaluate import evaluate_policy, held_out_figures
+from modereg.recipes.evaluate import evaluate_policy
 from modereg.report import ReportEntry
 from modereg.wrapping import make_steering, observation_size
 
@@ -41,7 +41,7 @@ def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:
     env = setup.steered(prior, 1.0)
     torch.manual_seed(0)
     steering = make_steering(env, setup.base, prior, setup.steering_keys, hidden=(8,))
-    estimator = VariationalModeDiscoverer(observation_size(env, [keys.HISTORY]), prior).estimator
+    estimator = CategoricalMI(observation_size(env, [keys.HISTORY]), prior)
     save_adapter(
         folder / "adapter",
         Adapter(steering, estimator, prior, setup.reference, setup.fingerprint, {"env_steps": 900}),
@@ -49,7 +49,7 @@ def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:
     metrics, episodes = evaluate_policy(
         setup, env, steering, num_codes=NUM_CODES, episodes=48, seed=1, estimator=estimator
     )
-    figures = metrics.to_dict() | held_out_figures(estimator, episodes.final)
+    figures = metrics.to_dict() | estimator.figures(episodes.final)
     env_steps = 1000 if start is None else 3000
     summary = {"env_steps": env_steps, "sampled": figures}
     if start is not None:

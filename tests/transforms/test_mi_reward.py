@@ -60,10 +60,8 @@ class ChainPosterior(RewardEstimator):
         right = tensordict["latent"] == 0
         return torch.where(right, prob, 1 - prob).log() + LOG2
 
-    def loss(self, tensordict: TensorDictBase) -> Tensor:
-        return -self.log_ratio(tensordict).mean()
-
-    bound = loss
+    def sample_loss(self, tensordict: TensorDictBase) -> Tensor:
+        return -self.log_ratio(tensordict)
 
 
 def ratio(count: int) -> float:
@@ -130,7 +128,7 @@ class Recorded(RewardEstimator):
     def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
         return tensordict["observation"].squeeze(-1)
 
-    loss = bound = log_ratio
+    sample_loss = log_ratio
 
 
 @given(episodes(), st.floats(0.5, 1.0), st.sampled_from([None, "symmetric", (-1.5, 2.0)]))

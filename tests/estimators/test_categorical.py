@@ -158,7 +158,7 @@ def test_what_cannot_work_is_refused_at_construction() -> None:
     module = TensorDictModule(nn.Linear(2, 2), ["history"], ["logits"])
     with pytest.raises(ConfigurationError, match="leave them out"):
         CategoricalMI(module, 2, in_keys=["other"])
-    with pytest.raises(ConfigurationError, match="pass logits_key"):
+    with pytest.raises(ConfigurationError, match="pass the key of its output"):
         CategoricalMI(module, 2, logits_key="scores")
 
 
@@ -190,3 +190,40 @@ def test_state_dict_holds_tensors_alone() -> None:
     other.load_state_dict(q.state_dict())
     torch.testing.assert_close(other.log_ratio(td), q.log_ratio(td))
     assert other.network.module.std == pytest.approx(0.3)
+
+
+class Given(nn.Module):
+    """Takes its input for logits."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits
+
+
+def test_figures_by_hand() -> None:
+    q = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])
+    codes = torch.tensor([0, 1, 1, 1])  # code 1 is read as 0 twice and as 2 once; 2 never drawn
+    prior = CategoricalPrior(torch.tensor([0.5, 0.25, 0.25]))
+    estimator = CategoricalMI(Given(), prior, in_keys=["history"])
+    final = TensorDict({"history": q.log(), "latent": codes}, [4])
+    figures = estimator.figures(final)
+    bound = (math.log(0.7 / 0.5) + 3 * math.log(0.3 / 0.25)) / 4
+    assert figures["bound"] == pytest.approx(bound)
+    assert figures["bound_share"] == pytest.approx(bound / (1.5 * math.log(2)))
+    assert figures["held_out_accuracy"] == 0.25
+    assert figures["aliased_codes"] == 1
+
+
+def test_the_bound_is_not_clamped() -> None:
+    q = torch.tensor([[1e-6, 1 - 1e-6]])
+    estimator = CategoricalMI(Given(), 2, in_keys=["history"])
+    final = TensorDict({"history": q.log(), "latent": torch.tensor([0])}, [1])
+    assert estimator.figures(final)["bound"] == pytest.approx(math.log(2e-6), rel=1e-4)
+
+
+def test_one_code_has_no_share() -> None:
+    estimator = CategoricalMI(Given(), 1, in_keys=["history"])
+    final = TensorDict(
+        {"history": torch.zeros(3, 1), "latent": torch.zeros(3, dtype=torch.int64)}, [3]
+    )
+    figures = estimator.figures(final)
+    assert (figures["bound"], figures["bound_share"], figures["aliased_codes"]) == (0.0, 0.0, 0)

@@ -1,0 +1,18 @@
+"""Estimators that reward each state for what it says about the code, behind one interface.
+
+The convention here keeps the prior: a variational estimator pays log q(z | s) - log p(z), so a q
+that knows nothing pays 0. Estimates of information from samples alone, for evaluation, are in
+:mod:`modereg.information`.
+"""
+
+from modereg.estimators.base import RewardEstimator, Source, check_support
+from modereg.estimators.categorical import CategoricalMI
+from modereg.estimators.network import NetworkEstimator
+
+__all__ = [
+    "CategoricalMI",
+    "NetworkEstimator",
+    "RewardEstimator",
+    "Source",
+    "check_support",
+]

@@ -1,0 +1,121 @@
+"""Estimators with one network that reads the features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torch import Tensor, nn
+
+from modereg import keys
+from modereg.errors import ConfigurationError
+from modereg.estimators.base import RewardEstimator, Source
+from modereg.networks import MLP, InputNoise
+from modereg.priors import Prior
+from modereg.reading import evaluate
+
+__all__ = ["NetworkEstimator"]
+
+
+class NetworkEstimator(RewardEstimator):
+    """An estimator whose features pass through one network, to a vector of known length.
+
+    Args:
+        network: a module from features to ``[*B, width]``, or a TensorDictModule that writes
+            ``out_key``, or the total length of the features for an MLP with noise on its input. If
+            it is (or wraps) an :class:`~modereg.networks.InputNoise`, the loss puts its noise on
+            the input; everything else reads it clean.
+        width: length of its output.
+        prior: p(z).
+        in_keys: entries of the features, in the order in which a plain module takes them; the
+            history by default. A TensorDictModule brings its own.
+        latent_key: entry of the code.
+        out_key: entry of the network's output.
+        source: where a transition has the features.
+
+    Raises:
+        ConfigurationError: if a TensorDictModule does not write ``out_key``, or is given with
+            ``in_keys`` beside its own, or the output has another length than ``width`` (at the
+            first call, where the network does not declare its ``out_features``).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | int,
+        width: int,
+        prior: Prior,
+        *,
+        in_keys: Sequence[NestedKey] | None = None,
+        latent_key: NestedKey = keys.LATENT,
+        out_key: NestedKey = keys.LOGITS,
+        source: Source = "next",
+    ) -> None:
+        if isinstance(network, int):
+            network = InputNoise(MLP(network, width))
+        module = _as_tensordict_module(network, in_keys, out_key)
+        super().__init__(prior, module.in_keys, latent_key, source=source)
+        self.network, self.out_key, self.width = module, out_key, width
+        self._check_width(_declared_width(module))
+
+    def output(self, tensordict: TensorDictBase, *, noisy: bool = False) -> Tensor:
+        """Return the network's output, ``[*B, width]``; the tensordict is left as it is.
+
+        Raises:
+            KeyMismatchError: if a feature is missing.
+            ConfigurationError: if the output has another length than the prior asks for.
+        """
+        output = evaluate(self.network, tensordict, self.out_key, noisy=noisy, reader="q")
+        self._check_width(output.shape[-1])
+        return output
+
+    def fit_features(self, features: Tensor) -> None:
+        """Set the common scale of the features ``[N, F]``; see :meth:`InputNoise.fit`.
+
+        Raises:
+            ConfigurationError: if q is a network of the user's, which scales its input itself.
+        """
+        noisy = getattr(self.network, "module", None)
+        if not isinstance(noisy, InputNoise):
+            super().fit_features(features)
+        else:
+            noisy.fit(features)
+
+    def _check_width(self, width: int | None) -> None:
+        if width is None or width == self.width:
+            return
+        wanted = f"outputs of length {self.width}"
+        if self.prior.num_codes == self.width:
+            wanted = f"logits of the prior's {self.width} codes"
+        raise ConfigurationError(
+            f"expected {wanted}, got {width} from q; give q as many outputs as the prior asks for"
+        )
+
+
+def _as_tensordict_module(
+    network: nn.Module, in_keys: Sequence[NestedKey] | None, out_key: NestedKey
+) -> TensorDictModuleBase:
+    if not isinstance(network, TensorDictModuleBase):
+        return TensorDictModule(network, list(in_keys or [keys.HISTORY]), [out_key])
+    if in_keys is not None and list(in_keys) != list(network.in_keys):
+        raise ConfigurationError(
+            f"expected in_keys only for a plain module, got {list(in_keys)} for one that reads "
+            f"{list(network.in_keys)}; leave them out"
+        )
+    if out_key not in network.out_keys:
+        raise ConfigurationError(
+            f"expected q to write {out_key!r}, got a module that writes {list(network.out_keys)}; "
+            "pass the key of its output"
+        )
+    return network
+
+
+def _declared_width(network: nn.Module) -> int | None:
+    """Follow wrappers to the last layer and return its ``out_features``, if it has any."""
+    if isinstance(network, TensorDictModule):
+        network = network.module
+    if isinstance(network, InputNoise):
+        network = network.network
+    if isinstance(network, nn.Sequential):
+        network = network[-1]
+    return getattr(network, "out_features", None)
