@@ -11,7 +11,9 @@ __all__ = [
     "CHUNK",
     "CLIPPED",
     "ELAPSED",
+    "ENTROPY_REWARD",
     "EXECUTED",
+    "EXPLORATION_REWARD",
     "HISTORY",
     "LATENT",
     "LATENT_FEATURES",
@@ -19,6 +21,7 @@ __all__ = [
     "MI_REWARD",
     "MODE",
     "NOISE",
+    "NOVELTY_REWARD",
     "OBSERVATION",
     "REGULARIZED_REWARD",
     "REWARD",
@@ -61,6 +64,15 @@ MI_REWARD = "mi_reward"
 
 REGULARIZED_REWARD = "regularized_reward"
 """``reward + coef * mi_reward``, ``[*B, 1]``."""
+
+NOVELTY_REWARD = "novelty_reward"
+"""The novelty of the next state, ``[*B, 1]``."""
+
+ENTROPY_REWARD = "entropy_reward"
+"""How far the next state is from the others of its batch, ``[*B, 1]``."""
+
+EXPLORATION_REWARD = "exploration_reward"
+"""A name for ``reward + coef * novelty_reward``, ``[*B, 1]``; nothing writes it unasked."""
 
 STEPS = "steps_to_next_obs"
 """Environment steps between two decisions, ``[*B, 1]`` int64; TorchRL's value estimators raise

@@ -5,6 +5,7 @@ from modereg.transforms.history import History
 from modereg.transforms.latent_conditioner import LatentConditioner
 from modereg.transforms.mi_reward import MIReward
 from modereg.transforms.noise_action import NoiseAction
+from modereg.transforms.novelty import NoveltyReward, ParticleEntropyReward
 from modereg.transforms.time_limit import TimeLimit
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "LatentConditioner",
     "MIReward",
     "NoiseAction",
+    "NoveltyReward",
+    "ParticleEntropyReward",
     "TimeLimit",
 ]

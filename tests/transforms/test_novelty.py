@@ -1,0 +1,463 @@
+"""The exploration rewards: values, every context, sharing with what learns, refusals."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
+from torchrl.envs import (
+    AutoResetEnv,
+    AutoResetTransform,
+    Compose,
+    EnvBase,
+    TransformedEnv,
+)
+
+from modereg import keys
+from modereg.errors import (
+    ConfigurationError,
+    KeyMismatchError,
+    NonFiniteError,
+    ShapeError,
+    TerminalObservationError,
+)
+from modereg.information import particle_entropy
+from modereg.novelty import RandomNetworkDistillation
+from modereg.objectives import DistillationLoss
+from modereg.testing import CONTEXTS, Context, CountingEnv, check_transform
+from modereg.transforms import NoveltyReward, ParticleEntropyReward
+
+KINDS = ["rnd", "novel_d"]
+NOVELTY: NestedKey = ("next", keys.NOVELTY_REWARD)
+
+
+def distillation(features: int = 3, **options: Any) -> RandomNetworkDistillation:
+    rnd = RandomNetworkDistillation.mlp(features, 8, (16,), **options)
+    rnd.observe(5 * torch.rand(64, features))
+    return rnd
+
+
+def explored(lengths: Sequence[int] = (6, 9, 13), *transforms: NoveltyReward) -> EnvBase:
+    return TransformedEnv(CountingEnv(lengths, start_noise=1.0), Compose(*transforms))
+
+
+def collected(rnd: RandomNetworkDistillation, steps: int = 6, **options: Any) -> TensorDictBase:
+    return seeded(explored((6, 9, 13), NoveltyReward(rnd, **options)), steps)
+
+
+def seeded(env: EnvBase, steps: int = 6) -> TensorDictBase:
+    env.set_seed(0)
+    return env.rollout(steps, break_when_any_done=False)
+
+
+def learn(rnd: RandomNetworkDistillation, data: TensorDictBase, steps: int = 1) -> None:
+    loss = DistillationLoss(rnd, observe=False)
+    optimizer = torch.optim.Adam(loss.parameters(), 1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(data)["loss_distillation"].backward()
+        optimizer.step()
+
+
+# --- values
+
+
+def test_rnd_pays_the_novelty_of_the_next_state() -> None:
+    rnd = distillation()
+    data = collected(rnd)
+    assert data[NOVELTY].shape == (3, 6, 1)
+    torch.testing.assert_close(data[NOVELTY].squeeze(-1), rnd.novelty(data["next", "observation"]))
+    assert set(data["next"].keys()).isdisjoint({keys.EXPLORATION_REWARD, "sum"})
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
+def test_novel_d_pays_the_step_into_newer_states(alpha: float) -> None:
+    rnd = distillation(measure="root")
+    data = collected(rnd, kind="novel_d", alpha=alpha)
+    after, before = (rnd.novelty(td["observation"]) for td in (data["next"], data))
+    expected = (after - alpha * before).clamp_min(0)
+    torch.testing.assert_close(data[NOVELTY].squeeze(-1), expected)
+    again = NoveltyReward(rnd, "novel_d", alpha=alpha)(data.clone())
+    assert (again[NOVELTY] <= NoveltyReward(rnd)(data.clone())[NOVELTY]).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sum_has_its_own_key_and_the_reward_stays(kind: Any) -> None:
+    rnd = distillation()
+    transform = NoveltyReward(rnd, kind, coef=0.01, total_key=keys.EXPLORATION_REWARD)
+    env = explored((3, 7), transform)
+    data = env.rollout(5, break_when_any_done=False)["next"]
+    expected = data["reward"] + 0.01 * data[keys.NOVELTY_REWARD]
+    torch.testing.assert_close(data[keys.EXPLORATION_REWARD], expected)
+    assert set(env.full_reward_spec.keys()) == {
+        "reward",
+        keys.NOVELTY_REWARD,
+        keys.EXPLORATION_REWARD,
+    }
+    transform.coef.fill_(0.0)
+    data = env.rollout(5, break_when_any_done=False)["next"]
+    assert torch.equal(data[keys.EXPLORATION_REWARD], data["reward"])
+    assert [key.rsplit(".")[-1] for key in env.state_dict()] == ["coef"]
+
+
+def test_nested_keys_and_several_entries() -> None:
+    rnd = distillation(4, in_keys=[("agent", "x"), "count"])
+    transform = NoveltyReward(
+        rnd,
+        "novel_d",
+        reward_key=("agent", "reward"),
+        novelty_key=("agent", "new"),
+        total_key=("agent", "sum"),
+    )
+    state = {"agent": {"x": torch.randn(5, 4, 3)}, "count": torch.arange(20).view(5, 4, 1)}
+    after = {"agent": {"x": torch.randn(5, 4, 3)}, "count": 1 + state["count"]}
+    data = TensorDict({**state, "next": after}, [5, 4])
+    data["next", "agent", "reward"] = torch.randn(5, 4, 1)
+    flat = [torch.cat([td["agent", "x"], td["count"]], -1) for td in (data["next"], data)]
+    expected = (rnd.novelty(flat[0]) - 0.5 * rnd.novelty(flat[1])).clamp_min(0)[..., None]
+    out = transform(data)["next", "agent"]
+    torch.testing.assert_close(out["new"], expected)
+    torch.testing.assert_close(out["sum"], out["reward"] + expected)
+
+
+def test_rewards_of_several_agents_share_one_novelty() -> None:
+    data = TensorDict({"next": {"observation": torch.randn(5, 3)}}, [5])
+    data["next", "reward"] = torch.randn(5, 2, 1)
+    out = NoveltyReward(distillation(), total_key="sum")(data)["next"]
+    assert out[keys.NOVELTY_REWARD].shape == (5, 1)
+    torch.testing.assert_close(out["sum"], out["reward"] + out[keys.NOVELTY_REWARD][:, None])
+
+
+def test_a_nested_environment_in_double_precision() -> None:
+    rnd = distillation(in_keys=[("agent", "x")])
+    names = {"observation_key": ("agent", "x"), "reward_key": ("agent", "reward")}
+
+    def make() -> EnvBase:
+        return CountingEnv((3, 7, 4), dtype=torch.float64, **names)
+
+    def reward() -> NoveltyReward:
+        return NoveltyReward(
+            rnd, "novel_d", reward_key=("agent", "reward"), novelty_key=("agent", "new")
+        )
+
+    contexts: list[Context] = ["batched", "composed", "serial_inside", "serial_outside"]
+    check_transform(reward, make_env=make, contexts=contexts[:2])
+    single = {"lengths": 4, "dtype": torch.float64, **names}
+    check_transform(reward, make_env=lambda: CountingEnv(**single), contexts=contexts[2:])
+    env = TransformedEnv(make(), reward())
+    assert env.rollout(3)["next", "agent", "new"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_battery(kind: Any, context: Context) -> None:
+    rnd = distillation()
+    check_transform(
+        lambda: NoveltyReward(rnd, kind, total_key=keys.EXPLORATION_REWARD), contexts=[context]
+    )
+
+
+# --- it truly updates
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_environment_pays_by_the_newest_predictor(kind: Any) -> None:
+    rnd = distillation()
+    env = explored((6, 9, 13), NoveltyReward(rnd, kind))
+    assert not list(env.parameters())
+    data, same = seeded(env), seeded(env)
+    assert torch.equal(same[NOVELTY], data[NOVELTY])
+    learn(rnd, data)
+    newer = seeded(env)
+    assert torch.equal(newer["next", "observation"], data["next", "observation"])
+    assert not torch.isclose(newer[NOVELTY], data[NOVELTY]).all()
+    learn(rnd, data, 300)
+    learned = seeded(env)
+    assert learned[NOVELTY].mean() < 0.1 * data[NOVELTY].mean()
+
+
+def test_the_moments_of_the_loss_reach_the_environment() -> None:
+    rnd = RandomNetworkDistillation.mlp(3, 8, (16,))
+    env = explored((6, 9, 13), NoveltyReward(rnd))
+    assert not env.transform[0].training  # TorchRL turns it off, and that must not matter
+    data = env.rollout(6, break_when_any_done=False)
+    assert int(rnd.input_moments.count) == 0  # paying changes nothing
+    DistillationLoss(rnd)(data)
+    assert int(rnd.input_moments.count) == data.numel()
+    torch.testing.assert_close(rnd.input_moments.mean, data["next", "observation"].mean((0, 1)))
+    again = NoveltyReward(rnd)(data.clone())
+    assert not torch.allclose(again[NOVELTY], data[NOVELTY])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sampler", [None, "slices"])
+def test_a_buffer_pays_by_the_newest_predictor_and_leaves_its_storage(
+    kind: Any, sampler: str | None
+) -> None:
+    rnd = distillation()
+    data = collected(rnd, kind=kind).reshape(-1)
+    slices = None if sampler is None else SliceSampler(slice_len=2, end_key=("next", "done"))
+    buffer = ReplayBuffer(storage=LazyTensorStorage(18), batch_size=18, sampler=slices)
+    buffer.append_transform(NoveltyReward(rnd, kind))
+    buffer.extend(data.clone().set("row", torch.arange(18)))
+    sample = buffer.sample()
+    torch.testing.assert_close(sample[NOVELTY], data[sample["row"]][NOVELTY])
+    learn(rnd, data)
+    sample = buffer.sample()
+    expected = NoveltyReward(rnd, kind)(sample.clone())[NOVELTY]
+    torch.testing.assert_close(sample[NOVELTY], expected)
+    assert not torch.isclose(expected, data[sample["row"]][NOVELTY]).all()
+    assert torch.equal(buffer.storage.get(torch.arange(18))[NOVELTY], data[NOVELTY])
+
+
+@pytest.mark.parametrize("backend", ["direct", "process"])
+def test_as_postproc_it_pays_by_the_newest_predictor(backend: str) -> None:
+    rnd = distillation()
+    collector = Collector(
+        make_bare_env,
+        None,
+        backend=backend,
+        frames_per_batch=12,
+        total_frames=36,
+        postproc=NoveltyReward(rnd, "novel_d"),
+        **({"num_collectors": 1} if backend == "process" else {}),
+    )
+    paid = []
+    try:
+        for data in collector:
+            expected = NoveltyReward(rnd, "novel_d")(data.clone())[NOVELTY]
+            torch.testing.assert_close(data[NOVELTY], expected)
+            paid.append(float(NoveltyReward(rnd)(data)[NOVELTY].mean()))
+            learn(rnd, data, 60)
+    finally:
+        collector.shutdown()
+        del collector
+        gc.collect()  # what is left to the interpreter's end hangs there: TorchRL's scheme.__del__
+    assert len(paid) == 3
+    assert paid[2] < 0.5 * paid[0]
+
+
+def make_bare_env() -> EnvBase:
+    return CountingEnv([6, 9, 13], start_noise=1.0)
+
+
+def test_a_copy_shares_the_distillation_but_not_the_coefficient() -> None:
+    env = explored((6, 9, 13), NoveltyReward(distillation()))
+    transform = env.transform[0]
+    copied = copy.deepcopy(transform)
+    assert copied.distillation is transform.distillation
+    assert copied.parent is None
+    copied.coef.fill_(3.0)
+    assert transform.coef.item() == 1.0
+    assert transform.clone().distillation is transform.distillation
+    assert not list(transform.state_dict().keys() - {"coef"})
+
+
+def test_pickled_it_pays_the_same() -> None:
+    rnd = distillation()
+    data = collected(rnd)
+    restored = pickle.loads(pickle.dumps(NoveltyReward(rnd)))
+    torch.testing.assert_close(restored(data.clone())[NOVELTY], data[NOVELTY])
+
+
+def test_compiled_it_pays_the_same() -> None:
+    rnd = distillation()
+    data = collected(rnd)
+    compiled = torch.compile(NoveltyReward(rnd), backend="aot_eager")
+    torch.testing.assert_close(compiled(data.clone())[NOVELTY], data[NOVELTY])
+
+
+def test_a_loop_of_collector_buffer_and_loss_runs_and_learns() -> None:
+    rnd = RandomNetworkDistillation.mlp(3, 16, (32,))
+    env = explored((6, 9, 13), NoveltyReward(rnd, total_key=keys.EXPLORATION_REWARD))
+    buffer = ReplayBuffer(storage=LazyTensorStorage(200), batch_size=64)
+    buffer.append_transform(NoveltyReward(rnd, total_key=keys.EXPLORATION_REWARD))
+    loss = DistillationLoss(rnd, proportion=0.5)
+    optimizer = torch.optim.Adam(loss.parameters(), 3e-3)
+    collector = Collector(env, None, frames_per_batch=48, total_frames=192)
+    novelty = []
+    for data in collector:
+        buffer.extend(data.reshape(-1))
+        for _ in range(40):
+            optimizer.zero_grad()
+            figures = loss(buffer.sample())
+            figures["loss_distillation"].backward()
+            optimizer.step()
+            novelty.append(float(figures["novelty"]))
+        total = data["next", "reward"] + data[NOVELTY]
+        torch.testing.assert_close(data["next", keys.EXPLORATION_REWARD], total)
+    collector.shutdown()
+    assert len(novelty) == 4 * 40
+    assert novelty[0] > 0.5  # of root mean square 1
+    assert novelty[-1] < 0.1
+
+
+# --- the entropy of a batch
+
+
+def visited(*size: int, features: int = 3) -> TensorDict:
+    data = TensorDict({"next": {"observation": torch.randn(*size, features)}}, size)
+    return data.set(("next", "reward"), torch.randn(*size, 1))
+
+
+@pytest.mark.parametrize("size", [(40,), (8, 5)])
+def test_the_entropy_is_that_of_the_batch(size: tuple[int, ...]) -> None:
+    data = visited(*size)
+    out = ParticleEntropyReward(k=3, total_key="sum", coef=0.5, chunk_size=7)(data)["next"]
+    x = data["next", "observation"].reshape(-1, 3)
+    distances = torch.cdist(x, x).sort(-1).values[:, 1:4]
+    expected = distances.mean(-1).log1p().view(*size, 1)
+    torch.testing.assert_close(out[keys.ENTROPY_REWARD], expected)
+    torch.testing.assert_close(out["sum"], out["reward"] + 0.5 * expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_entropy_of_nested_entries(dtype: torch.dtype) -> None:
+    data = visited(20, features=2).to(dtype)
+    moved = TensorDict({"next": {"agent": {"count": torch.arange(20)}}}, [20])
+    moved["next", "agent", "x"] = data["next", "observation"]
+    moved["next", "agent", "reward"] = data["next", "reward"]
+    transform = ParticleEntropyReward(
+        [("agent", "x"), ("agent", "count")],
+        k=2,
+        reward_key=("agent", "reward"),
+        entropy_key=("agent", "entropy"),
+    )
+    x = torch.cat([moved["next", "agent", "x"], torch.arange(20)[:, None]], -1)
+    out = transform(moved)["next", "agent", "entropy"]
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.squeeze(-1), particle_entropy(x, k=2))
+
+
+def test_whole_numbers_have_an_entropy() -> None:
+    data = visited(20)
+    data["next", "observation"] = torch.arange(20)[:, None] * 2
+    out = ParticleEntropyReward(k=1)(data)["next", keys.ENTROPY_REWARD]
+    torch.testing.assert_close(out, torch.full((20, 1), 3.0).log())
+
+
+def test_a_buffer_pays_the_lonely_more() -> None:
+    data = visited(64)
+    data["next", "observation"][:4] *= 20
+    buffer = ReplayBuffer(storage=LazyTensorStorage(64), batch_size=64)
+    buffer.append_transform(ParticleEntropyReward(k=5))
+    buffer.extend(data)
+    sample = buffer.sample()
+    paid, size = (
+        sample["next", keys.ENTROPY_REWARD].flatten(),
+        sample["next", "observation"].norm(dim=-1),
+    )
+    expected = particle_entropy(sample["next", "observation"], k=5)
+    torch.testing.assert_close(paid, expected)
+    assert paid[size > 15].mean() > 2 * paid[size < 5].mean()
+    stored = buffer.storage.get(torch.arange(64))["next"]
+    assert set(stored.keys()) == {"observation", "reward"}
+
+
+def test_as_postproc_it_takes_what_was_just_collected() -> None:
+    env = TransformedEnv(make_bare_env())
+    collector = Collector(
+        env, None, frames_per_batch=24, total_frames=48, postproc=ParticleEntropyReward(k=4)
+    )
+    for data in collector:
+        x = data["next", "observation"].reshape(-1, 3)
+        expected = particle_entropy(x, k=4).view(*data.batch_size, 1)
+        torch.testing.assert_close(data["next", keys.ENTROPY_REWARD], expected)
+    collector.shutdown()
+
+
+def test_rows_that_do_not_count_are_nobodys_neighbour() -> None:
+    data = visited(4, 5)
+    mask = torch.rand(4, 5) < 0.6
+    masked = data.clone().set(("collector", "mask"), mask)
+    masked["next", "observation"][~mask] = torch.nan
+    out = ParticleEntropyReward(k=2)(masked)["next", keys.ENTROPY_REWARD].squeeze(-1)
+    torch.testing.assert_close(out[mask], particle_entropy(data["next", "observation"][mask], k=2))
+    assert not out[~mask].any()
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_the_entropy_is_refused_by_an_environment(composed: bool) -> None:
+    transform = ParticleEntropyReward()
+    chain = Compose(transform) if composed else transform
+    with pytest.raises(ConfigurationError, match="in a replay buffer or as a collector's postproc"):
+        TransformedEnv(make_bare_env(), chain)
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kind": "icm"}, r"kind to be one of \('rnd', 'novel_d'\), got 'icm'"),
+        ({"alpha": -0.1}, "non-negative alpha, got -0.1"),
+        ({"alpha": float("nan")}, "non-negative alpha, got nan"),
+        ({"novelty_key": "reward"}, "never overwritten; rename"),
+        ({"total_key": "reward"}, "never overwritten; rename"),
+        ({"total_key": keys.NOVELTY_REWARD}, "keys of their own"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        NoveltyReward(distillation(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"k": 0}, "positive k, got 0"),
+        ({"chunk_size": 0}, "positive chunk_size, got 0"),
+        ({"in_keys": []}, "at least one key"),
+        ({"in_keys": "observation"}, "at least one key, got 'observation'"),
+        ({"entropy_key": "reward"}, "never overwritten"),
+    ],
+)
+def test_entropies_that_cannot_work_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        ParticleEntropyReward(**options)
+
+
+def test_a_batch_of_few_rows_has_no_entropy() -> None:
+    with pytest.raises(ConfigurationError, match="k = 12"):
+        ParticleEntropyReward()(visited(12))
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_features_that_are_not_finite_are_refused(root: bool) -> None:
+    data = collected(distillation())
+    (data if root else data["next"])["observation"][1, 2, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"'observation'.*fills the observation.*with NaN"):
+        NoveltyReward(distillation(), "novel_d")(data)
+    if not root:
+        with pytest.raises(NonFiniteError, match="'observation'"):
+            ParticleEntropyReward(k=1)(data)
+
+
+@pytest.mark.parametrize(
+    "key", ["observation", ("next", "observation"), ("next", "reward"), "next"]
+)
+def test_a_missing_key_is_named(key: NestedKey) -> None:
+    data = collected(distillation()).exclude(key)
+    name = key if isinstance(key, str) else key[-1]
+    with pytest.raises(KeyMismatchError, match=f"reads '{name}'"):
+        NoveltyReward(distillation(), "novel_d")(data)
+
+
+def test_features_of_another_length_are_refused() -> None:
+    with pytest.raises(ShapeError, match="expected 4 features, got 3"):
+        TransformedEnv(CountingEnv([3]), NoveltyReward(distillation(4))).rollout(2)
+
+
+def test_an_environment_that_resets_itself_is_refused() -> None:
+    env = AutoResetEnv(CountingEnv([3]), AutoResetTransform())
+    with pytest.raises(TerminalObservationError, match="auto_reset=True fills it with NaN"):
+        TransformedEnv(env, NoveltyReward(distillation()), auto_unwrap=False)
