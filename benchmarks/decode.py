@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from support.timing import measure
 from torch import Tensor, nn
 
 from modereg_integrations.diffusers import DiffusersPolicy, MLPDenoiser
@@ -121,25 +121,6 @@ def loops(
         return sample
 
     return lambda: policy.decode(noise, *observations), bare, theirs
-
-
-def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """CPU seconds of one call, over several in a row."""
-    start = time.process_time()
-    for _ in range(repeats):
-        function()
-    return (time.process_time() - start) / repeats
-
-
-def measure(functions: Sequence[Callable[[], Any]], rounds: int, minimum: float) -> list[Tensor]:
-    """CPU seconds of each function in each round; the order rotates from round to round."""
-    repeats = max(1, round(minimum / max(seconds(functions[0], 2), 1e-6)))
-    measured = torch.zeros(len(functions), rounds)
-    for turn in range(rounds):
-        for position in range(len(functions)):
-            index = (position + turn) % len(functions)
-            measured[index, turn] = seconds(functions[index], repeats)
-    return list(measured)
 
 
 def row(scheduler: str, network: str, batch: int, pairs: int, minimum: float) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -70,7 +69,7 @@ def _kill_after_checkpoints(recipe: Recipe, config: Config, changes: int) -> Non
             time.sleep(0.002)
         time.sleep(random.random() * 0.03)  # somewhere in the next iteration
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (config.out / "summary.json").exists(), "the run ended before it was killed"
