@@ -15,11 +15,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modereg import functional
-from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
-from modereg.networks import MLP
+from modereg.errors import ConfigurationError, NonFiniteError
+from modereg.information import _samples
+from modereg.information._critic_networks import JointCritic, SeparableCritic, make_critic
 
 __all__ = [
     "Bound",
@@ -64,54 +64,6 @@ class InformationEstimate:
     num_samples: int
 
 
-class SeparableCritic(nn.Module):
-    r""":math:`f(x, y) = g(x) \cdot h(y) + a(x) + b(y)`: all pairs for the price of N.
-
-    Args:
-        x_features: length of x.
-        y_features: length of y.
-        hidden: widths of both networks.
-        rank: length of g and h.
-    """
-
-    def __init__(
-        self,
-        x_features: int,
-        y_features: int,
-        hidden: Sequence[int] = (128, 128),
-        rank: int = 32,
-    ) -> None:
-        super().__init__()
-        self.scale = rank**-0.5
-        self.x_network = MLP(x_features, rank + 1, hidden, activation=nn.SiLU)
-        self.y_network = MLP(y_features, rank + 1, hidden, activation=nn.SiLU)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the scores of all pairs, ``[N, M]``, of ``x [N, Dx]`` and ``y [M, Dy]``."""
-        g, h = self.x_network(x), self.y_network(y)
-        return self.scale * g[:, 1:] @ h[:, 1:].T + g[:, :1] + h[:, 0]
-
-
-class JointCritic(nn.Module):
-    """f(x, y) of x and y concatenated: more supple than :class:`SeparableCritic`, N times its cost.
-
-    Args:
-        x_features: length of x.
-        y_features: length of y.
-        hidden: widths of the network.
-    """
-
-    def __init__(self, x_features: int, y_features: int, hidden: Sequence[int] = (64, 64)) -> None:
-        super().__init__()
-        self.network = MLP(x_features + y_features, 1, hidden, activation=nn.SiLU)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the scores of all pairs, ``[N, M]``, of ``x [N, Dx]`` and ``y [M, Dy]``."""
-        rows = x.unsqueeze(1).expand(-1, len(y), -1)
-        columns = y.expand(len(x), -1, -1)
-        return self.network(rows, columns).squeeze(-1)
-
-
 def estimate_information(
     x: Tensor,
     y: Tensor,
@@ -140,13 +92,13 @@ def estimate_information(
     ``"info_nce"``        InfoNCE                              InfoNCE, at most log ``chunk_size``
     ====================  ===================================  =================================
 
-    The samples are shuffled and held out in part. Of the rest a fifth (at most ``chunk_size``)
-    chooses the critic among those of 30 moments of the training; the others train it by Adam, its
-    learning rate falling to 0 along a cosine. Continuous inputs are standardised by the training
-    samples; integers are codes and become one-hot. The held-out samples are read in blocks of
-    ``chunk_size``, each of whose pairs off the diagonal stands for the product of the marginals,
-    so memory grows no faster than N. The standard error is the infinitesimal jackknife's, which
-    counts that a sample is in many pairs.
+    The samples are shuffled and held out in part. Of the rest a tenth (at most 2000) chooses the
+    critic among those of 30 moments of the training; the others train it by Adam, its learning rate
+    falling to 0 along a cosine, its gradient clipped to norm 1. Continuous inputs are standardised
+    by the training samples; integers are codes and become one-hot. The held-out samples are read in
+    blocks of at most ``chunk_size``, whose pairs off the diagonal stand for the product of the
+    marginals, so memory grows no faster than N. The standard error is the infinitesimal
+    jackknife's, which counts that a sample is in many pairs.
 
     Torch's global generators are left as they are: everything follows from ``seed``.
 
@@ -162,7 +114,7 @@ def estimate_information(
         lr: learning rate at the start.
         clip: :math:`\tau` of SMILE, nats.
         held_out: share of the samples on which the estimate is made, in (0, 1).
-        chunk_size: samples in a block.
+        chunk_size: samples in a block; less memory, or a higher limit of InfoNCE.
         seed: of the shuffling, the batches and the weights.
 
     Raises:
@@ -171,16 +123,18 @@ def estimate_information(
         NonFiniteError: if a sample is not finite, or training diverges.
     """
     _check_options(bound, steps, batch_size, lr, clip, held_out, chunk_size)
-    _check_samples(x, y)
+    _samples.check_samples(x, y)
     generator = torch.Generator().manual_seed(seed)
-    test, valid, train = _split(len(x), held_out, chunk_size, generator)
-    inputs, targets = _features(x.detach(), train), _features(y.detach(), train)
+    test, valid, train = _samples.split(len(x), held_out, generator)
+    inputs, targets = _samples.features(x, train), _samples.features(y.to(x.device), train)
 
     def rows(index: Tensor) -> tuple[Tensor, Tensor]:
         return inputs[index.to(x.device)], targets[index.to(x.device)]
 
-    network = _make_critic(critic, inputs, targets, hidden, seed).to(x.device)
-    batches = (rows(train[index]) for index in _batches(len(train), batch_size, steps, generator))
+    network = make_critic(critic, inputs, targets, hidden, seed).to(x.device)
+    batches = (
+        rows(train[index]) for index in _samples.batches(len(train), batch_size, steps, generator)
+    )
     with torch.enable_grad():
         _train(network, bound, batches, rows(valid), steps, lr)
     value, error = _evaluate(network, bound, *rows(test), clip, chunk_size)
@@ -213,21 +167,31 @@ def _train(
         optimizer.step()
         schedule.step()
         if step % max(steps // VALIDATIONS, 1) == 0 or step == steps:
-            score = _validate(critic, bound, *valid)
+            score = _validate(critic, bound, *valid, batch_size=len(x))
             if score > best:
                 best, state = score, copy.deepcopy(critic.state_dict())
     critic.load_state_dict(state)
 
 
 @torch.no_grad()
-def _validate(critic: nn.Module, bound: Bound, x: Tensor, y: Tensor) -> float:
-    score = float(_OBJECTIVES[bound](*functional.split_scores(critic(x, y).double())))
-    if math.isnan(score):
+def _validate(critic: nn.Module, bound: Bound, x: Tensor, y: Tensor, batch_size: int) -> float:
+    """Return the mean objective over batches, nats, in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for scores in _score_blocks(critic, x, y, batch_size):
+        total += len(scores) * _OBJECTIVES[bound](*functional.split_scores(scores)).cpu()
+    if bool(total.isnan()):
         raise NonFiniteError(
-            f"expected a critic that learns, got scores that are not finite from bound={bound!r}; "
+            f"expected a critic that learns, got scores that are not finite with bound={bound!r}; "
             "lower lr, or take 'js', 'smile' or 'info_nce'"
         )
-    return score
+    return float(total) / len(x)
+
+
+def _score_blocks(critic: nn.Module, x: Tensor, y: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield the scores of all pairs of at most ``size`` samples at a time, ``[n, n]`` float64."""
+    blocks = math.ceil(len(x) / size)
+    for some_x, some_y in zip(x.tensor_split(blocks), y.tensor_split(blocks), strict=True):
+        yield critic(some_x, some_y).double()
 
 
 @torch.no_grad()
@@ -235,22 +199,16 @@ def _evaluate(
     critic: nn.Module, bound: Bound, x: Tensor, y: Tensor, clip: float, chunk_size: int
 ) -> tuple[float, float]:
     """Return the estimate and its standard error, nats, in float64."""
-    blocks = math.ceil(len(x) / chunk_size)
-    parts = [
-        _block(critic(block, others).double(), bound, clip)
-        for block, others in zip(x.tensor_split(blocks), y.tensor_split(blocks), strict=True)
-    ]
+    parts = [_block(scores, bound, clip) for scores in _score_blocks(critic, x, y, chunk_size)]
     joint, rows, columns = (torch.cat(part) for part in zip(*parts, strict=True))
     if bound == "info_nce":
         return float(joint.mean()), _standard_error(joint - columns.exp())
     if bound in ("nwj", "js"):
-        value, log_normaliser = functional.nwj(joint, rows), torch.ones_like(joint[0])
+        value, constant = functional.nwj(joint, rows), torch.ones_like(joint[0])
     else:
-        value, log_normaliser = (
-            functional.donsker_varadhan(joint, rows),
-            functional.log_mean_exp(rows),
-        )
-    as_marginal = (rows - log_normaliser).exp() + (columns - log_normaliser).exp()
+        constant = functional.log_mean_exp(rows)
+        value = joint.mean() - constant
+    as_marginal = (rows - constant).exp() + (columns - constant).exp()
     return float(value), _standard_error(joint - as_marginal)
 
 
@@ -272,58 +230,6 @@ def _standard_error(influence: Tensor) -> float:
     return float(influence.std() / math.sqrt(len(influence)))
 
 
-def _split(
-    size: int, held_out: float, chunk_size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows that are held out, that validate and that train."""
-    order = torch.randperm(size, generator=generator)
-    tests = round(held_out * size)
-    valids = min(chunk_size, (size - tests) // 5)
-    if min(tests, valids) < 2:
-        raise ConfigurationError(
-            f"expected samples enough to hold out, validate and train on, got {size} with "
-            f"held_out={held_out}; give at least 20, and a held_out between 0.1 and 0.5"
-        )
-    return order[:tests], order[tests : tests + valids], order[tests + valids :]
-
-
-def _features(values: Tensor, train: Tensor) -> Tensor:
-    """Return one-hot codes, or standardised values, ``[N, D]`` float32."""
-    if not values.is_floating_point():
-        return F.one_hot(values.long()).float()
-    values = values.double().reshape(len(values), -1)
-    std, mean = torch.std_mean(values[train.to(values.device)], 0)
-    varies = std > 1e-9 * mean.abs()
-    return ((values - mean) / torch.where(varies, std, torch.ones_like(std))).float()
-
-
-def _batches(
-    size: int, batch_size: int, steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Yield batches without a sample twice, epoch by epoch."""
-    batch_size = min(batch_size, size)
-    while steps > 0:
-        whole = size - size % batch_size
-        epoch = torch.randperm(size, generator=generator)[:whole].split(batch_size)[:steps]
-        yield from epoch
-        steps -= len(epoch)
-
-
-def _make_critic(
-    critic: str | nn.Module, x: Tensor, y: Tensor, hidden: Sequence[int], seed: int
-) -> nn.Module:
-    if isinstance(critic, nn.Module):
-        return copy.deepcopy(critic)
-    if critic not in ("separable", "joint"):
-        raise ConfigurationError(
-            f"expected a critic 'separable' or 'joint', or a module, got {critic!r}"
-        )
-    kind = SeparableCritic if critic == "separable" else JointCritic
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return kind(x.shape[-1], y.shape[-1], hidden)
-
-
 def _check_options(
     bound: str,
     steps: int,
@@ -335,28 +241,12 @@ def _check_options(
 ) -> None:
     if bound not in get_args(Bound):
         raise ConfigurationError(f"expected a bound of {list(get_args(Bound))}, got {bound!r}")
-    if steps < 1 or batch_size < 2 or chunk_size < 2 or lr <= 0 or clip <= 0:
+    if steps < 1 or min(batch_size, chunk_size) < 3 or lr <= 0 or clip <= 0:
         raise ConfigurationError(
-            "expected at least 1 step, batch_size and chunk_size of at least 2, positive lr and "
+            "expected at least 1 step, batch_size and chunk_size of at least 3, positive lr and "
             f"clip, got {steps}, {batch_size}, {chunk_size}, {lr} and {clip}"
         )
     if not 0 < held_out < 1:
         raise ConfigurationError(
             f"expected held_out in (0, 1), got {held_out}; it is the share that is not trained on"
         )
-
-
-def _check_samples(x: Tensor, y: Tensor) -> None:
-    for name, value in (("x", x), ("y", y)):
-        codes = not value.is_floating_point()
-        if not value.ndim or len(value) != len(x) or (codes and value.ndim != 1):
-            raise ShapeError(
-                f"expected x and y of shape [N, ...], or [N] where they are codes, got {name} of "
-                f"{value.dtype} and shape {list(value.shape)} beside x of {list(x.shape)}"
-            )
-        if codes and len(value) and int(value.min()) < 0:
-            raise ConfigurationError(
-                f"expected codes in [0, K), got {int(value.min())} in {name}; drop those samples"
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise NonFiniteError(f"expected finite {name}, got NaN or infinities; drop those rows")
