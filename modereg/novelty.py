@@ -202,7 +202,7 @@ class RandomNetworkDistillation(nn.Module):
         in_keys: Sequence[NestedKey] | None = None,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """Read features, ``[*B, F]``, of the networks' dtype and on their device.
+        """Read features, ``[*B, F]``, detached, of the networks' dtype and on their device.
 
         Args:
             tensordict: ``[*B]``.
@@ -221,7 +221,7 @@ class RandomNetworkDistillation(nn.Module):
                 f"expected {self.in_features} features, got {x.shape[-1]} under {chosen}; make "
                 f"the distillation with in_features={x.shape[-1]} or name other entries"
             )
-        return x.to(self.input_moments.mean)
+        return x.detach().to(self.input_moments.mean)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the squared error of features ``[*B, F]``, ``[*B]``; only the predictor learns."""

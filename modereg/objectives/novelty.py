@@ -22,15 +22,17 @@ class DistillationLoss(LossModule):
     r"""Squared error :math:`E \frac{1}{D} \|\hat f(s) - f(s)\|^2` of the next states (RND).
 
     The distillation is shared with :class:`~modereg.transforms.NoveltyReward`, which sees every
-    optimiser step. Only the predictor learns; its target is frozen. Each call adds its batch to the
-    distillation's moments first, which is the one place where they change on their own. Rows with a
-    false ``("collector", "mask")`` count towards nothing, and may hold anything.
+    optimiser step. Only the predictor learns: its target is frozen, the features are detached. Each
+    call adds its batch to the distillation's moments first, the one place where they change on
+    their own. Rows with a false ``("collector", "mask")`` count towards nothing and may hold
+    anything.
 
     Args:
         distillation: the predictor, its target and the moments.
         in_keys: entries to read; None takes the distillation's in ``next``.
         proportion: share of the rows, drawn anew in each call, that the predictor learns from. The
-            paper takes 25 %, where more parallel environments would make it learn too fast.
+            paper keeps 25 % of the rows of 128 environments, so that it does not learn faster with
+            more of them.
         observe: whether the moments are updated; turn it off to evaluate.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, where rows that were not drawn are 0.
 

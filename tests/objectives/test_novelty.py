@@ -53,8 +53,10 @@ def test_each_call_adds_its_batch_to_the_moments_first_unless_told_not_to() -> N
 
 def test_gradients_reach_all_of_the_predictor_and_nothing_else() -> None:
     rnd = distillation()
-    loss = DistillationLoss(rnd)
-    loss(data(32))["loss_distillation"].backward()
+    loss, td = DistillationLoss(rnd), data(32)
+    td["next", "observation"] = td["next", "observation"].requires_grad_()  # as from an encoder
+    loss(td)["loss_distillation"].backward()
+    assert td["next", "observation"].grad is None
     learned = {id(p) for p in loss.parameters() if p.grad is not None and p.grad.any()}
     assert learned == {id(p) for p in rnd.predictor.parameters()}
     assert learned == {id(p) for p in loss.parameters() if p.requires_grad}

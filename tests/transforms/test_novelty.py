@@ -108,6 +108,16 @@ def test_the_sum_has_its_own_key_and_the_reward_stays(kind: Any) -> None:
     assert [key.rsplit(".")[-1] for key in env.state_dict()] == ["coef"]
 
 
+def test_rewards_add_up_in_a_chain() -> None:
+    rnd = distillation()
+    first = NoveltyReward(rnd, coef=0.1, total_key="one")
+    names = {"reward_key": "one", "novelty_key": "step", "total_key": "both"}
+    env = explored((3, 7), first, NoveltyReward(rnd, "novel_d", coef=0.5, **names))
+    data = env.rollout(5, break_when_any_done=False)["next"]
+    expected = data["reward"] + 0.1 * data[keys.NOVELTY_REWARD] + 0.5 * data["step"]
+    torch.testing.assert_close(data["both"], expected)
+
+
 def test_nested_keys_and_several_entries() -> None:
     rnd = distillation(4, in_keys=[("agent", "x"), "count"])
     transform = NoveltyReward(
