@@ -1,24 +1,59 @@
-"""Contract checks for policies and transforms, with tiny ones to run them on.
+"""The testing kit: contract checks, and tiny environments and policies to run them on.
 
-An adapter of a third party runs the same checks as modereg's own tests.
+An adapter of a third party runs the same checks as modereg's own tests, by importing them from
+here or as the fixtures of the pytest plug-in :mod:`modereg.testing.plugin`. The names are imported
+when they are first used, so that the plug-in costs a run of pytest nothing that does not use it.
 """
 
-from modereg.testing.environments import CountingEnv, counting_gym
-from modereg.testing.policies import TinyPolicy, check_generative_policy
-from modereg.testing.transforms import (
-    CONTEXTS,
-    Context,
-    check_transform,
-    check_transformed_env,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modereg.testing.discovery import check_discoverer
+    from modereg.testing.environments import CountingEnv, counting_gym
+    from modereg.testing.policies import TinyPolicy, check_generative_policy
+    from modereg.testing.tasks import check_task
+    from modereg.testing.transforms import (
+        CONTEXTS,
+        Context,
+        check_transform,
+        check_transformed_env,
+    )
 
 __all__ = [
     "CONTEXTS",
     "Context",
     "CountingEnv",
     "TinyPolicy",
+    "check_discoverer",
     "check_generative_policy",
+    "check_task",
     "check_transform",
     "check_transformed_env",
     "counting_gym",
 ]
+
+_HOMES = {
+    "CONTEXTS": "transforms",
+    "Context": "transforms",
+    "CountingEnv": "environments",
+    "TinyPolicy": "policies",
+    "check_discoverer": "discovery",
+    "check_generative_policy": "policies",
+    "check_task": "tasks",
+    "check_transform": "transforms",
+    "check_transformed_env": "transforms",
+    "counting_gym": "environments",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modereg.testing' has no attribute {name!r}")
+    return getattr(import_module(f"modereg.testing.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
