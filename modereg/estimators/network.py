@@ -87,9 +87,7 @@ class NetworkEstimator(RewardEstimator):
         wanted = f"outputs of length {self.width}"
         if self.prior.num_codes == self.width:
             wanted = f"logits of the prior's {self.width} codes"
-        raise ConfigurationError(
-            f"expected {wanted}, got {width} from q; give q as many outputs as the prior asks for"
-        )
+        raise ConfigurationError(f"expected {wanted}, got {width} from q; give q that many outputs")
 
 
 def _as_tensordict_module(
