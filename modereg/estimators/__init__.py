@@ -7,12 +7,18 @@ that knows nothing pays 0. Estimates of information from samples alone, for eval
 
 from modereg.estimators.base import RewardEstimator, Source, check_support
 from modereg.estimators.categorical import CategoricalMI
+from modereg.estimators.contrastive import ContrastiveMI
 from modereg.estimators.network import NetworkEstimator
+from modereg.estimators.wasserstein import LSD, METRA, WassersteinDependency
 
 __all__ = [
+    "LSD",
+    "METRA",
     "CategoricalMI",
+    "ContrastiveMI",
     "NetworkEstimator",
     "RewardEstimator",
     "Source",
+    "WassersteinDependency",
     "check_support",
 ]

@@ -3,6 +3,7 @@ r"""The mathematics of modereg as pure functions of tensors: one equation, one f
 Units of information are nats. ``[*B]`` is any batch, K the number of codes, N a number of points.
 """
 
+from modereg.functional.contrastive import contrastive_limit, contrastive_ratio, pair_scores
 from modereg.functional.control import (
     clipped_surrogate,
     kl_standard_normal,
@@ -52,15 +53,22 @@ from modereg.functional.variational import (
     inference_nll,
     variational_bound,
 )
+from modereg.functional.wasserstein import centred_codes, constraint_slack, directed_step, dual_loss
 
 __all__ = [
     "adjusted_rand_index",
     "aliased_codes",
     "categorical_log_ratio",
+    "centred_codes",
     "clipped_surrogate",
+    "constraint_slack",
     "contingency",
+    "contrastive_limit",
+    "contrastive_ratio",
+    "directed_step",
     "distillation_error",
     "donsker_varadhan",
+    "dual_loss",
     "effective_number",
     "entropy",
     "inference_loss",
@@ -80,6 +88,7 @@ __all__ = [
     "normalized_mutual_information",
     "novel_d",
     "nwj",
+    "pair_scores",
     "particle_reward",
     "pooled_moments",
     "ross_terms",
