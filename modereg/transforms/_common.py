@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from functools import reduce
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase, is_tensor_collection
@@ -15,6 +17,7 @@ from modereg.reading import require
 
 __all__ = [
     "any_flag",
+    "copy_sharing",
     "expand_mask",
     "inner_transforms",
     "merge_rows",
@@ -22,6 +25,19 @@ __all__ = [
     "sibling",
     "transforms_within",
 ]
+
+
+def copy_sharing(transform: Transform, memo: dict[int, Any], shared: object) -> Any:
+    """Return a deep, unattached copy of a transform that shares one object with the original.
+
+    Collectors copy their ``postproc``, while what it reads learns on.
+    """
+    memo.setdefault(id(shared), shared)
+    copied = type(transform).__new__(type(transform))
+    memo[id(transform)] = copied
+    state = {**transform.__dict__, "_container": None, "_parent": None}
+    copied.__dict__.update(deepcopy(state, memo))
+    return copied
 
 
 def sibling(key: NestedKey, name: str) -> NestedKey:

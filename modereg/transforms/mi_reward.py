@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.estimators import RewardEstimator
 from modereg.transforms._common import (
     any_flag,
+    copy_sharing,
     inner_transforms,
     require,
     sibling,
@@ -132,12 +132,7 @@ class MIReward(Transform):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MIReward:
         """Copy all but the estimator: collectors copy their ``postproc``, and q learns on."""
-        memo.setdefault(id(self.estimator), self.estimator)
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        state = {**self.__dict__, "_container": None, "_parent": None}
-        copied.__dict__.update(deepcopy(state, memo))
-        return copied
+        return copy_sharing(self, memo, self.estimator)
 
     @property
     def nonfinite_share(self) -> float:

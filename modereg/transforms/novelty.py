@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from modereg import functional, keys
 from modereg.errors import ConfigurationError
 from modereg.information import particle_entropy
 from modereg.novelty import RandomNetworkDistillation, key_list, read_features
-from modereg.transforms._common import expand_mask, inner_transforms, require
+from modereg.transforms._common import copy_sharing, expand_mask, inner_transforms, require
 from modereg.transforms._vector_gym import check_terminal_observations
 
 __all__ = ["NoveltyReward", "ParticleEntropyReward"]
@@ -145,12 +144,7 @@ class NoveltyReward(_Bonus):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoveltyReward:
         """Copy all but the distillation: collectors copy their ``postproc``, and it learns on."""
-        memo.setdefault(id(self.distillation), self.distillation)
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        state = {**self.__dict__, "_container": None, "_parent": None}
-        copied.__dict__.update(deepcopy(state, memo))
-        return copied
+        return copy_sharing(self, memo, self.distillation)
 
     def set_container(self, container: Transform | EnvBase) -> None:
         """Attach the transform and check that the ends of episodes can be seen."""
