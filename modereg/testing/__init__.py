@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modereg.testing.discovery import check_discoverer
     from modereg.testing.environments import CountingEnv, counting_gym
+    from modereg.testing.estimators import check_estimator
     from modereg.testing.policies import TinyPolicy, check_generative_policy
     from modereg.testing.tasks import check_task
     from modereg.testing.transforms import (
@@ -28,6 +29,7 @@ __all__ = [
     "CountingEnv",
     "TinyPolicy",
     "check_discoverer",
+    "check_estimator",
     "check_generative_policy",
     "check_task",
     "check_transform",
@@ -41,6 +43,7 @@ _HOMES = {
     "CountingEnv": "environments",
     "TinyPolicy": "policies",
     "check_discoverer": "discovery",
+    "check_estimator": "estimators",
     "check_generative_policy": "policies",
     "check_task": "tasks",
     "check_transform": "transforms",
