@@ -30,24 +30,23 @@ def gaussians(size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return x, RHO * x + math.sqrt(1 - RHO**2) * noise
 
 
-class Exact(nn.Module):
-    """The log density ratio of :func:`gaussians`, up to a constant that is learned."""
+class Known(nn.Module):
+    """The log density ratio of :func:`gaussians`, tilted: ratio + level + tilt (x + y)."""
 
-    def __init__(self, shift: float = 0.0) -> None:
+    def __init__(self, level: float = 0.0, tilt: float = 0.0) -> None:
         super().__init__()
-        self.shift = nn.Parameter(torch.tensor(shift))
-        self.largest = [0]
+        self.level, self.tilt = nn.Parameter(torch.tensor(level)), tilt
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        self.largest[0] = max(self.largest[0], len(x) * len(y))
         y = y.T
         quadratic = RHO**2 * (x**2 + y**2) - 2 * RHO * x * y
-        return TRUTH - quadratic / (2 * (1 - RHO**2)) + self.shift
+        ratio = TRUTH - quadratic / (2 * (1 - RHO**2))
+        return ratio + self.level + self.tilt * (x + y)
 
-    def __deepcopy__(self, memo: dict) -> Exact:
-        twin = Exact(float(self.shift.detach()))
-        twin.largest = self.largest
-        return twin
+
+def read_only(critic: nn.Module, **options: Any) -> dict[str, Any]:
+    """Return options by which a critic is read as it is, on half of the samples."""
+    return dict(critic=critic, steps=1, lr=1e-9, held_out=0.5) | options
 
 
 @each_bound
@@ -87,35 +86,46 @@ def test_a_code_and_a_vector_that_do_not_correlate_linearly() -> None:
     assert 0.5 < found.value <= math.log(2.0) + 3 * found.standard_error
 
 
-@pytest.mark.parametrize("bound", ["dv", "nwj", "info_nce"])
-def test_the_standard_error_is_the_spread_over_fresh_samples(bound: Bound) -> None:
-    critic = Exact(shift=1.0 if bound == "nwj" else 0.0)
-    options: dict[str, Any] = dict(bound=bound, critic=critic, steps=1, lr=1e-9, held_out=0.5)
-    runs = [estimate_information(*gaussians(400, seed), **options) for seed in range(60)]
-    values = torch.tensor([run.value for run in runs])
+@pytest.mark.parametrize(
+    ("bound", "tilt"), [("dv", 0.4), ("nwj", 0.4), ("smile", 0.4), ("info_nce", 1.2)]
+)
+def test_the_standard_error_is_the_spread_over_fresh_samples(bound: Bound, tilt: float) -> None:
+    critic = Known(1.0 if bound == "nwj" else 0.0, tilt)
+    # So many that the standardisation, which the error does not count, hardly varies.
+    options = read_only(critic, bound=bound, held_out=0.05)
+    runs = [estimate_information(*gaussians(4000, seed), **options) for seed in range(80)]
+    spread = float(torch.tensor([run.value for run in runs]).std())
     error = sum(run.standard_error for run in runs) / len(runs)
-    assert float(values.std()) == pytest.approx(error, rel=0.3)
-    assert float(values.mean()) == pytest.approx(TRUTH, abs=4 * error / math.sqrt(len(runs)) + 0.01)
+    assert spread == pytest.approx(error, rel=0.2)
 
 
 def test_many_samples_are_read_in_blocks() -> None:
-    critic = Exact()
-    found = estimate_information(
-        *gaussians(100_000), bound="dv", critic=critic, steps=1, lr=1e-9, chunk_size=256
-    )
-    assert found.num_samples == 20_000
-    assert critic.largest[0] <= 256**2
+    sizes = []
+    critic = Known()
+    critic.register_forward_hook(lambda module, inputs, scores: sizes.append(scores.numel()))
+    options = read_only(critic, bound="dv", chunk_size=256)
+    found = estimate_information(*gaussians(50_000), **options)
+    assert found.num_samples == 25_000
+    assert max(sizes) <= 256**2
     assert found.value == pytest.approx(TRUTH, abs=3 * found.standard_error)
 
 
 @each_bound
 def test_the_size_of_the_blocks_hardly_matters(bound: Bound) -> None:
-    options: dict[str, Any] = dict(bound=bound, critic=Exact(), steps=1, lr=1e-9, held_out=0.5)
     x, y = gaussians(2000)
+    options = read_only(Known(), bound=bound)
     blocks = estimate_information(x, y, chunk_size=200, **options)
     whole = estimate_information(x, y, chunk_size=1000, **options)
     assert blocks.value == pytest.approx(whole.value, abs=0.02)
     assert blocks.standard_error == pytest.approx(whole.standard_error, rel=0.2)
+
+
+def test_the_critic_that_validated_best_is_read() -> None:
+    x, y = torch.randn(2, 150, 2)
+    options: dict[str, Any] = dict(hidden=(64,), steps=300, batch_size=64, lr=1e-2, held_out=0.3)
+    found = estimate_information(x, y, **options)
+    assert found.value > -0.1  # the last one has learned its 95 samples by heart
+    assert found.value < found.train_value < 0.1
 
 
 def test_info_nce_is_at_most_the_log_of_the_block() -> None:
