@@ -42,7 +42,7 @@ from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import LogConfig, PPOConfig, PretrainConfig, TaskConfig
-from modereg.recipes.loop import Stage, _learn, fit_to_base
+from modereg.recipes.loop import Stage, fit_to_base, learn
 from modereg.recipes.ppo import ITERATIONS, PPO, make_critic
 from modereg.recipes.pretrain import pretrain
 from modereg.recipes.runs import seed_everything
@@ -100,7 +100,7 @@ def run_stage(stage: Stage, number: int) -> dict[str, float]:
     start = time.process_time()
     batch = stage.learner.collect(SEED, number)
     collected = time.process_time()
-    _learn(stage, batch)
+    learn(stage, batch)
     end = time.process_time()
     steps = int(batch.get(("next", keys.STEPS)).sum())
     return {"collect": collected - start, "learn": end - collected, "env_steps": steps}

@@ -18,9 +18,10 @@ from torchrl.envs import EnvBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator
 from modereg.networks import MLP
-from modereg.priors import CategoricalPrior
+from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy
 from modereg.recipes.ppo import PPO, fit_features
@@ -29,7 +30,7 @@ from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 
-__all__ = ["Stage", "close", "fit_to_base", "judge_stage", "train"]
+__all__ = ["Stage", "close", "fit_to_base", "judge_stage", "learn", "train"]
 
 EVALUATION_SEED, FINAL_SEED = 10_000, 20_000
 """Added to a run's seed for the evaluations during it and at its end."""
@@ -51,7 +52,7 @@ class Stage:
     """
 
     env: EnvBase
-    prior: CategoricalPrior
+    prior: Prior
     steering: SteeringPolicy
     learner: PPO
     estimator: RewardEstimator | None
@@ -85,7 +86,7 @@ def train(
     while not done(iteration, env_steps):
         batch = stage.learner.collect(run.config.seed, iteration)
         env_steps += int(batch.get(("next", keys.STEPS)).sum())
-        row = {"iteration": iteration, "env_steps": env_steps} | _learn(stage, batch)
+        row = {"iteration": iteration, "env_steps": env_steps} | learn(stage, batch)
         iteration += 1
         if iteration % eval_every == 0:
             row |= judge_stage(setup, stage, eval_episodes, run.config.seed + EVALUATION_SEED)[0]
@@ -95,8 +96,16 @@ def train(
     return env_steps
 
 
-def _learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
-    """Pay the intrinsic reward, update policy, critic and, if it learns, q."""
+def learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
+    """Pay the intrinsic reward on a collected batch, update policy, critic and, if it learns, q.
+
+    Args:
+        stage: what is trained, in place; q learns from the batch before it pays for it.
+        batch: transitions ``[B, T]`` of ``stage.learner.collect``.
+
+    Returns:
+        Figures of the iteration: those of q begin with ``q_``.
+    """
     figures = {
         "clipped_share": float(batch.get(("next", keys.CLIPPED)).mean()),
         "reward": float(batch.get(("next", keys.REWARD)).mean()),
@@ -116,12 +125,21 @@ def judge_stage(
     """Return the figures of the one evaluation path, and the episodes behind them.
 
     They are rolled out without a discount, which training puts on the rewards within a chunk.
+
+    Raises:
+        ConfigurationError: if the codes are continuous, so that there are no figures of each.
     """
+    num_codes = stage.prior.num_codes
+    if num_codes is None:
+        raise ConfigurationError(
+            f"expected discrete codes to judge each of, got {stage.prior!r}; roll out codes of "
+            "your choice by LatentConditioner.force, and judge them by behaviour_metrics"
+        )
     metrics, rolled = evaluate_policy(
         setup,
         setup.steered(stage.prior, 1.0),
         stage.steering,
-        num_codes=stage.prior.num_codes,
+        num_codes=num_codes,
         episodes=episodes,
         seed=seed,
         estimator=stage.estimator,
@@ -191,7 +209,7 @@ def close(
     adapter = Adapter(
         steering=stage.steering,
         estimator=stage.estimator,
-        prior=stage.prior,
+        prior=cast(CategoricalPrior, stage.prior),  # judge_stage refuses others
         base_reference=setup.reference,
         base_fingerprint=setup.fingerprint,
         extra={"method": method, "env_steps": env_steps},

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.estimators import CategoricalMI
+from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.networks import MLP, InputNoise
-from modereg.priors import CategoricalPrior
+from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.build import Setup
 from modereg.recipes.config import DiscoverConfig
 from modereg.recipes.loop import Stage, close, fit_to_base, train
 from modereg.recipes.ppo import PPO, make_critic
 from modereg.recipes.runs import Run, seed_everything
 from modereg.rollouts import collect_episodes
+from modereg.steering import SteeringPolicy
 from modereg.wrapping import make_steering, observation_size
 
-__all__ = ["discover_variational", "fresh_discoverer"]
+__all__ = ["discover_variational", "fresh_discoverer", "make_stage"]
 
 DEFAULT_CODES = 16
 
@@ -28,7 +29,7 @@ DEFAULT_CODES = 16
 def discover_variational(run: Run, setup: Setup) -> dict[str, Any]:
     """Maximise log q(z|s) - log p(z) by PPO while q learns beside it; return the summary."""
     config: DiscoverConfig = run.config
-    stage = _make_stage(config, setup)
+    stage = make_stage(config, setup)
     env_steps = train(
         run,
         setup,
@@ -43,26 +44,55 @@ def discover_variational(run: Run, setup: Setup) -> dict[str, Any]:
     )
 
 
-def _make_stage(config: DiscoverConfig, setup: Setup) -> Stage:
-    prior = CategoricalPrior(config.num_codes or DEFAULT_CODES)
+def make_stage(
+    config: DiscoverConfig,
+    setup: Setup,
+    *,
+    estimator: RewardEstimator | None = None,
+    steering: SteeringPolicy | None = None,
+) -> Stage:
+    """Return what the loop works on: PPO on the intrinsic reward alone, and q that learns beside.
+
+    Args:
+        config: options; ``num_codes`` counts only without an estimator.
+        setup: task and base.
+        estimator: reads the history, pays and learns, not yet trained; it brings its prior. None is
+            a classifier of the codes.
+        steering: where learning begins, fitted to observations, trained in place; None begins at
+            the base.
+    """
+    prior = (
+        estimator.prior
+        if estimator is not None
+        else CategoricalPrior(config.num_codes or DEFAULT_CODES)
+    )
     env = setup.steered(prior, config.ppo.gamma)
     seed_everything(config.seed)
-    steering = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)
+    start = steering
+    if start is None:
+        start = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)
     size = observation_size(env, setup.steering_keys)
     critic = make_critic(setup.steering_keys, size, prior.feature_dim, config.hidden)
-    online, start_steps = fresh_discoverer(setup, env, prior, config.hidden, config.seed)
-    start_steps += fit_to_base(setup, env, steering, critic, config.seed)
+    if estimator is None:
+        estimator = _classifier(setup, env, prior, config.hidden)
+    online = VariationalModeDiscoverer(estimator)
+    start_steps = _scale(setup, env, online, config.seed)
+    if steering is None:
+        start_steps += fit_to_base(setup, env, start, critic, config.seed)
+    else:
+        network = cast(MLP, steering.head.network)
+        critic.module.features.load_state_dict(network.features.state_dict())
     learner = PPO(
         env,
-        steering,
+        start,
         critic,
         config.ppo,
         reward_key=keys.MI_REWARD,
         decisions=setup.decisions(config.ppo.decisions),
         truncates=setup.task.time_limit == "truncates",
     )
-    mi_reward = setup.mi_reward(online.estimator, 1.0, config.timing, config.ppo.gamma)
-    return Stage(env, prior, steering, learner, online.estimator, online, mi_reward, start_steps)
+    mi_reward = setup.mi_reward(estimator, 1.0, config.timing, config.ppo.gamma)
+    return Stage(env, prior, start, learner, estimator, online, mi_reward, start_steps)
 
 
 def fresh_discoverer(
@@ -80,9 +110,17 @@ def fresh_discoverer(
     Returns:
         The discoverer, and the environment steps that its scale took.
     """
-    network = MLP(observation_size(env, [keys.HISTORY]), prior.num_codes, hidden)
-    noisy = InputNoise(network, setup.task.feature_noise)
-    online = VariationalModeDiscoverer(CategoricalMI(noisy, prior))
+    online = VariationalModeDiscoverer(_classifier(setup, env, prior, hidden))
+    return online, _scale(setup, env, online, seed)
+
+
+def _classifier(setup: Setup, env: EnvBase, prior: Prior, hidden: tuple[int, ...]) -> CategoricalMI:
+    network = MLP(observation_size(env, [keys.HISTORY]), prior.feature_dim, hidden)
+    return CategoricalMI(InputNoise(network, setup.task.feature_noise), prior)
+
+
+def _scale(setup: Setup, env: EnvBase, online: VariationalModeDiscoverer, seed: int) -> int:
+    """Scale q's features by some episodes of the base; return the steps that it took."""
     env.set_seed(seed_everything(seed, 4))
     episodes = collect_episodes(
         env,
@@ -92,7 +130,7 @@ def fresh_discoverer(
     )
     with torch.no_grad():
         online.fit(_as_rollout(episodes.final))
-    return online, episodes.spent
+    return episodes.spent
 
 
 def _as_rollout(final: Any) -> Any:
