@@ -3,6 +3,15 @@ r"""The mathematics of modereg as pure functions of tensors: one equation, one f
 Units of information are nats. ``[*B]`` is any batch, K the number of codes, N a number of points.
 """
 
+from modereg.functional.continuous import (
+    gaussian_log_ratio,
+    soft_range,
+    sphere_log_area,
+    von_mises_fisher_log_normalizer,
+    von_mises_fisher_log_ratio,
+    von_mises_fisher_natural_log_ratio,
+    von_mises_fisher_peak,
+)
 from modereg.functional.contrastive import contrastive_limit, contrastive_ratio, pair_scores
 from modereg.functional.control import (
     clipped_surrogate,
@@ -46,6 +55,7 @@ from modereg.functional.points import (
     silhouette,
     squared_distances,
 )
+from modereg.functional.score import score_function_loss
 from modereg.functional.variational import (
     aliased_codes,
     categorical_log_ratio,
@@ -71,6 +81,7 @@ __all__ = [
     "dual_loss",
     "effective_number",
     "entropy",
+    "gaussian_log_ratio",
     "inference_loss",
     "inference_nll",
     "info_nce",
@@ -92,10 +103,17 @@ __all__ = [
     "particle_reward",
     "pooled_moments",
     "ross_terms",
+    "score_function_loss",
     "shaping",
     "silhouette",
     "smile",
+    "soft_range",
+    "sphere_log_area",
     "split_scores",
     "squared_distances",
     "variational_bound",
+    "von_mises_fisher_log_normalizer",
+    "von_mises_fisher_log_ratio",
+    "von_mises_fisher_natural_log_ratio",
+    "von_mises_fisher_peak",
 ]
