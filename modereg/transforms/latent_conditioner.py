@@ -18,7 +18,7 @@ from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
 from modereg.priors import Prior, as_prior
 from modereg.steering import SteeringPolicy
-from modereg.transforms._common import expand_mask, require
+from modereg.transforms._common import copy_sharing, expand_mask, require
 
 __all__ = ["LatentConditioner"]
 
@@ -36,6 +36,10 @@ class LatentConditioner(Transform):
     - ``latent_key``: ``[*B]`` int64 for discrete priors, ``[*B, dim]`` float for continuous ones.
     - ``features_key``: ``[*B, D]`` float: one-hot, or the code itself.
 
+    The prior is none of its submodules, and its copies share it: an environment's ``state_dict``
+    carries no parameter of a :class:`~modereg.priors.LearnedPrior`, and every copy in this process
+    draws by its newest logits. Another process draws by those that it was started with.
+
     Args:
         prior: number of codes (uniform), a torch distribution or a prior.
         latent_key: entry of the code.
@@ -52,10 +56,19 @@ class LatentConditioner(Transform):
         features_key: NestedKey = keys.LATENT_FEATURES,
     ) -> None:
         super().__init__()
-        self.prior = as_prior(prior)
+        self.__dict__["_prior"] = as_prior(prior)
         self.latent_key, self.features_key = latent_key, features_key
         # Shared by clones: appending to a TransformedEnv may clone the transforms it has.
         self._forced: dict[str, Tensor | None] = {"latent": None}
+
+    @property
+    def prior(self) -> Prior:
+        """p(z), shared with whoever learns it."""
+        return self.__dict__["_prior"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LatentConditioner:
+        """Copy all but the prior."""
+        return copy_sharing(self, memo, self.prior)
 
     @contextmanager
     def force(self, latent: int | Tensor) -> Iterator[None]:
@@ -67,8 +80,7 @@ class LatentConditioner(Transform):
         Raises:
             ConfigurationError: if a code lies outside the prior's support.
         """
-        codes = torch.as_tensor(latent)
-        check_support(self.prior, codes, self.latent_key)
+        codes = self._checked(torch.as_tensor(latent))
         previous, self._forced["latent"] = self._forced["latent"], codes
         try:
             yield
@@ -102,6 +114,18 @@ class LatentConditioner(Transform):
             latent_key=self.features_key,
             **options,
         )
+
+    def _checked(self, codes: Tensor) -> Tensor:
+        check_support(self.prior, codes, self.latent_key)
+        if self.prior.num_codes is not None:
+            return codes
+        codes = codes.to(torch.get_default_dtype())
+        if not bool((self.prior.log_prob(codes) > -torch.inf).all()):
+            raise ConfigurationError(
+                f"expected codes from the support of {self.prior!r}, got some outside of it; "
+                "sample codes from the prior"
+            )
+        return codes
 
     def _draw(self, tensordict: TensorDictBase) -> Tensor:
         forced = self._forced["latent"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -9,9 +11,9 @@ from torch.distributions import Independent, Normal
 from torchrl.envs import SerialEnv, TransformedEnv
 
 from modereg.errors import ConfigurationError, KeyMismatchError
-from modereg.priors import CategoricalPrior
+from modereg.priors import CategoricalPrior, LearnedPrior, Prior, SphericalPrior
 from modereg.steering import SteeringPolicy
-from modereg.testing import CountingEnv
+from modereg.testing import CountingEnv, check_transform
 from modereg.transforms import LatentConditioner
 
 
@@ -131,3 +133,36 @@ def test_an_environment_that_resets_itself_keeps_the_running_codes():
     out = conditioner._reset_on_native_autoreset(td, td.copy())
     assert out["latent"][1] == 6
     assert out["latent"][0] != 5
+
+
+@pytest.mark.parametrize("prior", [SphericalPrior(3), LearnedPrior(4)], ids=repr)
+def test_every_prior_serves_in_every_context(prior: Prior):
+    check_transform(lambda: LatentConditioner(prior))
+
+
+def test_a_code_of_a_sphere_has_unit_length_and_forced_ones_must_have_it():
+    conditioner = LatentConditioner(SphericalPrior(3))
+    env = TransformedEnv(CountingEnv([3, 7]), conditioner)
+    codes = env.rollout(8, break_when_any_done=False)["latent"]
+    torch.testing.assert_close(torch.linalg.vector_norm(codes, dim=-1), torch.ones(2, 8))
+    with conditioner.force(torch.tensor([0, 0, 1])):
+        assert env.reset()["latent"].tolist() == [[0.0, 0.0, 1.0]] * 2
+    with pytest.raises(ConfigurationError, match=r"support of SphericalPrior\(dim=3\)"):  # noqa: SIM117
+        with conditioner.force(torch.ones(3)):
+            pass
+
+
+def test_a_learned_prior_is_shared_with_every_copy_and_belongs_to_none():
+    prior = LearnedPrior(4)
+    conditioner = LatentConditioner(prior)
+    env = TransformedEnv(CountingEnv([3, 7]), conditioner)
+    copied = copy.deepcopy(conditioner)
+    assert copied.prior is conditioner.clone().prior is prior
+    assert copied.parent is None
+    assert not list(env.parameters())
+    assert not env.state_dict()
+    with torch.no_grad():
+        prior.logits[2] = 50.0
+    other = TransformedEnv(CountingEnv([3, 7]), copied)
+    for each in (env, other):
+        assert (each.reset()["latent"] == 2).all()
