@@ -7,6 +7,7 @@ that knows nothing pays 0. Estimates of information from samples alone, for eval
 
 from modereg.estimators.base import RewardEstimator, Source, check_support
 from modereg.estimators.categorical import CategoricalMI
+from modereg.estimators.continuous import GaussianMI, VonMisesFisherMI
 from modereg.estimators.contrastive import ContrastiveMI
 from modereg.estimators.network import NetworkEstimator
 from modereg.estimators.wasserstein import LSD, METRA, WassersteinDependency
@@ -16,9 +17,11 @@ __all__ = [
     "METRA",
     "CategoricalMI",
     "ContrastiveMI",
+    "GaussianMI",
     "NetworkEstimator",
     "RewardEstimator",
     "Source",
+    "VonMisesFisherMI",
     "WassersteinDependency",
     "check_support",
 ]
