@@ -25,9 +25,9 @@ def check_form(subject: Subject) -> None:
     for size in _SIZES:
         _check_shapes(subject, size)
     for check in (
-        _check_scalars,
         _check_untouched,
         _check_determinism,
+        _check_scalars,
         _check_rows,
         _check_precision,
         _check_errors,

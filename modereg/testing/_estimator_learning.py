@@ -75,8 +75,14 @@ def _trained(subject: Subject, training: Training, data: TensorDict) -> RewardEs
 def _read(subject: Subject, estimator: RewardEstimator, data: TensorDict) -> tuple[float, float]:
     """Return the bound on data ``[N]`` and three standard errors of it."""
     seen = subject.arrived(data)
-    ratio = estimator.log_ratio(seen)
-    return float(estimator.bound(seen)), 3.0 * float(ratio.std()) / len(seen) ** 0.5 + 1e-3
+    ratio, bound = estimator.log_ratio(seen), float(estimator.bound(seen))
+    error = 3.0 * float(ratio.std()) / len(seen) ** 0.5 + 1e-3
+    expect(
+        abs(bound - float(ratio.mean())) <= error + 0.1 * estimator.scale,
+        f"{subject.name}.bound is {bound:.4g} after training where the mean of log_ratio is "
+        f"{float(ratio.mean()):.4g}",
+    )
+    return bound, error
 
 
 def _shuffled(subject: Subject, data: TensorDict) -> TensorDict:

@@ -96,8 +96,8 @@ def make_subject(
     """Read from an estimator what its data have to look like.
 
     Raises:
-        ValueError: if the shapes given are not those of the entries that it reads, or two of its kind
-            share parameters.
+        ValueError: if the shapes given are not those of the entries that it reads, or two that
+            were made share parameters.
     """
     torch.manual_seed(seed)
     estimator, other = make_estimator(), make_estimator()
