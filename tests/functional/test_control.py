@@ -41,3 +41,9 @@ def test_kl_to_the_standard_normal(seed: int, event_dims: int) -> None:
         Independent(Normal(torch.zeros_like(loc), torch.ones_like(scale)), event_dims),
     )
     torch.testing.assert_close(functional.kl_standard_normal(loc, scale, event_dims), expected)
+
+
+def test_the_last_dimension_is_the_event_unless_more_are_named() -> None:
+    loc, scale = torch.randn(3, 4), torch.ones(3, 4)
+    expected = loc.square().sum(-1) / 2
+    torch.testing.assert_close(functional.kl_standard_normal(loc, scale), expected)

@@ -65,3 +65,15 @@ def test_every_neighbour_among_strangers_is_no_information() -> None:
     mixed = functional.ross_terms(same, 4 * k, k).mean()
     assert float(alone) == pytest.approx(digamma(40) - digamma(10))
     assert float(mixed) == pytest.approx(digamma(40) - digamma(10) + digamma(3) - digamma(12))
+
+
+def test_constants_are_made_where_the_samples_are() -> None:
+    near, distances = torch.tensor([5, 6, 7]), torch.rand(3)
+    with torch.device("meta"):  # what a device is not given for would be made there
+        for terms in (
+            functional.ksg_terms(near, near, 2),
+            functional.ksg_rectangle_terms(near, near, 2),
+            functional.ross_terms(near, near, near - 1),
+            functional.kozachenko_leonenko_terms(distances, 2, 1),
+        ):
+            assert terms.isfinite().all()

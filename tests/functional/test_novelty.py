@@ -18,6 +18,8 @@ def test_the_error_is_the_mean_square_over_the_last_dimension() -> None:
     target = torch.tensor([[1.0, 4.0], [3.0, -4.0]])
     error = functional.distillation_error(prediction, target)
     assert error.tolist() == [2.0, 12.5]
+    batched = functional.distillation_error(prediction.view(2, 1, 2), target.view(2, 1, 2))
+    assert batched.tolist() == [[2.0], [12.5]]
 
 
 @given(SEEDS, st.floats(0.0, 2.0))

@@ -91,3 +91,30 @@ def test_renamed_partitions_agree_completely() -> None:
     table = functional.contingency(x, (x + 1) % 4, 4, 4)
     assert float(functional.normalized_mutual_information(table)) == pytest.approx(1.0)
     assert float(functional.adjusted_rand_index(table)) == pytest.approx(1.0)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=9), SEEDS)
+def test_no_rounding_lifts_the_agreement_of_renamed_partitions_above_one(
+    sizes: list[int], seed: int
+) -> None:
+    names = torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed))
+    table = torch.tensor(sizes).diag()[:, names]
+    agreement = functional.normalized_mutual_information(table)
+    assert agreement <= 1
+    assert float(agreement) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("table", [[[98, 1], [1, 0]], [[95, 1], [2, 2]], [[60, 40], [0, 0]]])
+def test_agreement_of_partitions_with_little_entropy(table: list[list[int]]) -> None:
+    counts = np.array(table)
+    x, y = np.divmod(np.repeat(np.arange(4), counts.ravel()), 2)
+    found = functional.normalized_mutual_information(torch.from_numpy(counts))
+    assert float(found) == pytest.approx(sk.normalized_mutual_info_score(x, y), abs=1e-9)
+
+
+@given(SEEDS)
+def test_tables_may_come_in_batches(seed: int) -> None:
+    tables = torch.stack([joint(seed + index) for index in range(4)])
+    for figure in (functional.mutual_information, functional.normalized_mutual_information):
+        one_by_one = torch.stack([figure(table) for table in tables])
+        torch.testing.assert_close(figure(tables.view(2, 2, 6, 4)).flatten(), one_by_one)

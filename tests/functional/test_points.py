@@ -37,5 +37,14 @@ def test_silhouette_agrees_with_scikit_learn(seed: int, clusters: int) -> None:
     )
 
 
+@given(SEEDS, st.lists(st.integers(1, 3), min_size=2, max_size=4).filter(lambda n: max(n) > 1))
+def test_silhouette_of_few_and_small_clusters(seed: int, sizes: list[int]) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    points = torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(seed)).double()
+    assert float(functional.silhouette(points, labels)) == pytest.approx(
+        sk.silhouette_score(points, labels), abs=1e-9
+    )
+
+
 def test_silhouette_of_one_cluster_is_zero() -> None:
     assert float(functional.silhouette(torch.randn(5, 2), torch.zeros(5, dtype=torch.int64))) == 0

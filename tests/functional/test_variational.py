@@ -158,3 +158,27 @@ def test_aliased_codes_counts_all_but_one_of_a_group() -> None:
     assert int(functional.aliased_codes(10 * torch.eye(5).log_softmax(-1), torch.arange(5))) == 0
     present = latent[:20]  # only codes 0 and 1, of which neither is taken for another
     assert int(functional.aliased_codes(log_prob[:20], present)) == 0
+
+
+@given(SEEDS)
+def test_aliased_codes_are_those_whose_mean_posterior_peaks_elsewhere(seed: int) -> None:
+    logits, latent, _ = batch(seed, size=9, codes=4)  # so that some codes have one sample, or none
+    posterior = logits.softmax(-1)
+    expected = sum(
+        int(posterior[latent == code].mean(0).argmax()) != code for code in latent.unique().tolist()
+    )
+    assert int(functional.aliased_codes(posterior.log(), latent)) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_ratio_has_the_dtype_of_the_logits_whatever_the_prior_s(dtype: torch.dtype) -> None:
+    logits, latent, log_prior = batch(0)
+    ratio = functional.categorical_log_ratio(logits.to(dtype), latent, log_prior)
+    assert ratio.dtype == dtype
+
+
+def test_codes_are_counted_where_they_are() -> None:
+    logits, latent, _ = batch(0)
+    here = functional.aliased_codes(logits.log_softmax(-1), latent)
+    with torch.device("meta"):  # what a device is not given for would be made there
+        assert int(functional.aliased_codes(logits.log_softmax(-1), latent)) == int(here)
