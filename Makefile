@@ -19,7 +19,7 @@ LOCK := pyproject.toml constraints.txt
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help demo test lint format bench-smoke wheel clean
+.PHONY: help demo test test-example lint format bench-smoke wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -42,6 +42,14 @@ else
 	echo "--- $(BESIDE), then the rest"; tail -qn 1 "$$logs/beside" "$$logs/rest"; \
 	exit $$failed
 endif
+
+test-example: $(STAMPS)/dev ## docs/examples/own_estimator as a repository of its own, and its tests
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; python=$$PWD/$(BIN)/python; \
+	cp -r docs/examples/own_estimator "$$work/repository"; \
+	"$$python" -m pip --disable-pip-version-check install --quiet --no-index --no-deps \
+		--no-build-isolation --target "$$work/site" "$$work/repository"; \
+	cd "$$work/repository"; \
+	PYTHONPATH="$$work/site" "$$python" -m pytest -q -p no:cacheprovider
 
 lint: $(STAMPS)/dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
