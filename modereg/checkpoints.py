@@ -19,10 +19,15 @@ from torch import Tensor, nn
 
 from modereg import keys
 from modereg.errors import CheckpointError
-from modereg.estimators import CategoricalMI, RewardEstimator
+from modereg.estimators import (
+    NetworkEstimator,
+    RewardEstimator,
+    estimator_class,
+    estimator_kind,
+)
 from modereg.networks import MLP, InputNoise
 from modereg.policies import GenerativePolicy
-from modereg.priors import CategoricalPrior, prior_from_config
+from modereg.priors import Prior, prior_from_config
 from modereg.steering import SteeringPolicy
 from modereg.storage import fingerprint, read_json, write_atomic, write_json
 
@@ -47,7 +52,7 @@ class Adapter:
 
     steering: SteeringPolicy
     estimator: RewardEstimator | None
-    prior: CategoricalPrior
+    prior: Prior
     base_reference: str
     base_fingerprint: str
     extra: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +106,7 @@ def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
         estimator = _build_estimator(config["estimator"], config["prior"])
         if estimator is not None:
             _load(estimator, _part(weights, "estimator."))
-        prior = cast(CategoricalPrior, prior_from_config(config["prior"]))
+        prior = prior_from_config(config["prior"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the files in {folder} do not fit each other ({error}); save the adapter again"
@@ -185,7 +190,17 @@ def _mlp_config(network: MLP) -> dict[str, Any]:
         "hidden": [layer.out_features for layer in linear[:-1]],
         "octaves": len(network.features.frequencies),
         "plain_features": network.plain_features,
+        "last_bias": linear[-1].bias is not None,
     }
+
+
+def _build_mlp(config: dict[str, Any]) -> MLP:
+    options = dict(config)
+    bias = options.pop("last_bias", True)
+    network = MLP(**options, zero_init=True)
+    if not bias:
+        network.layers[-1].register_parameter("bias", None)
+    return network
 
 
 def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
@@ -202,7 +217,7 @@ def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
 
 
 def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
-    network = MLP(**config["network"], zero_init=True)
+    network = _build_mlp(config["network"])
     latent_dim = config["latent_dim"]
     return SteeringPolicy(
         [_read_key(key) for key in config["observation_keys"]],
@@ -219,12 +234,17 @@ def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
 
 def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:
     noisy = getattr(getattr(estimator, "network", None), "module", None)
-    if type(estimator) is not CategoricalMI or not isinstance(noisy, InputNoise):
+    kind = estimator_kind(estimator)
+    if kind is None or not isinstance(noisy, InputNoise):
         raise CheckpointError(
-            "expected a CategoricalMI of InputNoise and the default MLP, got "
+            "expected an estimator of modereg's with InputNoise and the default MLP, got "
             f"{type(estimator).__name__} of {type(noisy).__name__}; save its state_dict yourself"
         )
     return {
+        "kind": kind,
+        "options": cast(NetworkEstimator, estimator).options(),
+        "prior": estimator.prior.to_config(),
+        "source": estimator.source,
         "network": _mlp_config(_default_mlp(noisy.network, "an inference model")),
         "noise": noisy.std,
         "in_keys": [_write_key(key) for key in estimator.in_keys],
@@ -232,12 +252,18 @@ def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:
     }
 
 
-def _build_estimator(config: dict[str, Any] | None, prior: dict[str, Any]) -> CategoricalMI | None:
+def _build_estimator(
+    config: dict[str, Any] | None, prior: dict[str, Any]
+) -> NetworkEstimator | None:
     if config is None:
         return None
-    return CategoricalMI(
-        InputNoise(MLP(**config["network"]), config["noise"]),
-        prior_from_config(prior),
+    make = estimator_class(config.get("kind", "categorical"))
+    source = {"source": "root"} if config.get("source") == "root" else {}
+    return make(
+        InputNoise(_build_mlp(config["network"]), config["noise"]),
+        prior_from_config(config.get("prior", prior)),
+        **config.get("options", {}),
+        **source,
         in_keys=[_read_key(key) for key in config["in_keys"]],
         latent_key=_read_key(config.get("latent_key", keys.LATENT)),
     )

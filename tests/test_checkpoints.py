@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from modereg import keys
 from modereg.checkpoints import CONFIG, MODEL, Adapter, load_adapter, save_adapter
 from modereg.errors import CheckpointError
-from modereg.estimators import CategoricalMI
+from modereg.estimators import KINDS, CategoricalMI
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.steering import SteeringPolicy
@@ -224,6 +225,34 @@ def test_networks_of_ones_own_are_not_saved(tmp_path: Path) -> None:
         save_adapter(tmp_path, own)
     own = _adapter()
     own.estimator = CategoricalMI(nn.Linear(6, 4), CategoricalPrior(4), in_keys=[keys.HISTORY])
-    with pytest.raises(CheckpointError, match="default MLP, got Linear; save its state_dict"):
+    with pytest.raises(
+        CheckpointError, match="default MLP, got CategoricalMI of Linear; save its state_dict"
+    ):
         save_adapter(tmp_path, own)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_estimator_comes_back_as_it_was(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    made = KINDS[kind](6, 3)
+    made.fit_features(2 * torch.randn(50, 6) + 1)
+    adapter = replace(_adapter(), estimator=made, prior=made.prior)
+    save_adapter(tmp_path / kind, adapter)
+    found = load_adapter(tmp_path / kind).estimator
+    assert type(found) is type(made)
+    latent = made.prior.sample(torch.Size([9]))
+    data = TensorDict({"history": torch.randn(9, 6), "latent": latent}, [9])
+    assert torch.equal(found.log_ratio(data), made.log_ratio(data))
+    assert found.upper_limit == made.upper_limit
+    assert found.state_dict().keys() == made.state_dict().keys()
+    assert found.options() == made.options()
+    assert found.network.module.std == made.network.module.std
+
+
+def test_an_estimator_of_one_s_own_is_refused(tmp_path: Path) -> None:
+    class Mine(CategoricalMI):
+        pass
+
+    with pytest.raises(CheckpointError, match="got Mine of InputNoise; save its state_dict"):
+        save_adapter(tmp_path, replace(_adapter(), estimator=Mine(6, CategoricalPrior(PROBS))))

@@ -9,10 +9,12 @@ from modereg.estimators.base import RewardEstimator, Source, check_support
 from modereg.estimators.categorical import CategoricalMI
 from modereg.estimators.continuous import GaussianMI, VonMisesFisherMI
 from modereg.estimators.contrastive import ContrastiveMI
+from modereg.estimators.kinds import KINDS, estimator_class, estimator_kind
 from modereg.estimators.network import NetworkEstimator
 from modereg.estimators.wasserstein import LSD, METRA, WassersteinDependency
 
 __all__ = [
+    "KINDS",
     "LSD",
     "METRA",
     "CategoricalMI",
@@ -24,4 +26,6 @@ __all__ = [
     "VonMisesFisherMI",
     "WassersteinDependency",
     "check_support",
+    "estimator_class",
+    "estimator_kind",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -129,6 +130,10 @@ class GaussianMI(_DensityMI):
         )
         self.log_std_range = log_std_range
 
+    def options(self) -> dict[str, Any]:
+        """Return ``{"log_std_range": [low, high]}``."""
+        return {"log_std_range": list(self.log_std_range)}
+
     @property
     def upper_limit(self) -> float:
         """Infinite: densities have no largest ratio."""
@@ -221,6 +226,10 @@ class VonMisesFisherMI(_DensityMI):
         self.max_kappa = max_kappa
         kappa = torch.tensor(max_kappa, dtype=torch.float64)
         self._upper_limit = float(functional.von_mises_fisher_peak(kappa, prior.feature_dim))
+
+    def options(self) -> dict[str, Any]:
+        """Return ``{"max_kappa": limit}``."""
+        return {"max_kappa": self.max_kappa}
 
     @property
     def upper_limit(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -106,6 +107,14 @@ class ContrastiveMI(NetworkEstimator):
         self._check_code_width(getattr(self.code_network, "out_features", width))
         contrasts = torch.zeros(0) if self._discrete else self._draw()
         self.register_buffer("contrasts", contrasts)
+
+    def options(self) -> dict[str, Any]:
+        """Return width, number of samples and temperature."""
+        return {
+            "width": self.width,
+            "num_samples": self.num_samples,
+            "temperature": self.temperature,
+        }
 
     @property
     def upper_limit(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -80,6 +81,10 @@ class NetworkEstimator(RewardEstimator):
             super().fit_features(features)
         else:
             noisy.fit(features)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of its own with which it was made, JSON-able, for checkpoints."""
+        return {}
 
     def _check_width(self, width: int | None) -> None:
         if width is None or width == self.width:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -88,6 +89,10 @@ class WassersteinDependency(NetworkEstimator):
         )
         self.tolerance = tolerance
         self.log_dual = nn.Parameter(torch.tensor(math.log(dual)))
+
+    def options(self) -> dict[str, Any]:
+        """Return ``{"tolerance": epsilon}``; the dual variable is a parameter."""
+        return {"tolerance": self.tolerance}
 
     @property
     def upper_limit(self) -> float:

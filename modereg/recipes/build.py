@@ -11,13 +11,13 @@ from modereg import keys, plugins
 from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator
 from modereg.policies import GenerativePolicy
-from modereg.priors import Prior
+from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.config import TaskConfig
 from modereg.tasks import Task
 from modereg.transforms import MIReward, TimeLimit
 from modereg.wrapping import steer_env
 
-__all__ = ["Setup", "Timing", "set_up"]
+__all__ = ["Setup", "Timing", "discrete", "set_up"]
 
 Timing = Literal["dense", "difference", "final"]
 """When the intrinsic reward is paid."""
@@ -103,7 +103,12 @@ class Setup:
     def mi_reward(
         self, estimator: RewardEstimator, coef: float, timing: Timing | None, gamma: float
     ) -> MIReward:
-        """Return the transform that pays the intrinsic reward, for use on collected batches."""
+        """Return the transform that pays the intrinsic reward, for use on collected batches.
+
+        Without a timing, one that learns from steps pays for steps, by ``"difference"``.
+        """
+        if timing is None and estimator.transitions:
+            timing = "difference"
         return MIReward(
             estimator,
             coef=coef,
@@ -111,6 +116,20 @@ class Setup:
             gamma=gamma,
             time_limit=self.task.time_limit,
         )
+
+
+def discrete(prior: Prior) -> CategoricalPrior:
+    """Return the prior, which the recipes need to be of discrete codes: they judge each of them.
+
+    Raises:
+        ConfigurationError: if it is continuous.
+    """
+    if not isinstance(prior, CategoricalPrior):
+        raise ConfigurationError(
+            f"expected discrete codes, each of which a run judges, got {prior!r}; use your own "
+            "loop for continuous ones"
+        )
+    return prior
 
 
 def set_up(config: TaskConfig, base: str) -> Setup:

@@ -137,6 +137,8 @@ class DiscoverConfig:
         method: ``cluster`` clusters episodes of the base and imitates their noise; ``variational``
             is the procedure of BMD (arXiv 2605.11387), reinforcement learning on the intrinsic
             reward alone.
+        estimator: variational: what rewards and learns: ``categorical`` as in the paper,
+            ``contrastive`` (InfoNCE, as CIC), or ``metra`` or ``lsd`` (Wasserstein dependency).
         num_codes: K; None chooses it (cluster), or takes 16 (variational).
         oversegment: cluster: codes for each cluster found.
         episodes: cluster: episodes of the base.
@@ -161,6 +163,7 @@ class DiscoverConfig:
     out: Path = Path("runs/discover")
     task: TaskConfig = TaskConfig()
     method: Literal["cluster", "variational"] = "cluster"
+    estimator: Literal["categorical", "contrastive", "lsd", "metra"] = "categorical"
     num_codes: int | None = None
     oversegment: float = 2.0
     episodes: int = 16384

@@ -14,7 +14,7 @@ from modereg import keys
 from modereg.checkpoints import load_adapter
 from modereg.estimators import RewardEstimator
 from modereg.metrics import BehaviourMetrics, behaviour_metrics
-from modereg.recipes.build import Setup, set_up
+from modereg.recipes.build import Setup, discrete, set_up
 from modereg.recipes.config import EvaluateConfig
 from modereg.recipes.runs import seed_everything
 from modereg.rollouts import Episodes, collect_episodes
@@ -123,7 +123,7 @@ def _evaluate_run(config: EvaluateConfig, setup: Setup) -> dict[str, Any]:
             setup,
             env,
             adapter.steering,
-            num_codes=adapter.prior.num_codes,
+            num_codes=discrete(adapter.prior).num_codes,
             episodes=config.episodes,
             seed=config.seed,
             estimator=adapter.estimator,

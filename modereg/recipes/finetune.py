@@ -15,7 +15,7 @@ from modereg.discovery import VariationalModeDiscoverer
 from modereg.estimators import RewardEstimator
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
-from modereg.recipes.build import Setup, set_up
+from modereg.recipes.build import Setup, discrete, set_up
 from modereg.recipes.config import FinetuneConfig
 from modereg.recipes.loop import Stage, close, fit_to_base, train
 from modereg.recipes.ppo import PPO, make_critic
@@ -54,7 +54,9 @@ def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     adapter = None
     if config.start is not None:
         adapter = load_adapter(Path(config.start) / "adapter", setup.base)
-    prior = adapter.prior if adapter is not None else CategoricalPrior(config.num_codes or 1)
+    prior = CategoricalPrior(config.num_codes or 1)
+    if adapter is not None:
+        prior = discrete(adapter.prior)
     env = setup.steered(prior, config.ppo.gamma)
     seed_everything(config.seed)
     fresh = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)

@@ -18,11 +18,10 @@ from torchrl.envs import EnvBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator
 from modereg.networks import MLP
-from modereg.priors import CategoricalPrior, Prior
-from modereg.recipes.build import Setup
+from modereg.priors import Prior
+from modereg.recipes.build import Setup, discrete
 from modereg.recipes.evaluate import evaluate_policy
 from modereg.recipes.ppo import PPO, fit_features
 from modereg.recipes.runs import Run, seed_everything
@@ -129,17 +128,11 @@ def judge_stage(
     Raises:
         ConfigurationError: if the codes are continuous, so that there are no figures of each.
     """
-    num_codes = stage.prior.num_codes
-    if num_codes is None:
-        raise ConfigurationError(
-            f"expected discrete codes to judge each of, got {stage.prior!r}; roll out codes of "
-            "your choice by LatentConditioner.force, and judge them by behaviour_metrics"
-        )
     metrics, rolled = evaluate_policy(
         setup,
         setup.steered(stage.prior, 1.0),
         stage.steering,
-        num_codes=num_codes,
+        num_codes=discrete(stage.prior).num_codes,
         episodes=episodes,
         seed=seed,
         estimator=stage.estimator,
@@ -209,7 +202,7 @@ def close(
     adapter = Adapter(
         steering=stage.steering,
         estimator=stage.estimator,
-        prior=cast(CategoricalPrior, stage.prior),  # judge_stage refuses others
+        prior=stage.prior,
         base_reference=setup.reference,
         base_fingerprint=setup.fingerprint,
         extra={"method": method, "env_steps": env_steps},

@@ -9,10 +9,10 @@ from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.estimators import CategoricalMI, RewardEstimator
+from modereg.estimators import CategoricalMI, RewardEstimator, estimator_class
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, Prior
-from modereg.recipes.build import Setup
+from modereg.recipes.build import Setup, discrete
 from modereg.recipes.config import DiscoverConfig
 from modereg.recipes.loop import Stage, close, fit_to_base, train
 from modereg.recipes.ppo import PPO, make_critic
@@ -56,8 +56,8 @@ def make_stage(
     Args:
         config: options; ``num_codes`` counts only without an estimator.
         setup: task and base.
-        estimator: reads the history, pays and learns, not yet trained; it brings its prior. None is
-            a classifier of the codes.
+        estimator: reads the history, pays and learns, not yet trained; it brings its prior. None
+            makes the one that the config names.
         steering: where learning begins, fitted to observations, trained in place; None begins at
             the base.
     """
@@ -74,7 +74,7 @@ def make_stage(
     size = observation_size(env, setup.steering_keys)
     critic = make_critic(setup.steering_keys, size, prior.feature_dim, config.hidden)
     if estimator is None:
-        estimator = _classifier(setup, env, prior, config.hidden)
+        estimator = _make_estimator(config, setup, env, discrete(prior))
     online = VariationalModeDiscoverer(estimator)
     start_steps = _scale(setup, env, online, config.seed)
     if steering is None:
@@ -93,6 +93,14 @@ def make_stage(
     )
     mi_reward = setup.mi_reward(estimator, 1.0, config.timing, config.ppo.gamma)
     return Stage(env, prior, start, learner, estimator, online, mi_reward, start_steps)
+
+
+def _make_estimator(
+    config: DiscoverConfig, setup: Setup, env: EnvBase, prior: CategoricalPrior
+) -> RewardEstimator:
+    if config.estimator == "categorical":
+        return _classifier(setup, env, prior, config.hidden)
+    return estimator_class(config.estimator)(observation_size(env, [keys.HISTORY]), prior)
 
 
 def fresh_discoverer(

@@ -9,7 +9,7 @@ from typing import Any
 
 from modereg import metrics
 from modereg.checkpoints import load_adapter
-from modereg.recipes.build import Setup
+from modereg.recipes.build import Setup, discrete
 from modereg.report import html
 from modereg.report.codes import draw_codes, draw_tables
 from modereg.report.curves import draw_bound, draw_curves
@@ -75,7 +75,9 @@ def _paths(setup: Setup, entry: ReportEntry, episodes: int, seed: int) -> Paths:
     if entry.run_folder is None:
         return record_paths(setup, None, 1, num_episodes=episodes, seed=seed)
     adapter = load_adapter(Path(entry.run_folder) / "adapter", setup.base)
-    return record_paths(setup, adapter.steering, adapter.prior, num_episodes=episodes, seed=seed)
+    return record_paths(
+        setup, adapter.steering, discrete(adapter.prior), num_episodes=episodes, seed=seed
+    )
 
 
 _MEANING = (

@@ -33,7 +33,7 @@ def copy_sharing(transform: Transform, memo: dict[int, Any], shared: object) -> 
     Collectors copy their ``postproc``, while what it reads learns on.
     """
     memo.setdefault(id(shared), shared)
-    copied = type(transform).__new__(type(transform))
+    copied = object.__new__(type(transform))
     memo[id(transform)] = copied
     state = {**transform.__dict__, "_container": None, "_parent": None}
     copied.__dict__.update(deepcopy(state, memo))

@@ -11,8 +11,15 @@ from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
 from modereg.recipes.build import set_up
 from modereg.recipes.discover import discover
+from modereg.recipes.finetune import finetune
 from modereg.rollouts import collect_episodes
-from tests.recipes.conftest import TASK, discover_config, read_rows, read_summary
+from tests.recipes.conftest import (
+    TASK,
+    discover_config,
+    finetune_config,
+    read_rows,
+    read_summary,
+)
 
 HELD_OUT = ("bound", "bound_share", "held_out_accuracy", "aliased_codes", "clipped_share")
 
@@ -116,3 +123,16 @@ def test_too_few_episodes_are_answered_in_a_sentence(base: str, tmp_path: Path) 
 def test_global_settings_are_left_alone(clusters: Path) -> None:
     assert torch.get_num_threads() == 1
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("estimator", ["contrastive", "metra"])
+def test_another_estimator_is_one_option(estimator: str, base: str, tmp_path: Path) -> None:
+    """Its run discovers, is saved, and stage 2 takes it up and goes on learning it."""
+    options = dict(method="variational", estimator=estimator, num_codes=3, iterations=2)
+    summary = discover(discover_config(base, tmp_path / "stage1", **options))
+    assert set(HELD_OUT) <= set(summary["sampled"])
+    steps = summary["env_steps"] + 2000
+    start = str(tmp_path / "stage1")
+    tuned = finetune(finetune_config(base, tmp_path / "stage2", steps, start=start))
+    assert {"q_loss", "q_bound"} <= set(read_rows(tmp_path / "stage2")[0])
+    assert tuned["env_steps"] >= steps

@@ -111,5 +111,5 @@ def test_continuous_codes_are_collected_and_their_judgement_is_refused(base: str
     stage = _stage(base, estimator=estimator)
     batch = stage.learner.collect(0, 0)
     assert batch.get(keys.LATENT_FEATURES).shape == (*batch.shape, 2)
-    with pytest.raises(ConfigurationError, match="expected discrete codes to judge"):
+    with pytest.raises(ConfigurationError, match="expected discrete codes, each of which"):
         judge_stage(set_up(TASK, base), stage, 64, 0)
