@@ -20,12 +20,12 @@ from modereg.discovery import VariationalModeDiscoverer
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.estimators import ContrastiveMI
 from modereg.networks import MLP, InputNoise
-from modereg.priors import CategoricalPrior, NormalPrior, Prior
+from modereg.priors import CategoricalPrior, LearnedPrior, NormalPrior, Prior, SphericalPrior
 from modereg.transforms import MIReward
 
 CODES, FEATURES = 4, 6
 SKEWED = CategoricalPrior(torch.tensor([0.5, 0.2, 0.3, 0.0]))
-PRIORS = [CategoricalPrior(CODES), SKEWED, NormalPrior(2)]
+PRIORS = [CategoricalPrior(CODES), SKEWED, NormalPrior(2), SphericalPrior(3)]
 SEEDS = st.integers(0, 10_000)
 
 
@@ -174,6 +174,18 @@ def test_gradients_reach_every_parameter_and_are_finite(prior: Prior) -> None:
         q.loss(data(prior)).backward()
         gradients = [p.grad for p in q.parameters()]
         assert all(g is not None and torch.isfinite(g).all() and g.abs().sum() for g in gradients)
+
+
+def test_a_learned_prior_is_read_as_it_stands_and_gets_no_gradient() -> None:
+    prior = LearnedPrior(CODES)
+    q, td = estimator(prior), data(prior)
+    before = q.log_ratio(td).detach()
+    q.loss(td).backward()
+    assert prior.logits.grad is None
+    prior.logits.data[0] = 3.0
+    assert not torch.allclose(q.log_ratio(td), before)
+    smallest = float(-prior.log_probs.min())
+    assert q.upper_limit == pytest.approx(functional.contrastive_limit(32, smallest))
 
 
 def test_codes_without_probability_keep_their_embedding() -> None:
