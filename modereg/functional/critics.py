@@ -80,7 +80,7 @@ def nwj(joint: Tensor, marginal: Tensor) -> Tensor:
     Unbiased at any sample size; tight only where :math:`f = 1 + \log p(x, y) / p(x) p(y)`; at most
     :func:`donsker_varadhan` of the same scores. Nothing here can replace the exponential itself:
     where the mean of :math:`e^{f - 1}` is no finite number of the scores' dtype (scores above 89
-    in float32, 710 in float64) the result is -inf, and so is its gradient.
+    in float32, 710 in float64) the result is -inf, and its gradient is not finite.
 
     Args:
         joint: scores of pairs from P, ``[N]``.

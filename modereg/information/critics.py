@@ -51,8 +51,9 @@ class InformationEstimate:
 
     Attributes:
         value: the estimate on held-out samples, nats; may be negative.
-        standard_error: of the value, over draws of the held-out samples for this critic, nats. It
-            says nothing of how far below the truth a critic stays that learned too little.
+        standard_error: of the value, over draws of the held-out samples for this critic and its
+            standardisation, nats. It says nothing of how far below the truth a critic stays that
+            learned too little.
         train_value: the estimate on as many training samples; well above ``value``, the critic has
             learned them by heart.
         num_samples: number of held-out samples.
@@ -93,12 +94,12 @@ def estimate_information(
     ====================  ===================================  =================================
 
     The samples are shuffled and held out in part. Of the rest a tenth (at most 2000) chooses the
-    critic among those of 30 moments of the training; the others train it by Adam, its learning rate
-    falling to 0 along a cosine, its gradient clipped to norm 1. Continuous inputs are standardised
-    by the training samples; integers are codes and become one-hot. The held-out samples are read in
-    blocks of at most ``chunk_size``, whose pairs off the diagonal stand for the product of the
-    marginals, so memory grows no faster than N. The standard error is the infinitesimal
-    jackknife's, which counts that a sample is in many pairs.
+    critic among those of some 30 moments of the training; the others train it by Adam, its learning
+    rate falling to 0 along a cosine, its gradient clipped to norm 1. Continuous inputs are
+    standardised by the training samples; integers are codes and become one-hot. The held-out
+    samples are read in blocks of at most ``chunk_size``, whose pairs off the diagonal stand for the
+    product of the marginals, so memory grows no faster than N. The standard error is the
+    infinitesimal jackknife's, which counts that a sample is in many pairs.
 
     Torch's global generators are left as they are: everything follows from ``seed``.
 
