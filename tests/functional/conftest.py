@@ -7,5 +7,5 @@ import hypothesis
 hypothesis.settings.register_profile(
     "mutants",
     hypothesis.settings.get_profile("quick"),
-    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate),
 )
