@@ -8,7 +8,6 @@ Eq. 9.3.4); VISR has one of fixed kappa for the codes of behaviours (Hansen et a
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -142,7 +141,7 @@ def _log_mgf(square: Tensor, dim: int) -> Tensor:
         square: kappa squared, ``[*B]`` float64.
         dim: d.
     """
-    value: Tensor = _LogMgf.apply(square, dim)
+    value: Tensor = _LogMgf.apply(square, dim)[0]
     return value
 
 
@@ -155,22 +154,30 @@ class _LogMgf(torch.autograd.Function):
     from a dimension that is large enough for an expansion.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, square: Tensor, dim: int) -> Tensor:
+    def forward(square: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """Return F and its derivative, ``[*B]`` each."""
         top = dim + 2 * max(0, math.ceil(_LARGE - dim / 2))
         value, above = _debye(square, top / 2 - 1), _debye(square, top / 2)
         slope, excess = torch.exp(above - value), [torch.zeros_like(square)]
         for d in range(top - 2, dim - 1, -2):
             excess.append(square * slope / (d * (d + 2)))
             slope = (1.0 + excess[-1]).reciprocal()
-        ctx.save_for_backward(slope / (2 * dim))
-        return value + torch.stack(excess).log1p().sum(0)
+        return value + torch.stack(excess).log1p().sum(0), slope / (2 * dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+        """Keep the derivative, of which there is no further one."""
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (slope,) = ctx.saved_tensors
-        return grads[0] * slope, None
+        """Return the gradient of kappa squared."""
+        return grads[0] * ctx.saved_tensors[0], None
 
 
 def _debye(square: Tensor, order: float) -> Tensor:
@@ -185,21 +192,30 @@ def _debye(square: Tensor, order: float) -> Tensor:
     return main + torch.log1p((series - at_zero) / (1.0 + at_zero))
 
 
-@functools.lru_cache
 def _debye_coefficients(order: float) -> list[float]:
-    r"""Return the coefficients of t, t^2, ... in the sum over k of :math:`u_k(t) / order^k`.
+    r"""Return the coefficients of t, t^2, ... in the sum over k of :math:`u_k(t) / order^k`."""
+    total = [0.0] * (3 * _TERMS)
+    for k, polynomial in enumerate(_POLYNOMIALS, 1):
+        for n, coefficient in polynomial.items():
+            total[n - 1] += coefficient / order**k
+    return total
+
+
+def _debye_polynomials() -> list[dict[int, float]]:
+    r"""Return the coefficients of u_1, u_2, ..., by the power of t.
 
     From :math:`u_0 = 1` and :math:`u_{k+1} = \frac12 t^2 (1 - t^2) u_k' + \frac18 \int_0^t
     (1 - 5 s^2) u_k ds` (DLMF 10.41.9).
     """
-    total, u = [0.0] * (3 * _TERMS), {0: 1.0}
-    for k in range(1, _TERMS + 1):
+    polynomials = [{0: 1.0}]
+    for _ in range(_TERMS):
         following: dict[int, float] = {}
-        for n, a in u.items():
+        for n, a in polynomials[-1].items():
             rise, fall = n / 2 + 1 / (8 * (n + 1)), n / 2 + 5 / (8 * (n + 3))
             following[n + 1] = following.get(n + 1, 0.0) + a * rise
             following[n + 3] = following.get(n + 3, 0.0) - a * fall
-        u = following
-        for n, a in u.items():
-            total[n - 1] += a / order**k
-    return total
+        polynomials.append(following)
+    return polynomials[1:]
+
+
+_POLYNOMIALS = _debye_polynomials()

@@ -198,6 +198,13 @@ def test_a_length_is_a_network_whose_features_can_be_fitted(make: Make) -> None:
     torch.testing.assert_close(other.log_ratio(td), q.log_ratio(td))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_directions_compile() -> None:
+    q, td = estimator(VonMisesFisherMI), data(VonMisesFisherMI)
+    compiled = torch.compile(q.log_ratio, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(td), q.log_ratio(td))
+
+
 @BOTH
 def test_what_cannot_work_is_refused(make: Make) -> None:
     with pytest.raises(ConfigurationError, match="prior"):

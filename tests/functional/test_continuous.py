@@ -243,3 +243,12 @@ def test_any_batch_also_an_empty_one() -> None:
         assert functional.von_mises_fisher_log_normalizer(kappa, 4).shape == size
         assert functional.von_mises_fisher_peak(kappa, 4).shape == size
         assert functional.gaussian_log_ratio(loc, loc, loc).shape == size
+
+
+def test_gradients_of_single_samples() -> None:
+    natural, latent = 3 * units(5, 4), units(5, 4, seed=1)
+    ratio = functional.von_mises_fisher_natural_log_ratio
+    single = torch.func.vmap(torch.func.grad(ratio))(natural, latent)
+    natural.requires_grad_()
+    (together,) = torch.autograd.grad(ratio(natural, latent).sum(), natural)
+    torch.testing.assert_close(single, together)
