@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
 
+from tests.profiles import fix_seeds, use_profiles
+
 os.environ["MPLBACKEND"] = "Agg"
 
-# HYPOTHESIS_PROFILE=deep make test: many fresh examples instead of few that are always the same.
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
-hypothesis.settings.register_profile("deep", deadline=None, max_examples=1000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+use_profiles(Path(__file__).parent / "regressions")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Draw the same examples at every quick run."""
+    fix_seeds(items)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -75,4 +75,3 @@ def _check_discoverer(subject: Subject) -> None:
         not same,
         f"{subject.name} is not trained by VariationalModeDiscoverer.update",
     )
-
