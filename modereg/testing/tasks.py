@@ -37,7 +37,8 @@ def check_task(
     """Check that a task is what :class:`~modereg.tasks.Task` says.
 
     - ``make_env(n)`` has the batch ``[n]``, its specs hold (``check_env_specs``), and every entry
-      that the task names is there, of floating-point type, with the dimensions that it keeps.
+      that the task names is there, a vector or larger, of floating-point type, with the dimensions
+      that it keeps.
     - One seed gives one rollout. A partial reset begins an episode in its row, and the others go
       on as if there had been none.
     - Episodes of random, of resting and of the expert's actions are finite and at most
@@ -171,6 +172,11 @@ def _check_entries(subject: _Subject) -> None:
                 spec[key].dtype.is_floating_point,
                 f"{task.name}: {field} names {key!r}, which is {spec[key].dtype}; networks read "
                 "floating-point numbers",
+            )
+            expect(
+                len(spec[key].shape) > len(spec.shape),
+                f"{task.name}: {field} names {key!r} of shape {tuple(spec[key].shape)}, a single "
+                "number; give it a dimension of its own, as UnsqueezeTransform does",
             )
     if task.feature_dims is not None:
         width = sum(spec[key].shape[1:].numel() for key in _features(task))

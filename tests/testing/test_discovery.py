@@ -35,7 +35,7 @@ def variational(**options: Any) -> VariationalModeDiscoverer:
 
 
 def cluster(**options: Any) -> ClusterModeDiscoverer:
-    return ClusterModeDiscoverer(FEATURES, CODES, hidden=(32,), steps=80, **options)
+    return ClusterModeDiscoverer(FEATURES, CODES, hidden=(32,), steps=50, **options)
 
 
 NESTED: dict[NestedKey, tuple[int, ...]] = {("a", "x"): (2,), ("a", "y"): (2, 2)}
@@ -59,7 +59,7 @@ OURS: dict[str, tuple[Callable[[], ModeDiscoverer], Any]] = {
 
 @pytest.mark.parametrize("name", OURS)
 def test_our_discoverers_pass(name: str) -> None:
-    check_discoverer(*OURS[name])
+    check_discoverer(*OURS[name], episodes=120, rounds=8)
 
 
 # --- a discoverer without gradients, and the faults that it may have

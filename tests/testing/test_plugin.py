@@ -46,21 +46,19 @@ def test_it_can_be_left_out(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*fixture 'modereg_tiny_policy' not found"])
 
 
-def test_its_fixtures_are_documented(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--fixtures")
-    lines = result.stdout.lines
-    for name in plugin.__all__:
-        place = next(i for i, line in enumerate(lines) if line.startswith(name))
-        assert len(lines[place + 1].strip()) > 30, lines[place : place + 2]
-
-
-def test_every_fixture_at_work(pytester: pytest.Pytester) -> None:
+def test_its_fixtures_at_work(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
-        """
-        from modereg.discovery import VariationalModeDiscoverer
-        from modereg.estimators import CategoricalMI
-        from modereg.testing import CountingEnv
-        from modereg.transforms import LatentConditioner, NoiseAction
+        f"""
+        import pytest
+
+        from modereg import testing
+
+        CHECKS = {[name for name in plugin.__all__ if "_check_" in name]!r}
+
+        @pytest.mark.parametrize("name", CHECKS)
+        def test_checks_are_the_functions(name, request):
+            function = getattr(testing, name.removeprefix("modereg_"))
+            assert request.getfixturevalue(name) is function
 
         def test_policy(
             modereg_check_generative_policy, modereg_tiny_policy, modereg_counting_env
@@ -72,27 +70,13 @@ def test_every_fixture_at_work(pytester: pytest.Pytester) -> None:
             assert rollout["latent"].max() < 4
             assert rollout["next", "action_chunk"].shape == (3, 2, 4, 2)
 
-        def test_transform(modereg_check_transform):
-            modereg_check_transform(lambda: LatentConditioner(4), contexts=["batched"])
-
-        def test_task(modereg_check_task):
-            modereg_check_task(lambda: CountingEnv(4), max_steps=4)
-
-        def test_estimator(modereg_check_estimator):
-            modereg_check_estimator(lambda: CategoricalMI(6, 4), 6, learn=False)
-
-        def test_discoverer(modereg_check_discoverer):
-            modereg_check_discoverer(
-                lambda: VariationalModeDiscoverer(CategoricalMI(6, 4), lr=1e-2, batch_size=64),
-                6, episodes=60, rounds=8,
-            )
-
-        def test_a_fault_is_found(modereg_check_generative_policy, modereg_tiny_policy):
+        def test_a_fault(
+            modereg_check_generative_policy, modereg_tiny_policy, modereg_counting_env
+        ):
             modereg_tiny_policy.decode = lambda noise, observation: 0 * noise
-            observations = CountingEnv((3, 7, 4)).reset()
-            modereg_check_generative_policy(modereg_tiny_policy, observations)
+            modereg_check_generative_policy(modereg_tiny_policy, modereg_counting_env.reset())
         """
     )
     result = pytester.runpytest_subprocess()
-    result.assert_outcomes(passed=6, failed=1)
+    result.assert_outcomes(passed=7, failed=1)
     result.stdout.fnmatch_lines(["E *AssertionError: TinyPolicy does not depend on the noise*"])

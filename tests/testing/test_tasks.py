@@ -13,7 +13,7 @@ import pytest
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, PendulumEnv
 
 from modereg.tasks import (
     Demonstrations,
@@ -263,6 +263,11 @@ WRONG: dict[str, Callable[[], Task]] = {
 def test_wrong_declarations_are_found(sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_task(WRONG[sentence]())
+
+
+def test_single_numbers_are_refused() -> None:
+    with pytest.raises(AssertionError, match=r"names 'th' of shape \(3,\), a single number"):
+        check_task(PendulumEnv, max_steps=5)
 
 
 def test_one_environment_is_too_few() -> None:
