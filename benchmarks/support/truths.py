@@ -42,6 +42,7 @@ class Task:
             states is exact (channels) or exact to a fine grid (mixtures).
         to_prior: an injective map of a continuous code to N(0, I), or the code itself on a sphere.
         dims: D and E; 0 where codes or symbols stand.
+        edges: whether the density of the state given the code falls to 0 in a step.
     """
 
     name: str
@@ -52,6 +53,12 @@ class Task:
     states: Pairs | None = None
     to_prior: Callable[[Tensor], Tensor] | None = None
     dims: tuple[int, int] = (0, 0)
+    edges: bool = False
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether states are symbols, as a channel's."""
+        return self.dims[1] == 0
 
     def draw(self, size: int, seed: int) -> Pairs:
         """Draw pairs from a seed."""
@@ -111,6 +118,7 @@ def gao(num_codes: int) -> Task:
         posterior=posterior,
         states=(grid.unsqueeze(-1), density / cells),
         dims=(0, 1),
+        edges=True,
     )
 
 
@@ -123,7 +131,9 @@ def gaussian(dim: int, rho: float) -> Task:
     """
     covariance = equicorrelated(2 * dim, rho)
     factor = torch.linalg.cholesky(covariance)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(covariance[:dim, :dim]))
+    # Along the eigenvectors, so that given the state the components are independent, too.
+    values, vectors = torch.linalg.eigh(covariance[:dim, :dim])
+    whiten = (vectors * values.rsqrt()).T
 
     def sample(size: int, generator: Generator) -> Pairs:
         noise = torch.randn(size, 2 * dim, generator=generator, dtype=torch.float64)
@@ -187,7 +197,8 @@ def uniform(eps: float) -> Task:
 
     truth = eps - math.log(2 * eps) if eps <= 0.5 else 1 / (4 * eps)
     # Through the normal quantile function the code is N(0, 1).
-    return Task(f"uniform-{eps:g}", truth, sample, to_prior=torch.special.ndtri, dims=(1, 1))
+    name, to_normal = f"uniform-{eps:g}", torch.special.ndtri
+    return Task(name, truth, sample, to_prior=to_normal, dims=(1, 1), edges=True)
 
 
 def sphere(kappa: float) -> Task:
