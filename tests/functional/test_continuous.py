@@ -101,6 +101,14 @@ def test_soft_range_is_inside_and_starts_as_the_identity(x: float, low: float, h
 # --- the sphere
 
 
+@given(st.floats(-2.0, 2.0))
+def test_soft_range_is_a_hyperbolic_tangent_to_each_side(x: float) -> None:
+    expected = 0.5 * math.tanh(x / 0.5) if x >= 0 else -3 * math.tanh(x / -3)
+    assert float(functional.soft_range(torch.tensor(x).double(), -3, 0.5)) == pytest.approx(
+        expected
+    )
+
+
 def test_areas_of_spheres() -> None:
     areas = [2 * math.pi, 4 * math.pi, 2 * math.pi**2, 8 * math.pi**2 / 3]
     for dim, area in enumerate(areas, 2):
@@ -220,6 +228,20 @@ def test_single_precision_agrees(dim: int, value: float, seed: int) -> None:
         ratio = functional.von_mises_fisher_log_ratio(loc, kappa, latent)
         single = functional.von_mises_fisher_log_ratio(loc.float(), kappa.float(), latent.float())
         torch.testing.assert_close(single, ratio.float(), rtol=1e-5, atol=2e-4)
+
+
+@given(DIMS, SEEDS)
+def test_single_precision_is_double_precision_rounded_once(dim: int, seed: int) -> None:
+    loc, latent = units(50, dim, seed=seed).float(), units(50, dim, seed=seed + 1).float()
+    kappa = 100 * torch.rand(50, generator=torch.Generator().manual_seed(seed))
+    for function, inputs in (
+        (functional.von_mises_fisher_log_normalizer, (kappa, dim)),
+        (functional.von_mises_fisher_peak, (kappa, dim)),
+        (functional.von_mises_fisher_log_ratio, (loc, kappa, latent)),
+        (functional.von_mises_fisher_natural_log_ratio, (kappa.unsqueeze(-1) * loc, latent)),
+    ):
+        wide = (x.double() if isinstance(x, torch.Tensor) else x for x in inputs)
+        assert torch.equal(function(*inputs), function(*wide).float())
 
 
 @pytest.mark.parametrize("length", [0.0, 0.1, 5.0, 300.0])

@@ -218,3 +218,19 @@ def test_no_vector_has_a_score_of_zero_and_a_finite_gradient() -> None:
     scores.sum().backward()
     assert torch.isfinite(x.grad).all()
     assert torch.isfinite(y.grad).all()
+
+
+@pytest.mark.parametrize("length", [1e-4, 1e-3, 1e-2])
+def test_vectors_shorter_than_a_thousandth_are_not_stretched_to_length_one(length: float) -> None:
+    unit, short = torch.tensor([[0.6, 0.8]]), length * torch.tensor([[0.6, 0.8]])
+    expected = pytest.approx(2 * min(length / 1e-3, 1.0))
+    assert float(functional.pair_scores(short, unit, 0.5)) == expected
+    assert float(functional.pair_scores(unit, short, 0.5)) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_ratio_has_the_dtype_of_the_scores_whatever_the_weights(dtype: torch.dtype) -> None:
+    joint, others = torch.randn(4, dtype=dtype), torch.randn(4, 3, dtype=dtype)
+    for weights in (torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([5, 3, 2])):
+        ratio = functional.contrastive_ratio(joint, others, weights)
+        assert ratio.dtype == dtype

@@ -21,7 +21,8 @@ def test_discounted_shaping_telescopes(potential: list[float], gamma: float) -> 
     elapsed = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
     total = (gamma ** elapsed[:-1] * pay).sum()
     expected = gamma ** elapsed[-1] * values[-1] - values[0]
-    torch.testing.assert_close(total, expected.double())
+    # Powers of whole numbers of steps are in single precision.
+    torch.testing.assert_close(total, expected.double(), atol=1e-5, rtol=0)
 
 
 def test_clipped_surrogate_by_cases() -> None:

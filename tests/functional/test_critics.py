@@ -121,6 +121,12 @@ def test_smile_tends_to_donsker_varadhan(seed: int) -> None:
     torch.testing.assert_close(functional.smile(joint, marginal, 1e-12), joint.mean())
 
 
+def test_smile_clips_at_5_nats_unless_told_otherwise() -> None:
+    joint, marginal = functional.split_scores(matrix(0, scale=10.0))
+    assert functional.smile(joint, marginal) == functional.smile(joint, marginal, 5.0)
+    assert functional.smile(joint, marginal) != functional.smile(joint, marginal, 6.0)
+
+
 @each_estimate
 @given(SEEDS)
 def test_the_order_of_the_samples_does_not_matter(estimate: Estimate, seed: int) -> None:

@@ -44,7 +44,7 @@ def test_entropy_at_the_edges() -> None:
     assert float(functional.entropy(torch.zeros(4))) == 0.0
     assert float(functional.normalized_entropy(torch.tensor([7]), 1)) == 0.0
     assert float(functional.effective_number(torch.full((6,), 3))) == pytest.approx(6.0)
-    batched = functional.entropy(torch.tensor([[1, 1], [2, 0]]))
+    batched = functional.entropy(torch.tensor([[3, 3], [2, 0]]))
     torch.testing.assert_close(batched, torch.tensor([math.log(2.0), 0.0]).double())
 
 

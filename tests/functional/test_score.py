@@ -46,3 +46,19 @@ def test_no_gradient_passes_through_the_reward_and_no_samples_cost_nothing() -> 
     assert reward.grad is None
     assert log_prob.grad is not None
     assert float(functional.score_function_loss(torch.zeros(0), torch.zeros(0))) == 0.0
+
+
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_each_sample_is_held_against_the_mean_of_the_others(number: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_prob, reward = torch.randn(2, number, generator=generator, dtype=torch.float64)
+    others = [torch.cat([reward[:i], reward[i + 1 :]]).mean() for i in range(number)]
+    expected = -((reward - torch.stack(others)) * log_prob).mean()
+    torch.testing.assert_close(functional.score_function_loss(log_prob, reward), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float64])
+def test_the_loss_has_the_dtype_of_the_probabilities(dtype: torch.dtype) -> None:
+    reward = torch.tensor([1, 0, 1]).to(dtype)
+    loss = functional.score_function_loss(torch.zeros(3), reward)
+    assert loss.dtype == torch.float32

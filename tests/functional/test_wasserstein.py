@@ -35,6 +35,19 @@ def test_codes_are_zero_on_average(seed: int, codes: int) -> None:
     torch.testing.assert_close(sums, torch.zeros_like(sums))
 
 
+def test_directions_of_any_batch_have_the_dtype_of_the_codes() -> None:
+    probs = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    table = functional.centred_codes(torch.eye(3), probs)
+    assert table.dtype == torch.float32
+    for latent in (
+        torch.tensor(2),
+        torch.tensor([1, 0]),
+        torch.tensor([[0, 1, 1, 2], [2, 2, 0, 1]]),
+    ):
+        directions = functional.centred_codes(torch.eye(3)[latent], probs)
+        torch.testing.assert_close(directions, table[latent])
+
+
 def test_a_single_code_has_no_direction() -> None:
     assert functional.centred_codes(torch.ones(3, 1), torch.ones(1)).tolist() == [[0.0]] * 3
 
@@ -63,6 +76,15 @@ def test_the_slack_is_capped_and_its_sign_says_who_is_too_long(seed: int, tolera
     torch.testing.assert_close(slack[left < tolerance], left[left < tolerance])
 
 
+def test_slacks_of_any_batch() -> None:
+    before, after = torch.randn(2, 4, 2, 3)
+    slack = functional.constraint_slack(before, after, torch.ones(4, 2), 0.5)
+    flat = functional.constraint_slack(
+        before.flatten(0, 1), after.flatten(0, 1), torch.ones(8), 0.5
+    )
+    torch.testing.assert_close(slack.flatten(), flat)
+
+
 def test_steps_that_are_short_enough_get_no_gradient_from_the_constraint() -> None:
     after = torch.tensor([[0.5, 0.0], [2.0, 0.0]], requires_grad=True)
     slack = functional.constraint_slack(torch.zeros(2, 2), after, torch.ones(2), 1e-3)
@@ -80,6 +102,13 @@ def test_gradients_of_the_dual_loss(objective: float, slack: float, log_dual: fl
     assert parts[0].grad == -1
     torch.testing.assert_close(parts[1].grad, -parts[2].detach().exp())
     torch.testing.assert_close(parts[2].grad, parts[1].detach())
+
+
+@pytest.mark.parametrize(("log_dual", "read_as"), [(19.9, 19.9), (20.0, 20.0), (25.0, 20.0)])
+def test_the_dual_variable_is_read_as_at_most_e_to_the_20(log_dual: float, read_as: float) -> None:
+    slack = torch.ones((), dtype=torch.float64, requires_grad=True)
+    functional.dual_loss(torch.zeros(()), slack, torch.tensor(log_dual)).backward()
+    assert float(slack.grad) == pytest.approx(-math.exp(read_as), rel=1e-5)
 
 
 @pytest.mark.parametrize(("slack", "rises"), [(-0.5, True), (1e-3, False)])
