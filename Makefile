@@ -19,7 +19,7 @@ LOCK := pyproject.toml constraints.txt
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help demo test test-example lint format bench-smoke wheel clean
+.PHONY: help demo test test-example lint format bench-smoke mutants wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -61,10 +61,13 @@ format: $(STAMPS)/dev ## ruff's formatter and its safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-smoke: $(STAMPS)/bench ## every benchmark with a tiny budget
+bench-smoke: $(STAMPS)/bench $(STAMPS)/mutation ## every benchmark with a tiny budget
 	@mkdir -p runs/bench-smoke; $(VULKAN) set -x; for file in benchmarks/*.py; do \
 		$(BIN)/python "$$file" --smoke --json "runs/bench-smoke/$$(basename "$$file" .py).json"; \
 	done
+
+mutants: $(STAMPS)/mutation ## changes of the equations that no test notices: half an hour
+	$(BIN)/python benchmarks/mutants.py --json benchmarks/results/mutants.json
 
 wheel: $(STAMPS)/dev ## dist/modereg-*.whl
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
@@ -119,4 +122,8 @@ $(STAMPS)/test: $(STAMPS)/dev $(STAMPS)/maniskill .vulkan/env.sh
 
 $(STAMPS)/bench: $(STAMPS)/maniskill .vulkan/env.sh
 	$(PIP) --no-build-isolation -e ".[bench]"
+	@touch $@
+
+$(STAMPS)/mutation: $(STAMPS)/dev
+	$(PIP) --no-build-isolation -e ".[mutation]"
 	@touch $@
