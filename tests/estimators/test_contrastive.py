@@ -21,6 +21,7 @@ from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.estimators import ContrastiveMI
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, LearnedPrior, NormalPrior, Prior, SphericalPrior
+from modereg.testing.estimators import check_estimator
 from modereg.transforms import MIReward
 
 CODES, FEATURES = 4, 6
@@ -152,7 +153,30 @@ def test_the_reward_is_deterministic_and_row_by_row(prior: Prior) -> None:
     assert torch.equal(q.log_ratio(td), ratio)
     alone = torch.stack([q.log_ratio(td[i : i + 1])[0] for i in range(12)])
     torch.testing.assert_close(alone, ratio)
-    assert not torch.equal(q.sample_loss(td), q.sample_loss(td))
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=repr)
+def test_training_draws_fresh_contrasts_and_noise(prior: Prior) -> None:
+    q, td = estimator(prior), data(prior, (12,))
+    torch.manual_seed(5)
+    loss = q.sample_loss(td)
+    assert not torch.equal(q.sample_loss(td), loss), "other contrasts"
+    torch.manual_seed(5)
+    assert torch.equal(q.sample_loss(td), loss)
+    torch.manual_seed(5)
+    torch.randn(12, FEATURES)  # the noise, of deviation 0, is drawn before
+    contrasts = prior.sample(torch.Size([31]))
+    scores = q.scores(td, torch.cat([td["latent"], contrasts]))
+    expected = functional.contrastive_ratio(scores[:, :12].diagonal(), scores[:, 12:])
+    torch.testing.assert_close(loss, -expected)
+    q.network.module.std = 0.5
+    torch.manual_seed(5)
+    assert not torch.allclose(q.sample_loss(td), loss), "noise on the input"
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": None}, {"num_samples": 4}])
+def test_it_keeps_what_every_estimator_keeps(options: dict[str, float | None]) -> None:
+    check_estimator(lambda: estimator(SKEWED, 0.1, **options), FEATURES, learn=False)
 
 
 def test_the_contrasts_are_saved_and_restored() -> None:

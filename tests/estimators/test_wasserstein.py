@@ -18,6 +18,7 @@ from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.estimators import LSD, METRA, WassersteinDependency
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, LearnedPrior, NormalPrior, Prior, SphericalPrior
+from modereg.testing.estimators import check_estimator
 from modereg.transforms import MIReward
 
 CODES, FEATURES = 4, 2
@@ -360,6 +361,11 @@ def test_single_and_double_precision_agree(kind: type[WassersteinDependency]) ->
     for name in ("log_ratio", "sample_loss"):
         value = getattr(exact, name)(wide).float()
         torch.testing.assert_close(getattr(phi, name)(td), value, atol=1e-4, rtol=1e-4)
+
+
+@both
+def test_it_keeps_what_every_estimator_keeps(kind: type[WassersteinDependency]) -> None:
+    check_estimator(lambda: kind(FEATURES, SKEWED, dual=3.0), FEATURES, steps=80, rows=1024)
 
 
 @both
