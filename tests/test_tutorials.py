@@ -66,6 +66,10 @@ def test_the_mistake_is_found_by_the_sentence_that_it_shows(names: dict[str, Any
         call(names["test_without_prior"])
 
 
+def test_its_own_property_holds(names: dict[str, Any]) -> None:
+    names["test_a_mistake_costs_at_most_the_floor"]()
+
+
 def test_the_estimator_learns_and_pays(names: dict[str, Any]) -> None:
     assert names["metrics"]["bound_share"] > 0.8
     paid, entropy = names["paid"], names["estimator"].prior.entropy

@@ -70,10 +70,11 @@ class Planted:
 
     def behaviours(self, seed: int) -> Tensor:
         """Return which behaviour each episode shows: ``[B]`` in [0, M), or codes ``[B, dim]``."""
-        generator = torch.Generator().manual_seed(seed)
-        if isinstance(self.prior, CategoricalPrior):
-            return torch.randint(len(self.support), (self.episodes,), generator=generator)
-        return torch.randn((self.episodes, self.prior.feature_dim), generator=generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if isinstance(self.prior, CategoricalPrior):
+                return torch.randint(len(self.support), (self.episodes,))
+            return self.prior.sample(torch.Size([self.episodes]))
 
     def codes(self, seed: int, shift: int = 0) -> Tensor:
         """Return the code of each episode; ``shift`` renames discrete ones within the support."""

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from modereg.testing import CountingEnv, TinyPolicy
 
 __all__ = [
+    "modereg_check_chunk",
     "modereg_check_discoverer",
     "modereg_check_estimator",
     "modereg_check_generative_policy",
+    "modereg_check_reward",
+    "modereg_check_starts",
     "modereg_check_task",
     "modereg_check_transform",
     "modereg_counting_env",
@@ -37,6 +40,14 @@ __all__ = [
 ]
 
 Check = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def modereg_check_chunk() -> Check:
+    """Open-loop chunks against single steps: check(make_chunk)."""
+    from modereg.testing import check_chunk
+
+    return check_chunk
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +72,22 @@ def modereg_check_generative_policy() -> Check:
     from modereg.testing import check_generative_policy
 
     return check_generative_policy
+
+
+@pytest.fixture(scope="session")
+def modereg_check_reward() -> Check:
+    """An intrinsic reward against its definition: check(make_reward)."""
+    from modereg.testing import check_reward
+
+    return check_reward
+
+
+@pytest.fixture(scope="session")
+def modereg_check_starts() -> Check:
+    """Episodes that remember nothing of the one before: check(make_transform)."""
+    from modereg.testing import check_starts
+
+    return check_starts
 
 
 @pytest.fixture(scope="session")

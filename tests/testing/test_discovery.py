@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
 from modereg.errors import NonFiniteError
-from modereg.estimators import CategoricalMI, NetworkEstimator, check_support
+from modereg.estimators import METRA, CategoricalMI, NetworkEstimator, check_support
 from modereg.networks import MLP, InputNoise
 from modereg.priors import NormalPrior
 from modereg.reading import require
@@ -48,6 +48,10 @@ OURS: dict[str, tuple[Callable[[], ModeDiscoverer], Any]] = {
     "variational_root": (
         partial(variational, in_keys=["state", "action"], source="root"),
         {"state": (4,), "action": (2,)},
+    ),
+    "variational_transitions": (
+        lambda: VariationalModeDiscoverer(METRA(MLP(FEATURES, CODES, (32,)), CODES), lr=1e-2),
+        FEATURES,
     ),
     "cluster": (cluster, FEATURES),
     "cluster_nested": (
