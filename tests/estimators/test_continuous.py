@@ -61,7 +61,8 @@ def outputs(make: Make, output: torch.Tensor, latent: torch.Tensor) -> torch.Ten
 def test_shapes_and_dtypes(make: Make, size: tuple[int, ...], dtype: torch.dtype) -> None:
     q, td = estimator(make).to(dtype), data(make, size)
     assert q.is_lower_bound
-    for value in (q.log_ratio(td), q.sample_loss(td)):
+    other = td.clone().set("latent", td["latent"].double())
+    for value in (q.log_ratio(td), q.sample_loss(td), q.log_ratio(other), q.sample_loss(other)):
         assert value.shape == size
         assert value.dtype == dtype
         assert bool(torch.isfinite(value).all())
