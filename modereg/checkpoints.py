@@ -190,17 +190,7 @@ def _mlp_config(network: MLP) -> dict[str, Any]:
         "hidden": [layer.out_features for layer in linear[:-1]],
         "octaves": len(network.features.frequencies),
         "plain_features": network.plain_features,
-        "last_bias": linear[-1].bias is not None,
     }
-
-
-def _build_mlp(config: dict[str, Any]) -> MLP:
-    options = dict(config)
-    bias = options.pop("last_bias", True)
-    network = MLP(**options, zero_init=True)
-    if not bias:
-        network.layers[-1].register_parameter("bias", None)
-    return network
 
 
 def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
@@ -217,7 +207,7 @@ def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
 
 
 def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
-    network = _build_mlp(config["network"])
+    network = MLP(**config["network"], zero_init=True)
     latent_dim = config["latent_dim"]
     return SteeringPolicy(
         [_read_key(key) for key in config["observation_keys"]],
@@ -260,7 +250,7 @@ def _build_estimator(
     make = estimator_class(config.get("kind", "categorical"))
     source = {"source": "root"} if config.get("source") == "root" else {}
     return make(
-        InputNoise(_build_mlp(config["network"]), config["noise"]),
+        InputNoise(MLP(**config["network"]), config["noise"]),
         prior_from_config(config.get("prior", prior)),
         **config.get("options", {}),
         **source,
