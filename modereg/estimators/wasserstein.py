@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -41,7 +41,7 @@ class WassersteinDependency(NetworkEstimator):
     (:func:`~modereg.functional.dual_loss`); its logarithm is the parameter ``log_dual``. Training
     reads transitions: features in the root and in ``next``. Noise on the input, if any, is the same
     at both ends of a step, which it moves as a whole. The objective leaves a constant in phi free,
-    so an MLP that is made here has no bias in its last layer; that of one of yours never learns.
+    so the bias of phi's last layer never learns; in an MLP that is made here it stays 0.
 
     Args:
         network: phi. A module from features to ``[*B, D]``, a TensorDictModule that writes
@@ -267,11 +267,11 @@ class LSD(WassersteinDependency):
 
 
 def _representation(network: nn.Module | int, width: int) -> nn.Module:
-    """Return phi, a new one without the bias that no step depends on."""
+    """Return phi, a new one with the bias that no step depends on kept at 0."""
     if isinstance(network, nn.Module):
         return network
     made = MLP(network, width)
-    made.layers[-1].register_parameter("bias", None)
+    nn.init.zeros_(cast(nn.Linear, made.layers[-1]).bias).requires_grad_(False)
     return InputNoise(made)
 
 
