@@ -80,7 +80,7 @@ def _check_bounds(env: EnvBase, shown: Demonstrations, name: str) -> None:
     spec = env.action_spec
     if not isinstance(spec, Bounded):
         return
-    low, high = spec.low[0], spec.high[0]
+    low, high = (bound[0].to(shown.actions.device) for bound in (spec.low, spec.high))
     slack = 1e-4 * (high - low)
     inside = (shown.actions >= low - slack) & (shown.actions <= high + slack)
     expect(bool(inside.all()), f"{name} shows actions outside of the environment's spec")

@@ -63,8 +63,8 @@ def check_discoverer(
         make_discoverer: makes a fresh, untrained discoverer; called under a fixed seed.
         features: length of its one feature, or the shape E of each entry ``[*B, *E]`` in the order
             of ``feature_keys``.
-        episodes: episodes of one rollout.
-        steps: decisions of an episode.
+        episodes: episodes of one rollout, at least 20.
+        steps: decisions of an episode, at least 2.
         rounds: calls of ``observe`` and ``update`` before it must have learned.
         agreement: see above.
         seed: of all that is random.
@@ -72,6 +72,11 @@ def check_discoverer(
     Raises:
         AssertionError: with a sentence that says what is broken.
     """
+    expect(
+        episodes >= 20 and steps >= 2 and rounds >= 1,
+        "give the check at least 20 episodes of 2 steps and a round, not "
+        f"{episodes} of {steps} and {rounds}",
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         first, second = make_discoverer(), make_discoverer()

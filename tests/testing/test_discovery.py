@@ -377,6 +377,12 @@ def test_features_have_to_be_those_that_it_reads() -> None:
         check_discoverer(Means, {"observation": (FEATURES,)})
 
 
+@pytest.mark.parametrize("budget", [{"episodes": 5}, {"steps": 1}, {"rounds": 0}])
+def test_budgets_that_show_nothing_are_refused(budget: dict[str, int]) -> None:
+    with pytest.raises(AssertionError, match="at least 20 episodes of 2 steps and a round"):
+        check_discoverer(Means, FEATURES, **budget)
+
+
 def test_the_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     check_discoverer(Means, FEATURES, episodes=60, rounds=2)
