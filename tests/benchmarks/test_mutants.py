@@ -11,8 +11,8 @@ import pytest
 
 from modereg import functional
 
-EQUIVALENT = tomllib.loads(Path(__file__).with_name("equivalent_mutants.toml").read_text())
-ENTRIES = EQUIVALENT["equivalent"]
+REASONS = Path(__file__).parents[1] / "functional/equivalent_mutants.toml"
+ENTRIES = tomllib.loads(REASONS.read_text())["equivalent"]
 
 
 def source(function: str) -> list[str]:
