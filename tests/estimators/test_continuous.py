@@ -365,14 +365,11 @@ def test_the_reward_reads_the_source(make: Make, source: str) -> None:
     torch.testing.assert_close(total, 1.0 + out["next", "mi_reward"])
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        CategoricalMI,
-        pytest.param(GaussianMI, marks=CONTINUOUS_CODES_ARE_FLATTENED),
-        pytest.param(VonMisesFisherMI, marks=CONTINUOUS_CODES_ARE_FLATTENED),
-    ],
-)
+CONTINUOUS = [GaussianMI, VonMisesFisherMI]
+FLATTENED = [pytest.param(make, marks=CONTINUOUS_CODES_ARE_FLATTENED) for make in CONTINUOUS]
+
+
+@pytest.mark.parametrize("make", [CategoricalMI, *FLATTENED])
 @pytest.mark.parametrize("source", ["next", "root"])
 def test_a_discoverer_learns_from_the_source(make: Make, source: str) -> None:
     q = make(MLP(DIM, width(make) if make is not CategoricalMI else DIM, (32,)), DIM, source=source)
