@@ -107,15 +107,10 @@ def table(found: dict[str, str], survivors: dict[str, Mutant]) -> list[dict[str,
         names = [name for name in found if module in ("all", name.split(".")[2])]
         counts = Counter(found[name] for name in names)
         explained = [survivors[name].reason is not None for name in names if name in survivors]
-        rows.append({
-            "module": module,
-            "mutants": len(names),
-            "killed": counts["killed"],
-            "timeouts": counts["timeout"],
-            "equivalent": sum(explained),
-            "unexplained": len(explained) - sum(explained),
-            "score": round(100 * (counts["killed"] + counts["timeout"]) / len(names), 1),
-        })  # fmt: skip
+        row = {"module": module, "mutants": len(names), "killed": counts["killed"]}
+        row |= {"timeouts": counts["timeout"], "equivalent": sum(explained)}
+        row |= {"unexplained": len(explained) - sum(explained)}
+        rows.append(row | {"score": 100 * (counts["killed"] + counts["timeout"]) / len(names)})
     return rows
 
 
@@ -136,12 +131,14 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="three mutants, to see that it runs")
     parser.add_argument("--module", default="*", help="of modereg.functional; * is all")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--report", action="store_true", help="of the last run, without another")
     options = parser.parse_args()
     module, function = ("control", "x_shaping") if options.smoke else (options.module, "")
     work = ROOT / "runs" / ("mutants-smoke" if options.smoke else "mutants")
-    prepare(work, module)
-    only = [f"modereg.functional.{module}.{function}*"] * options.smoke
-    mutmut(work, "run", "--max-children", str(options.jobs), *only)
+    if not options.report:
+        prepare(work, module)
+        only = [f"modereg.functional.{module}.{function}*"] * options.smoke
+        mutmut(work, "run", "--max-children", str(options.jobs), *only)
     found = statuses(work, function)
     reasons = tomllib.loads((ROOT / REASONS).read_text())["equivalent"]
     left = [name for name, status in found.items() if status not in ("killed", "timeout")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import special, stats
 from torch.distributions import Independent, Normal, kl_divergence
 
 from modereg import functional
+from modereg.functional import continuous
 
 SEEDS = st.integers(0, 10_000)
 DIMS = st.integers(2, 40)
@@ -177,6 +179,21 @@ def test_small_concentrations_follow_the_series(dim: int) -> None:
     torch.testing.assert_close(excess, series, rtol=1e-6, atol=1e-15)
     (slope,) = torch.autograd.grad(excess.sum(), kappa)
     torch.testing.assert_close(slope, kappa.detach() / dim, rtol=1e-2, atol=1e-15)
+
+
+def test_the_polynomials_of_debye_are_published_ones() -> None:
+    """The first are DLMF 10.41.10; each further one follows from the last by DLMF 10.41.9."""
+    powers = continuous._debye_polynomials()
+    found = [np.polynomial.Polynomial([u.get(n, 0.0) for n in range(max(u) + 1)]) for u in powers]
+    assert len(found) == 8
+    np.testing.assert_allclose(found[0].coef, np.array([0, 3, 0, -5]) / 24)
+    np.testing.assert_allclose(found[1].coef, np.array([0, 0, 81, 0, -462, 0, 385]) / 1152)
+    thirds = np.array([0, 0, 0, 30375, 0, -369603, 0, 765765, 0, -425425])
+    np.testing.assert_allclose(found[2].coef, thirds / 414720)
+    t = np.polynomial.Polynomial([0.0, 1.0])
+    for u, following in itertools.pairwise(found):
+        expected = t**2 * (1 - t**2) * u.deriv() / 2 + ((1 - 5 * t**2) * u).integ() / 8
+        np.testing.assert_allclose(following.coef, expected.coef, rtol=1e-12, atol=1e-12)
 
 
 @given(DIMS, SEEDS)
