@@ -14,7 +14,7 @@ from torch import nn
 from modereg import keys
 from modereg.checkpoints import CONFIG, MODEL, Adapter, load_adapter, save_adapter
 from modereg.errors import CheckpointError
-from modereg.estimators import KINDS, CategoricalMI
+from modereg.estimators import KINDS, CategoricalMI, ContrastiveMI
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.steering import SteeringPolicy
@@ -256,3 +256,9 @@ def test_an_estimator_of_one_s_own_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="got Mine of InputNoise; save its state_dict"):
         save_adapter(tmp_path, replace(_adapter(), estimator=Mine(6, CategoricalPrior(PROBS))))
+
+
+def test_a_code_network_of_one_s_own_is_refused(tmp_path: Path) -> None:
+    made = ContrastiveMI(6, 4, code_network=nn.Linear(4, 32))
+    with pytest.raises(CheckpointError, match="default code network, got one with Linear; save"):
+        save_adapter(tmp_path, replace(_adapter(), estimator=made))

@@ -110,7 +110,8 @@ class VariationalModeDiscoverer(ModeDiscoverer):
             NonFiniteError: if a feature is not finite.
         """
         rows = _valid(rollout).nonzero().squeeze(-1)
-        latent = require(rollout, self.latent_key, "the discoverer").reshape(-1)[rows]
+        latent = require(rollout, self.latent_key, "the discoverer")
+        latent = latent.flatten(0, rollout.ndim - 1)[rows]
         check_support(self.prior, latent, self.latent_key)
         entry = {
             "features": self._features(rollout, rows, self._first),

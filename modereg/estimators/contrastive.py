@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from modereg import functional, keys
-from modereg.errors import ConfigurationError
+from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators.base import Source
 from modereg.estimators.network import NetworkEstimator
 from modereg.networks import MLP
@@ -101,6 +101,7 @@ class ContrastiveMI(NetworkEstimator):
             source=source,
         )
         self.num_samples, self.temperature = num_samples, temperature
+        self._own_code_network = code_network is not None
         if code_network is None:
             code_network = _code_network(self.prior, width)
         self.code_network = code_network
@@ -109,7 +110,16 @@ class ContrastiveMI(NetworkEstimator):
         self.register_buffer("contrasts", contrasts)
 
     def options(self) -> dict[str, Any]:
-        """Return width, number of samples and temperature."""
+        """Return width, number of samples and temperature.
+
+        Raises:
+            CheckpointError: if the codes are embedded by a network of the user's.
+        """
+        if self._own_code_network:
+            raise CheckpointError(
+                "expected a ContrastiveMI with the default code network, got one with "
+                f"{type(self.code_network).__name__}; save its state_dict yourself"
+            )
         return {
             "width": self.width,
             "num_samples": self.num_samples,

@@ -15,7 +15,7 @@ from torchrl.envs import Compose, PendulumEnv, TransformedEnv, UnsqueezeTransfor
 
 from modereg.discovery.variational import VariationalModeDiscoverer, _held_out
 from modereg.errors import ConfigurationError, KeyMismatchError, NonFiniteError
-from modereg.estimators import CategoricalMI
+from modereg.estimators import METRA, CategoricalMI, GaussianMI
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior
 from modereg.transforms import LatentConditioner
@@ -326,3 +326,41 @@ def test_codes_without_probability_are_refused() -> None:
     prior = CategoricalPrior(torch.tensor([0.5, 0.5, 0.0, 0.0]))
     with pytest.raises(ConfigurationError, match=r"support \[0, 1\]"):
         VariationalModeDiscoverer(CategoricalMI(FEATURES, prior))(rollout())
+
+
+@pytest.mark.parametrize("batch", ["rollout", "flat"])
+def test_continuous_codes_keep_their_length(batch: str) -> None:
+    found, data = VariationalModeDiscoverer(GaussianMI(FEATURES, 2), lr=1e-2), rollout(200)
+    codes = torch.randn(200, 1, 2).expand(200, 5, 2)
+    data["next", "history"] = torch.cat([codes, codes, codes], -1) + 0.1 * torch.randn(200, 5, 6)
+    data["latent"] = codes
+    data = data if batch == "rollout" else data.reshape(-1)
+    found.fit(data)
+    for _ in range(6):
+        found(data)
+        metrics = found.update()
+    assert found._data()["latent"].shape == (len(found._window) * 1000, 2)
+    assert metrics["bound"] > 1.0
+    assert set(metrics) == {"loss", "bound", "bound_share"}
+
+
+def test_an_estimator_that_learns_from_steps_sees_both_ends() -> None:
+    found, data = VariationalModeDiscoverer(METRA(FEATURES, CODES)), rollout()
+    data["history"] = torch.randn(40, 5, FEATURES)
+    found(data)
+    kept = found._data()
+    assert torch.equal(kept["history"], data["history"].reshape(-1, FEATURES))
+    assert torch.equal(kept["next", "history"], data["next", "history"].reshape(-1, FEATURES))
+    assert math.isfinite(found.update()["loss"])
+
+
+def test_features_of_decisions_are_read_in_the_root() -> None:
+    estimator = CategoricalMI(FEATURES + 2, CODES, in_keys=["history", "action"], source="root")
+    found, data = VariationalModeDiscoverer(estimator), rollout()
+    data["history"], data["action"] = torch.randn(40, 5, FEATURES), torch.randn(40, 5, 2)
+    found.fit(data)
+    found(data)
+    assert torch.equal(found._data()["history"], data["history"].reshape(-1, FEATURES))
+    assert math.isfinite(found.update()["loss"])
+    with pytest.raises(KeyMismatchError, match="'action'"):
+        found(data.exclude("action"))

@@ -332,12 +332,6 @@ def test_codes_that_never_touch_the_state_earn_nothing(make: Make) -> None:
 
 # --- where they are used
 
-CONTINUOUS_CODES_ARE_FLATTENED = pytest.mark.xfail(
-    raises=ShapeError,
-    strict=True,
-    reason="VariationalModeDiscoverer.observe flattens the components of a code into rows",
-)
-
 
 def transitions(make: Make, size: tuple[int, ...], place: str) -> TensorDict:
     """Return transitions with features and rewards, where ``place`` alone knows the code."""
@@ -366,10 +360,9 @@ def test_the_reward_reads_the_source(make: Make, source: str) -> None:
 
 
 CONTINUOUS = [GaussianMI, VonMisesFisherMI]
-FLATTENED = [pytest.param(make, marks=CONTINUOUS_CODES_ARE_FLATTENED) for make in CONTINUOUS]
 
 
-@pytest.mark.parametrize("make", [CategoricalMI, *FLATTENED])
+@pytest.mark.parametrize("make", [CategoricalMI, *CONTINUOUS])
 @pytest.mark.parametrize("source", ["next", "root"])
 def test_a_discoverer_learns_from_the_source(make: Make, source: str) -> None:
     q = make(MLP(DIM, width(make) if make is not CategoricalMI else DIM, (32,)), DIM, source=source)
@@ -383,7 +376,6 @@ def test_a_discoverer_learns_from_the_source(make: Make, source: str) -> None:
     assert discoverer.update()["bound"] < 0.0, "the other place knows nothing"
 
 
-@CONTINUOUS_CODES_ARE_FLATTENED
 @BOTH
 def test_a_discoverer_reaches_the_truth(make: Make) -> None:
     q, draw, truth = problem(make)
@@ -393,7 +385,6 @@ def test_a_discoverer_reaches_the_truth(make: Make) -> None:
     assert 0.9 * truth - error < discoverer.update()["bound"] < truth + error
 
 
-@CONTINUOUS_CODES_ARE_FLATTENED
 @BOTH
 def test_they_keep_what_every_estimator_promises(make: Make) -> None:
     check_estimator(lambda: make(FEATURES, DIM), FEATURES, learn=False)
