@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
 from modereg.errors import NonFiniteError
-from modereg.estimators import METRA, CategoricalMI, NetworkEstimator, check_support
+from modereg.estimators import (
+    METRA,
+    CategoricalMI,
+    GaussianMI,
+    NetworkEstimator,
+    RewardEstimator,
+    VonMisesFisherMI,
+    check_support,
+)
 from modereg.networks import MLP, InputNoise
 from modereg.priors import NormalPrior
 from modereg.reading import require
@@ -25,13 +33,16 @@ FEATURES, CODES = 6, 4
 UNEQUAL = torch.distributions.Categorical(torch.tensor([0.1, 0.5, 0.0, 0.4]))
 
 
-def small(**options: Any) -> CategoricalMI:
-    prior = options.pop("prior", CODES)
-    return CategoricalMI(InputNoise(MLP(FEATURES, CODES, (32,)), 0.05), prior, **options)
+def small_network(outputs: int) -> InputNoise:
+    return InputNoise(MLP(FEATURES, outputs, (32,)), 0.05)
 
 
-def variational(**options: Any) -> VariationalModeDiscoverer:
-    return VariationalModeDiscoverer(small(**options), lr=1e-2, batch_size=128)
+def learner(estimator: RewardEstimator) -> VariationalModeDiscoverer:
+    return VariationalModeDiscoverer(estimator, lr=1e-2, batch_size=128)
+
+
+def variational(prior: Any = CODES, **options: Any) -> VariationalModeDiscoverer:
+    return learner(CategoricalMI(small_network(CODES), prior, **options))
 
 
 def cluster(**options: Any) -> ClusterModeDiscoverer:
@@ -49,10 +60,9 @@ OURS: dict[str, tuple[Callable[[], ModeDiscoverer], Any]] = {
         partial(variational, in_keys=["state", "action"], source="root"),
         {"state": (4,), "action": (2,)},
     ),
-    "variational_transitions": (
-        lambda: VariationalModeDiscoverer(METRA(MLP(FEATURES, CODES, (32,)), CODES), lr=1e-2),
-        FEATURES,
-    ),
+    "variational_transitions": (lambda: learner(METRA(small_network(4), CODES)), FEATURES),
+    "variational_continuous": (lambda: learner(GaussianMI(small_network(4), 2)), FEATURES),
+    "variational_sphere": (lambda: learner(VonMisesFisherMI(small_network(4), 3)), FEATURES),
     "cluster": (cluster, FEATURES),
     "cluster_nested": (
         partial(cluster, feature_key=("a", "x"), latent_key=("a", "z"), history_length=3),
