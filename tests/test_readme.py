@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
@@ -17,11 +17,13 @@ from torchrl.envs import Compose, TransformedEnv
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
-from modereg import VariationalModeDiscoverer, discover_modes
+from modereg import VariationalModeDiscoverer, discover_modes, testing
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP
+from modereg.priors import CategoricalPrior
 from modereg.tasks import Avoid
-from modereg.testing import TinyPolicy, check_generative_policy, check_transform
+from modereg.testing import TinyPolicy
+from modereg.testing.strategies import tensordicts
 from modereg.transforms import ActionChunk, History, LatentConditioner, MIReward, NoiseAction
 from modereg_integrations.diffusers import DiffusersPolicy
 
@@ -82,6 +84,7 @@ def test_composing_the_transforms_in_a_loop(policy: DiffusersPolicy) -> None:
     names = {
         "ActionChunk": ActionChunk,
         "Avoid": Avoid,
+        "CategoricalMI": CategoricalMI,
         "ClipPPOLoss": ClipPPOLoss,
         "Collector": Collector,
         "Compose": Compose,
@@ -106,19 +109,19 @@ def test_composing_the_transforms_in_a_loop(policy: DiffusersPolicy) -> None:
 
 def test_checks_in_ci() -> None:
     names = {
-        "CategoricalMI": CategoricalMI,
+        "CategoricalPrior": CategoricalPrior,
+        "ESTIMATOR": CategoricalMI(6, 8),
+        "MyEstimator": CategoricalMI,
         "MyPolicy": lambda: TinyPolicy(4),
         "MyTransform": lambda: LatentConditioner(4),
         "TensorDict": TensorDict,
-        "check_generative_policy": check_generative_policy,
-        "check_transform": check_transform,
         "given": given,
-        "logits": st.lists(st.floats(-50, 50, width=32), min_size=8, max_size=8),
-        "st": st,
+        "tensordicts": tensordicts,
         "torch": torch,
     }
     exec(code(2), names)
-    tests = [value for name, value in names.items() if name.startswith("test_")]
-    assert len(tests) == 3
-    for test in tests:
-        test()
+    tests = {name: value for name, value in names.items() if name.startswith("test_")}
+    assert len(tests) == 4
+    for test in tests.values():
+        fixtures = [name for name in signature(test).parameters if name.startswith("modereg_")]
+        test(*(getattr(testing, name.removeprefix("modereg_")) for name in fixtures))
