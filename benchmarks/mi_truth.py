@@ -13,8 +13,9 @@ concentration k.
 Every estimator is measured on every task that it can take. Each row: estimator, task, samples
 (those that q or a critic is trained on; critics hold a part of them out), seeds, truth, estimate
 (mean over seeds), bias, standard_error of the mean, seconds (CPU time of one estimate, one thread).
-``standard_error`` is from the scatter over seeds; for ``categorical_exact``, whose terms are
-independent, from the scatter of all of them, which ten seeds could not give as well.
+``standard_error`` is the larger of two: from the scatter over seeds, which may be small by chance,
+and from the errors that the estimates themselves come with, where they do; for
+``categorical_exact``, whose terms are independent, it is the latter.
 ``measured_kl`` is E KL(p(z|s) || q(z|s)) of the trained q over all states: the gap that theory
 gives the bound. Estimators:
 
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.claims import check, sentence
+from support.claims import SEEDS, check, sentence
 from support.contenders import CONTENDERS, CONTRASTS, Contender
 from support.results import write_results
 from support.truth_plot import write_plot
@@ -66,9 +67,12 @@ def measure(contender: Contender, task: Task, size: int, seeds: int) -> Row:
     found = [contender.measure(task, size, seed) for seed in range(seeds)]
     seconds = (time.process_time() - start) / seeds
     estimates = torch.tensor([m.estimate for m in found], dtype=torch.float64)
-    error = float(estimates.std()) / math.sqrt(seeds)
+    scatter = float(estimates.std()) / math.sqrt(seeds)
+    pooled = math.sqrt(sum(m.deviation**2 for m in found)) / seeds
     if contender.name == "categorical_exact":
-        error = math.sqrt(sum(m.deviation**2 for m in found)) / seeds
+        error = pooled
+    else:
+        error = max(scatter, 0.0 if math.isnan(pooled) else pooled)
     estimate = float(estimates.mean())
     row = {
         "estimator": contender.name,
@@ -124,13 +128,31 @@ def merged(path: Path | None, rows: list[Row]) -> list[Row]:
     return sorted(rows, key=place)
 
 
+def lacking(rows: list[Row]) -> dict[str, Any]:
+    """Say which rows a whole run would have that are not there, or have fewer than ten seeds."""
+    there = {(row["estimator"], row["task"], row["samples"]) for row in rows}
+    tasks = [find_task(name) for name in TASKS]
+    absent = [
+        f"{contender.name} on {task.name}"
+        for contender in CONTENDERS
+        for task in filter(contender.takes, tasks)
+        for size in contender.sizes(task)
+        if (contender.name, task.name, size) not in there
+    ]
+    few = [f"{row['estimator']} on {row['task']}" for row in rows if row["seeds"] < SEEDS]
+    return {
+        "rows not measured": f"{len(absent)}: {', '.join(absent)}" if absent else "none",
+        f"rows of fewer than {SEEDS} seeds": len(few),
+    }
+
+
 def write(args: argparse.Namespace, rows: list[Row]) -> list[dict[str, Any]]:
     """Write rows, claims and the plot; return the claims."""
     rows = merged(args.json, rows)
     bounds = {contender.name for contender in CONTENDERS if contender.is_bound}
     claims = check(rows, bounds, CONTRASTS)
     if args.json is not None:
-        write_results(args.json, "Estimates beside the truth", {"rows": rows})
+        write_results(args.json, "Estimates beside the truth", lacking(rows) | {"rows": rows})
         page = args.json.with_suffix(".md")
         text = page.read_text().replace(" ".join(sys.argv), COMMAND)
         page.write_text(f"{text}\n## What must hold\n\n{sentence(claims)}")
@@ -144,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--estimators", nargs="*", choices=names, default=names)
     args = parser.parse_args()
     torch.set_num_threads(1)

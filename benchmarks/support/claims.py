@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["check", "sentence"]
+__all__ = ["SEEDS", "check", "sentence"]
 
+SEEDS = 10
 Row = dict[str, Any]
 
 
@@ -60,8 +61,9 @@ def check(rows: list[Row], bounds: set[str], contrasts: int) -> list[dict[str, A
             lambda row: abs(row["bias"]) - 0.05,
         ),
         _claim(
-            "every lower bound is below the truth plus 3 standard errors",
-            _of(rows, *bounds),
+            "every lower bound is below the truth plus 3 standard errors, where there are the "
+            f"{SEEDS} seeds that an error takes",
+            [row for row in _of(rows, *bounds) if row["seeds"] >= SEEDS],
             lambda row: row["bias"] - 3 * row["standard_error"],
         ),
     ]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from support.contender_networks import CodeCritic, EdgeCritic, features, state_network, tamed
 from support.truths import Task
 from tensordict import TensorDict
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from modereg.estimators import (
     CategoricalMI,
@@ -21,7 +21,6 @@ from modereg.estimators import (
     VonMisesFisherMI,
 )
 from modereg.information import estimate_information, ksg_information, ross_information
-from modereg.networks import MLP
 from modereg.priors import NormalPrior, SphericalPrior
 
 __all__ = ["CONTENDERS", "CONTRASTS", "Contender", "Measurement"]
@@ -70,88 +69,13 @@ class Contender:
     is_bound: bool
 
 
-class Waves(nn.Module):
-    """A standardised scalar with its sines and cosines, in which steps are easy to draw."""
-
-    def __init__(self, number: int = 32) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.arange(1, number + 1) * math.pi / 2)
-        self.out_features = 2 * number + 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``[N, 2 number + 1]``."""
-        angles = x * self.frequencies
-        return torch.cat([x, angles.sin(), angles.cos()], -1)
-
-
-class CodeCritic(nn.Module):
-    """f(z, s), a network of s with an output for each code; symbols s need a table alone."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.network = state_network(task, task.num_codes)
-
-    def forward(self, codes: Tensor, states: Tensor) -> Tensor:
-        """Return the scores of all pairs, ``[N, M]``, of one-hot codes and states."""
-        return codes @ self.network(states).T
-
-
-class EdgeCritic(nn.Module):
-    """f(z, s), a network of the sum of an embedding of each scalar's waves."""
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.waves = Waves(16)
-        inputs = self.waves.out_features
-        self.codes, self.states = nn.Linear(inputs, width), nn.Linear(inputs, width)
-        self.network = MLP(width, 1, (16,), activation=nn.ReLU)
-
-    def forward(self, codes: Tensor, states: Tensor) -> Tensor:
-        """Return the scores of all pairs, ``[N, M]``, of scalars."""
-        first, second = self.codes(self.waves(codes)), self.states(self.waves(states))
-        return self.network((first.unsqueeze(1) + second).relu()).squeeze(-1)
-
-
-def state_network(task: Task, outputs: int) -> nn.Module:
-    """Make a network of a task's states, see :func:`features`."""
-    if task.is_symbolic:
-        return nn.Linear(task.num_codes, outputs)
-    if task.edges:
-        waves = Waves()
-        return nn.Sequential(waves, MLP(waves.out_features, outputs, (64, 64), activation=nn.ReLU))
-    return MLP(task.dims[1], outputs, (64, 64), activation=nn.SiLU)
-
-
-def tamed(values: Tensor) -> Tensor:
-    """Take asinh of columns with far outliers, in units of their median size; keep the others.
-
-    Injective, so the information stays; a critic's network could not resolve the bulk otherwise.
-    """
-    if not values.is_floating_point():
-        return values
-    centred = values - values.median(0).values
-    unit = centred.abs().median(0).values
-    return torch.where(centred.abs().amax(0) > 10 * unit, (centred / unit).asinh(), values)
-
-
-def features(task: Task, state: Tensor) -> Tensor:
-    """Return what a q reads: one-hot symbols, or columns of mean 0 and deviation 1, float32."""
-    if task.is_symbolic:
-        return F.one_hot(state, task.num_codes).float()
-    if task.edges:
-        # With constants that are the task's own, the same for samples and for all its states.
-        width = task.num_codes + 1 if task.num_codes else 1
-        return ((state - width / 2) / (width / math.sqrt(12))).float()
-    state = tamed(state)
-    return ((state - state.mean(0)) / state.std(0)).float()
-
-
 def read_critic(bound: str, effort: int) -> Callable[[Task, int, int], Measurement]:
     """Make the measurement of a critic that is trained by one of the bounds.
 
     Args:
         bound: see :func:`modereg.information.estimate_information`.
-        effort: optimiser steps on an easy task; four times as many for codes above 8 and for edges.
+        effort: optimiser steps on an easy task; four times as many for more than 8 codes and for
+            edges, eight times for more than 32 codes.
     """
 
     def measure(task: Task, size: int, seed: int) -> Measurement:
@@ -163,16 +87,16 @@ def read_critic(bound: str, effort: int) -> Callable[[Task, int, int], Measureme
         elif task.edges:
             critic = EdgeCritic()
         hard = task.edges or (task.num_codes or 0) > 8
-        held_out = FEW if isinstance(critic, EdgeCritic) else HELD_OUT
+        held_out = FEW if isinstance(critic, EdgeCritic) else 5_000
         found = estimate_information(
             tamed(latent),
             tamed(state),
             bound=bound,
             critic=critic,
             hidden=(64, 64),
-            steps=effort * (4 if hard else 1),
+            steps=effort * (8 if (task.num_codes or 0) > 32 else 4 if hard else 1),
             batch_size=128,
-            lr=2e-2 if task.is_symbolic else 1e-2,
+            lr=(2e-2 if hard else 8e-2) if task.is_symbolic else 1e-2,
             held_out=min(0.2, held_out / size),
             chunk_size=CONTRASTS,
             seed=seed,
@@ -263,7 +187,7 @@ def _contrastive(task: Task) -> RewardEstimator:
     if is_sphere(task):
         prior = SphericalPrior(3)
     network = state_network(task, 32)
-    options: dict[str, Any] = {"temperature": None, "num_samples": CONTRASTS}
+    options: dict[str, Any] = {"temperature": None, "num_samples": CONTRASTS // 4}
     return ContrastiveMI(network, prior, in_keys=["state"], latent_key="latent", **options)
 
 
@@ -287,7 +211,8 @@ def _critics() -> list[Contender]:
 
 
 def _info_nce_sizes(task: Task) -> tuple[int, ...]:
-    return (200_000,) if (task.num_codes or 0) > 16 else (100_000,)
+    codes = task.num_codes or 0
+    return (400_000 if codes > 32 else 200_000 if codes > 16 else 100_000,)
 
 
 def _has_codes(task: Task) -> bool:

@@ -93,7 +93,7 @@ def channel(num_codes: int, error: float) -> Task:
 def gao(num_codes: int) -> Task:
     r"""Z uniform over m codes, S uniform over [Z, Z + 2): :math:`\log m - (m-1)/m \log 2`.
 
-    Gao, Kannan, Oh and Viswanath, arXiv 1709.06212, Sec. 5.
+    Gao, Kannan, Oh and Viswanath, arXiv 1709.06212.
     """
 
     def sample(size: int, generator: Generator) -> Pairs:

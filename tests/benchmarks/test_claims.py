@@ -29,7 +29,7 @@ GOOD: list[dict[str, Any]] = [
 
 
 def claims(changes: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    common = {"samples": 10, "truth": 1.0, "standard_error": 0.01}
+    common = {"seeds": 10, "samples": 10, "truth": 1.0, "standard_error": 0.01}
     rows = [common | row | changes.get(index, {}) for index, row in enumerate(GOOD)]
     names = {"categorical_exact", "categorical", "info_nce"}
     return check(rows, names, contrasts=1024)
