@@ -19,7 +19,7 @@ LOCK := pyproject.toml constraints.txt
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help demo test test-example lint format bench-smoke mutants wheel clean
+.PHONY: help demo test test-deep test-example lint format bench-smoke mutants wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -42,6 +42,11 @@ else
 	echo "--- $(BESIDE), then the rest"; tail -qn 1 "$$logs/beside" "$$logs/rest"; \
 	exit $$failed
 endif
+
+# Properties alone (what hypothesis draws for), so that nothing is trained 10 000 times.
+DEEP := tests/functional tests/priors tests/estimators/test_properties.py
+test-deep: $(STAMPS)/dev ## properties, 10 000 examples each, some two hours; ARGS="..." goes to pytest
+	HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 -m hypothesis $(or $(ARGS),$(DEEP))
 
 test-example: $(STAMPS)/dev ## docs/examples/own_estimator as a repository of its own, and its tests
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; python=$$PWD/$(BIN)/python; \
