@@ -11,7 +11,8 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 
 from modereg import functional, keys
-from modereg.errors import ConfigurationError
+from modereg.errors import ConfigurationError, ShapeError
+from modereg.novelty import key_list
 from modereg.priors import CategoricalPrior, Prior
 from modereg.reading import require
 
@@ -36,6 +37,10 @@ class RewardEstimator(nn.Module, ABC):
         source: where a transition has the features: ``"next"`` for the state that a decision led
             to, as in :math:`q(z \mid s')`; ``"root"`` for what was decided, as in
             :math:`q(z \mid s, a)`.
+
+    Raises:
+        ConfigurationError: if there is no entry, or a string in the place of a sequence, or
+            ``source`` is another word.
     """
 
     is_lower_bound: bool
@@ -55,8 +60,10 @@ class RewardEstimator(nn.Module, ABC):
         super().__init__()
         if source not in ("next", "root"):
             raise ConfigurationError(f"expected source of 'next' or 'root', got {source!r}")
-        self.prior, self.in_keys, self.latent_key = prior, list(in_keys), latent_key
+        self.prior, self.in_keys, self.latent_key = prior, key_list(in_keys), latent_key
         self.source: Source = source
+        discrete = prior.num_codes is not None
+        self._code_shape = torch.Size([]) if discrete else prior.spec(torch.Size([])).shape
 
     @property
     @abstractmethod
@@ -76,15 +83,31 @@ class RewardEstimator(nn.Module, ABC):
     def sample_loss(self, tensordict: TensorDictBase) -> Tensor:
         """Return what training minimises, of each sample, ``[*B]``; noise on the input, if any."""
 
+    def codes(self, tensordict: TensorDictBase) -> Tensor:
+        """Return the codes, ``[*B]`` for discrete priors, ``[*B, ...]`` as drawn for others.
+
+        Raises:
+            KeyMismatchError: if they are missing.
+            ShapeError: if they have another shape, such as ``[*B, 1]``, which would broadcast.
+        """
+        latent = require(tensordict, self.latent_key, "the estimator")
+        expected = (*tensordict.batch_size, *self._code_shape)
+        if latent.shape != expected:
+            raise ShapeError(
+                f"expected codes of shape {expected} under {self.latent_key!r}, got "
+                f"{tuple(latent.shape)}; sample them from {self.prior!r}"
+            )
+        return latent
+
     def loss(self, tensordict: TensorDictBase) -> Tensor:
         """Return the scalar that training minimises.
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
+            ShapeError: if the codes are not of the prior's shape.
             ConfigurationError: if a code lies outside the prior's support.
         """
-        latent = require(tensordict, self.latent_key, "the estimator")
-        check_support(self.prior, latent, self.latent_key)
+        check_support(self.prior, self.codes(tensordict), self.latent_key)
         return self.sample_loss(tensordict).mean()
 
     def bound(self, tensordict: TensorDictBase) -> Tensor:
@@ -98,14 +121,16 @@ class RewardEstimator(nn.Module, ABC):
 
         Raises:
             ConfigurationError: if the codes are continuous.
+            KeyMismatchError: if a feature is missing.
         """
         if not isinstance(self.prior, CategoricalPrior):
             raise ConfigurationError(
                 f"expected discrete codes to tell apart, got {self.prior!r}; read log_ratio for "
                 "continuous ones"
             )
-        data = tensordict.select(*self.in_keys)
-        codes = torch.arange(self.prior.num_codes, device=tensordict.device)
+        data = tensordict.select(*self.in_keys, strict=False)
+        device = require(data, self.in_keys[0], "the estimator").device
+        codes = torch.arange(self.prior.num_codes, device=device)
         ratios = [
             self.log_ratio(data.set(self.latent_key, code.expand(tensordict.batch_size)))
             for code in codes
@@ -118,7 +143,7 @@ class RewardEstimator(nn.Module, ABC):
         """Return what a training log shows of data that the estimator was not trained on.
 
         Args:
-            tensordict: ``[N]`` features and codes, both in the root.
+            tensordict: ``[*B]`` features and codes, both in the root.
 
         Returns:
             ``bound`` (nats, unclamped) and ``bound_share``, in units of :attr:`scale`, 0 where that
@@ -130,7 +155,8 @@ class RewardEstimator(nn.Module, ABC):
         figures = {"bound": bound, "bound_share": bound / self.scale if self.scale > 0 else 0.0}
         if self.prior.num_codes is None:
             return figures
-        latent, log_prob = tensordict.get(self.latent_key), self.log_prob(tensordict)
+        latent, log_prob = self.codes(tensordict).reshape(-1), self.log_prob(tensordict)
+        log_prob = log_prob.reshape(-1, log_prob.shape[-1])
         hits = log_prob.argmax(-1) == latent
         return figures | {
             "held_out_loss": float(-log_prob.gather(-1, latent.unsqueeze(-1)).mean()),

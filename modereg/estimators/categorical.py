@@ -13,7 +13,6 @@ from modereg.errors import ConfigurationError
 from modereg.estimators.base import Source
 from modereg.estimators.network import NetworkEstimator
 from modereg.priors import CategoricalPrior, Prior, as_prior
-from modereg.reading import require
 
 __all__ = ["CategoricalMI"]
 
@@ -97,13 +96,14 @@ class CategoricalMI(NetworkEstimator):
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
+            ShapeError: if the codes are not ``[*B]``.
         """
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         logits = self.logits(tensordict)
         log_prior = self.prior.log_probs.to(logits.device)
         return functional.categorical_log_ratio(logits, latent, log_prior)
 
     def sample_loss(self, tensordict: TensorDictBase) -> Tensor:
         """Return the cross entropy with noise on q's input, ``[*B]`` nats."""
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         return functional.inference_nll(self.logits(tensordict, noisy=True), latent)

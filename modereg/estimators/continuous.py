@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from modereg import functional, keys
-from modereg.errors import ConfigurationError, ShapeError
+from modereg.errors import ConfigurationError
 from modereg.estimators.base import Source
 from modereg.estimators.network import NetworkEstimator
 from modereg.priors import NormalPrior, Prior, SphericalPrior, as_prior
-from modereg.reading import require
 
 __all__ = ["GaussianMI", "VonMisesFisherMI"]
 
@@ -38,23 +37,13 @@ class _DensityMI(NetworkEstimator):
             KeyMismatchError: if a feature or the code is missing.
             ShapeError: if the codes are of another length than the prior's.
         """
-        return self._ratio(self.output(tensordict), self._latent(tensordict))
+        return self._ratio(self.output(tensordict), self.codes(tensordict))
 
     def sample_loss(self, tensordict: TensorDictBase) -> Tensor:
         """Return -log q(z | s) with noise on q's input, ``[*B]`` nats; it may be negative."""
-        latent = self._latent(tensordict)
+        latent = self.codes(tensordict)
         ratio = self._ratio(self.output(tensordict, noisy=True), latent)
         return -ratio - self.prior.log_prob(latent).to(ratio)
-
-    def _latent(self, tensordict: TensorDictBase) -> Tensor:
-        latent = require(tensordict, self.latent_key, "the estimator")
-        expected = (*tensordict.batch_size, self.prior.feature_dim)
-        if latent.shape != expected:
-            raise ShapeError(
-                f"expected codes of shape {tuple(expected)} under {self.latent_key!r}, got "
-                f"{tuple(latent.shape)}; sample them from {self.prior!r}"
-            )
-        return latent
 
 
 class GaussianMI(_DensityMI):
@@ -128,7 +117,7 @@ class GaussianMI(_DensityMI):
             out_key=out_key,
             source=source,
         )
-        self.log_std_range = log_std_range
+        self.log_std_range = (float(log_std_range[0]), float(log_std_range[1]))
 
     def options(self) -> dict[str, Any]:
         """Return ``{"log_std_range": [low, high]}``."""

@@ -17,7 +17,6 @@ from modereg.estimators.base import Source
 from modereg.estimators.network import NetworkEstimator
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior, Prior, as_prior
-from modereg.reading import require
 
 __all__ = ["ContrastiveMI"]
 
@@ -153,8 +152,9 @@ class ContrastiveMI(NetworkEstimator):
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
+            ShapeError: if the codes are not of the prior's shape.
         """
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         embedding = self.output(tensordict)
         if not isinstance(self.prior, CategoricalPrior):
             return self._ratio(embedding, latent, self.contrasts)
@@ -166,7 +166,7 @@ class ContrastiveMI(NetworkEstimator):
 
     def sample_loss(self, tensordict: TensorDictBase) -> Tensor:
         """Return minus the ratio with fresh contrasts and noise on h's input, ``[*B]`` nats."""
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         embedding = self.output(tensordict, noisy=True)
         return -self._ratio(embedding, latent, self._draw(embedding.device))
 
@@ -174,7 +174,7 @@ class ContrastiveMI(NetworkEstimator):
         """Return the estimate of I(Z; S), a scalar in nats; with fresh draws if continuous."""
         if self._discrete:
             return super().bound(tensordict)
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         embedding = self.output(tensordict)
         draws = (self._draw(embedding.device) for _ in range(BOUND_SETS))
         return torch.stack([self._ratio(embedding, latent, draw).mean() for draw in draws]).mean()

@@ -13,6 +13,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.estimators.base import RewardEstimator, Source
 from modereg.networks import MLP, InputNoise
+from modereg.novelty import key_list
 from modereg.priors import Prior
 from modereg.reading import evaluate
 
@@ -37,8 +38,9 @@ class NetworkEstimator(RewardEstimator):
 
     Raises:
         ConfigurationError: if a TensorDictModule does not write ``out_key``, or is given with
-            ``in_keys`` beside its own, or the output has another length than ``width`` (at the
-            first call, where the network does not declare its ``out_features``).
+            ``in_keys`` beside its own, or ``in_keys`` is a string or empty, or the output has
+            another length than ``width`` (at the first call, where the network does not declare its
+            ``out_features``).
     """
 
     def __init__(
@@ -99,7 +101,8 @@ def _as_tensordict_module(
     network: nn.Module, in_keys: Sequence[NestedKey] | None, out_key: NestedKey
 ) -> TensorDictModuleBase:
     if not isinstance(network, TensorDictModuleBase):
-        return TensorDictModule(network, list(in_keys or [keys.HISTORY]), [out_key])
+        read = [keys.HISTORY] if in_keys is None else key_list(in_keys)
+        return TensorDictModule(network, read, [out_key])
     if in_keys is not None and list(in_keys) != list(network.in_keys):
         raise ConfigurationError(
             f"expected in_keys only for a plain module, got {list(in_keys)} for one that reads "

@@ -120,8 +120,9 @@ class WassersteinDependency(NetworkEstimator):
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
+            ShapeError: if the codes are not of the prior's shape.
         """
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         phi = self.output(tensordict)
         return (phi * self.direction(latent).to(phi)).sum(-1)
 
@@ -130,6 +131,7 @@ class WassersteinDependency(NetworkEstimator):
 
         Raises:
             KeyMismatchError: if a feature is missing in the root or in ``next``, or the code is.
+            ShapeError: if the codes are not of the prior's shape.
         """
         objective, slack = self._step(tensordict, noisy=True)
         return functional.dual_loss(objective, slack, self.log_dual)
@@ -143,7 +145,7 @@ class WassersteinDependency(NetworkEstimator):
         r"""Return what a training log shows of data that the estimator was not trained on.
 
         Args:
-            tensordict: ``[N]`` features and codes in the root; of transitions, whose ``next`` has
+            tensordict: ``[*B]`` features and codes in the root; of transitions, whose ``next`` has
                 features too, the base class's figures are of the state that each led to.
 
         Returns:
@@ -169,7 +171,7 @@ class WassersteinDependency(NetworkEstimator):
 
     def _step(self, tensordict: TensorDictBase, *, noisy: bool = False) -> tuple[Tensor, Tensor]:
         """Return the objective and the slack of each transition, ``[*B]`` each."""
-        latent = require(tensordict, self.latent_key, "the estimator")
+        latent = self.codes(tensordict)
         phi_t, phi_tp1 = self._ends(tensordict, noisy)
         allowed = self.squared_distance(tensordict).to(phi_t)
         return (
@@ -258,12 +260,12 @@ class LSD(WassersteinDependency):
     def squared_distance(self, tensordict: TensorDictBase) -> Tensor:
         r"""Return :math:`\|s' - s\|^2` over all features, ``[*B]``, in squared units."""
         after = require(tensordict, "next", "the estimator")
-        total = torch.zeros(tensordict.batch_size, device=tensordict.device)
+        totals = []
         for key in self.in_keys:
             x_t, x_tp1 = (require(data, key, "the estimator") for data in (tensordict, after))
             change = ((x_tp1 - x_t) / self.unit).square().unsqueeze(-1)
-            total = total + change.flatten(tensordict.batch_dims).sum(-1)
-        return total
+            totals.append(change.flatten(tensordict.batch_dims).sum(-1))
+        return torch.stack(totals).sum(0)
 
 
 def _representation(network: nn.Module | int, width: int) -> nn.Module:
