@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.objectives.common import LossModule
 
 from modereg import keys
@@ -23,8 +24,9 @@ class InferenceLoss(LossModule):
 
     The estimator itself is held, not a functional copy of its parameters, so that a
     :class:`~modereg.transforms.MIReward` that reads it sees every optimiser step. Noise on the
-    input, where there is any, acts on ``loss_inference`` alone. Rows with a false
-    ``("collector", "mask")`` do not count towards the loss.
+    input, where there is any, acts on ``loss_inference`` alone. Every estimator reads its features
+    in the root: where its ``source`` is ``"next"``, give what ``next`` holds, beside the code.
+    Rows with a false ``("collector", "mask")`` count towards nothing and may hold anything.
 
     Args:
         estimator: any estimator; see its ``sample_loss`` for the equation and its source.
@@ -92,36 +94,51 @@ class InferenceLoss(LossModule):
                 features in ``next`` too; an optional weight ``[*B]``.
 
         Returns:
-            ``loss_inference``, ``mi_bound`` (the estimator's, nats) and, for discrete codes,
-            ``mode_accuracy`` in [0, 1], the last two of the clean input. They are estimates only
-            where the estimator was not trained.
+            ``loss_inference``, ``mi_bound`` (the estimator's ``bound``) and, for discrete codes,
+            ``mode_accuracy`` in [0, 1], the last two of the clean input and NaN where no row
+            counts. They are estimates only where the estimator was not trained.
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
+            ShapeError: if the codes are not of the prior's shape.
             ConfigurationError: if a code lies outside the prior's support.
         """
-        latent = require(tensordict, self.tensor_keys.latent, "InferenceLoss")
-        check_support(self.estimator.prior, latent, self.tensor_keys.latent)
-        if self.tensor_keys.latent != self.estimator.latent_key:
-            tensordict = tensordict.copy().set(self.estimator.latent_key, latent)
-        losses = self.estimator.sample_loss(tensordict)
+        valid = self._valid_rows(tensordict)
+        rows = self._rows(tensordict, valid)
+        losses = self.estimator.sample_loss(rows)
+        if valid is not None:
+            losses = losses.new_zeros(tensordict.batch_size).masked_scatter(valid, losses)
         weights = tensordict.get(self.tensor_keys.priority_weight, None)
         out = {"loss_inference": self._reduce_loss(losses, tensordict=tensordict, weights=weights)}
         if self.figures:
-            out |= self._figures(tensordict)
+            out |= self._figures(rows)
         return TensorDict(out)
 
+    def _rows(self, tensordict: TensorDictBase, valid: Tensor | None) -> TensorDictBase:
+        """Return what the estimator reads of the rows that count, ``[*B]`` or ``[n]``."""
+        latent = require(tensordict, self.tensor_keys.latent, "InferenceLoss")
+        rows = tensordict.select(*self.in_keys, strict=False)
+        if self.tensor_keys.latent != self.estimator.latent_key:
+            rows = rows.set(self.estimator.latent_key, latent)
+        rows = rows if valid is None else rows[valid]
+        codes = self.estimator.codes(rows)
+        check_support(self.estimator.prior, codes, self.tensor_keys.latent)
+        return rows
+
+    def _valid_rows(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Return which rows ``[*B]`` count, None for all."""
+        masks = [tensordict.get(key, None) for key in self._loss_mask_keys()]
+        rows = [mask.view(tensordict.batch_size) for mask in masks if mask is not None]
+        return torch.stack(rows).all(0) if rows else None
+
     @torch.no_grad()
-    def _figures(self, tensordict: TensorDictBase) -> dict[str, Any]:
-        rows = {"mi_bound": self.estimator.log_ratio(tensordict)}
+    def _figures(self, rows: TensorDictBase) -> dict[str, Tensor]:
+        figures = {"mi_bound": self.estimator.bound(rows)}
         if self._discrete:
-            log_prob = self.estimator.log_prob(tensordict)
-            hits = log_prob.argmax(-1) == tensordict.get(self.estimator.latent_key)
-            rows["mode_accuracy"] = hits.to(log_prob.dtype)
-        return {
-            name: self._reduce_loss(value, tensordict=tensordict, reduction="mean")
-            for name, value in rows.items()
-        }
+            log_prob = self.estimator.log_prob(rows)
+            hits = log_prob.argmax(-1) == self.estimator.codes(rows)
+            figures["mode_accuracy"] = hits.to(log_prob.dtype).mean()
+        return figures
 
 
 def _in_next(key: NestedKey) -> NestedKey:

@@ -11,11 +11,13 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 
 from modereg.errors import ConfigurationError, KeyMismatchError
-from modereg.estimators import CategoricalMI
+from modereg.estimators import KINDS, CategoricalMI
 from modereg.networks import MLP, InputNoise
 from modereg.objectives import InferenceLoss
+from modereg.priors import CategoricalPrior
 
 CODES, FEATURES = 4, 6
+SKEWED = CategoricalPrior(torch.tensor([0.0, 0.5, 0.3, 0.2]))
 
 
 def estimator(noise: float = 0.0, **options: object) -> CategoricalMI:
@@ -81,6 +83,39 @@ def test_masks_weights_and_reductions() -> None:
     weights = torch.rand(10)
     weighted = InferenceLoss(q)(td.clone().set("_weight", weights))["loss_inference"]
     torch.testing.assert_close(weighted, (weights * nll).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_padding_may_hold_anything(kind: str) -> None:
+    """Not a number, and codes that no prior has, in the features, the code and their gradients."""
+    q = KINDS[kind](FEATURES, {"gaussian": 2, "von_mises_fisher": 3}.get(kind, SKEWED))
+    valid = torch.arange(12).view(3, 4) % 4 < torch.tensor([[4], [2], [1]])
+    td = TensorDict({"history": torch.randn(3, 4, FEATURES)}, [3, 4])
+    td["latent"] = q.prior.sample(td.batch_size)
+    td["next", "history"] = torch.randn(3, 4, FEATURES)
+    torch.manual_seed(0)
+    expected = InferenceLoss(q)(td[valid])
+    td["history"][~valid] = td["next", "history"][~valid] = torch.nan
+    td["latent"][~valid] = 0
+    td["collector", "mask"] = valid.unsqueeze(-1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(InferenceLoss(q)(td), expected)
+    for reduction in ("mean", "sum", "none"):
+        out = InferenceLoss(q, reduction=reduction)(td)
+        assert all(bool(value.isfinite().all()) for value in out.values())
+        out["loss_inference"].sum().backward()
+        grads = [p.grad for p in q.parameters() if p.grad is not None]
+        assert grads
+        assert all(bool(grad.isfinite().all()) for grad in grads)
+    assert out["loss_inference"].shape == (3, 4)
+    assert not out["loss_inference"][~valid].any()
+
+
+@pytest.mark.parametrize("kind", ["lsd", "metra"])
+def test_the_bound_of_steps_is_of_the_states_that_they_led_to(kind: str) -> None:
+    q, td = KINDS[kind](FEATURES, CODES), data(8)
+    td["next", "history"] = torch.randn(8, FEATURES)
+    torch.testing.assert_close(InferenceLoss(q)(td)["mi_bound"], q.bound(td).detach())
 
 
 def test_nested_keys() -> None:
