@@ -1,4 +1,4 @@
-"""CPU time of alternatives, measured in turns, so that a busy machine disturbs all of them alike."""
+"""CPU time of alternatives, measured in turns, so that a busy machine disturbs them alike."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _seeded(seed: int, function: Callable[[], Any]) -> Any:
     """Call a function under a seed; ``torch.manual_seed`` would be many times slower here."""
     state = torch.random.get_rng_state()
     try:
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return function()
     finally:
         torch.random.set_rng_state(state)
