@@ -30,13 +30,18 @@ __all__ = [
 def copy_sharing(transform: Transform, memo: dict[int, Any], shared: object) -> Any:
     """Return a deep, unattached copy of a transform that shares one object with the original.
 
-    Collectors copy their ``postproc``, while what it reads learns on.
+    Collectors copy their ``postproc``, while what it reads learns on. Where what is shared is
+    copied too, in one call and before the transform, the copies belong together; the memo is left
+    as it was, so that what is copied after the transform is a copy and not the original.
     """
+    known = id(shared) in memo
     memo.setdefault(id(shared), shared)
     copied = object.__new__(type(transform))
     memo[id(transform)] = copied
     state = {**transform.__dict__, "_container": None, "_parent": None}
     copied.__dict__.update(deepcopy(state, memo))
+    if not known:
+        del memo[id(shared)]
     return copied
 
 

@@ -11,6 +11,7 @@ from torch.distributions import Independent, Normal
 from torchrl.envs import SerialEnv, TransformedEnv
 
 from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.estimators import CategoricalMI
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, SphericalPrior
 from modereg.steering import SteeringPolicy
 from modereg.testing import CountingEnv, check_transform
@@ -166,3 +167,16 @@ def test_a_learned_prior_is_shared_with_every_copy_and_belongs_to_none():
     other = TransformedEnv(CountingEnv([3, 7]), copied)
     for each in (env, other):
         assert (each.reset()["latent"] == 2).all()
+
+
+def test_what_is_copied_after_a_conditioner_is_a_copy():
+    """A snapshot of an environment and its estimator keeps the prior as it was."""
+    estimator = CategoricalMI(6, LearnedPrior(4))
+    conditioner = LatentConditioner(estimator.prior)
+    _, snapshot = copy.deepcopy((conditioner, estimator))
+    before = snapshot.prior.probs
+    with torch.no_grad():
+        estimator.prior.logits[2] = 50.0
+    assert torch.equal(snapshot.prior.probs, before)
+    kept, together = copy.deepcopy((estimator, conditioner))
+    assert together.prior is kept.prior is not estimator.prior

@@ -156,3 +156,13 @@ def test_as_postproc_of_a_collector_of_processes_the_estimator_stays_with_the_le
         collector.shutdown()
         del collector
         gc.collect()  # what is left to the interpreter's end hangs there: TorchRL's scheme.__del__
+
+
+def test_what_is_copied_after_a_transform_is_a_copy():
+    q = classifier()
+    reward = MIReward(q, timing="dense", gamma=0.9)
+    shared, copied = copy.deepcopy((reward, q))
+    assert shared.estimator is q
+    assert copied is not q
+    copied, together = copy.deepcopy((q, reward))
+    assert together.estimator is copied is not q
