@@ -16,7 +16,7 @@ from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.networks import MLP
 from modereg.policies import GenerativePolicy
-from modereg.priors import CategoricalPrior, Prior, as_prior
+from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
 from modereg.steering import SteeringPolicy
 from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction
 
@@ -151,15 +151,17 @@ def wrap(
         feature_keys: what the discoverer sees the history of; None takes the base policy's.
         feature_dims: dimensions of it to keep.
         discoverer: ``cluster`` or ``variational``.
-        estimator: variational: what is learned and rewards, of the same prior and of the
-            ``history``; None is a :class:`~modereg.estimators.CategoricalMI`.
+        estimator: variational: what is learned and rewards; it brings the prior, and reads the
+            ``history`` or other entries of the steered environment; None is a
+            :class:`~modereg.estimators.CategoricalMI` of the history.
         options: of the discoverer.
 
     Returns:
         The steered environment, the steering policy and the discoverer.
 
     Raises:
-        ConfigurationError: if an observation is missing or an option is unknown.
+        ConfigurationError: if an observation is missing or an option is unknown, if the clusters'
+            prior is not uniform or is learned, or if the estimator reads what is not there.
     """
     prior = as_prior(num_modes if estimator is None else estimator.prior)
     _check_discoverer(discoverer, estimator, prior)
@@ -182,6 +184,7 @@ def wrap(
         found = _make(ClusterModeDiscoverer, options, feature_dim, prior.num_codes or 0)
     else:
         learned = CategoricalMI(feature_dim, prior) if estimator is None else estimator
+        _check_entries(steered, learned)
         found = _make(VariationalModeDiscoverer, options, learned)
     return Wrapped(steered, make_steering(steered, policy, prior, observation_keys), found)
 
@@ -206,10 +209,30 @@ def _check_discoverer(discoverer: str, estimator: object, prior: Prior) -> None:
             "expected no estimator for discoverer='cluster', which trains a classifier of its "
             f"clusters, got {type(estimator).__name__}; choose discoverer='variational'"
         )
-    if discoverer == "cluster" and not (
-        isinstance(prior, CategoricalPrior) and bool((prior.probs == prior.probs[0]).all())
-    ):
+    if discoverer == "cluster" and not _is_uniform(prior):
         raise ConfigurationError(
             f"expected the number of codes for discoverer='cluster', got {prior!r}; choose "
             "discoverer='variational' for another prior"
+        )
+
+
+def _is_uniform(prior: Prior) -> bool:
+    """Return whether a prior is of equally likely codes, and stays so."""
+    if not isinstance(prior, CategoricalPrior) or isinstance(prior, LearnedPrior):
+        return False
+    return bool((prior.probs == prior.probs[0]).all())
+
+
+def _check_entries(env: EnvBase, estimator: RewardEstimator) -> None:
+    """Check that the environment writes what an estimator reads, where it reads it."""
+    root = env.fake_tensordict()
+    source = root if estimator.source == "root" else root.get("next")
+    present = {*source.keys(True, True)}
+    missing = [key for key in [*estimator.in_keys, estimator.latent_key] if key not in present]
+    if missing:
+        raise ConfigurationError(
+            f"expected an estimator that reads entries of the steered environment, got "
+            f"{type(estimator).__name__} that also reads {missing} of {estimator.source!r}, which "
+            f"has {sorted(map(str, present))}; name other in_keys, or the latent_key "
+            f"{keys.LATENT!r}"
         )

@@ -7,11 +7,13 @@ from torchrl.envs import CatFrames, Compose, SerialEnv, TransformedEnv, Unsqueez
 from modereg import keys, wrap
 from modereg.discovery import ClusterModeDiscoverer, VariationalModeDiscoverer, discover_modes
 from modereg.errors import ConfigurationError, ModeregError, ShapeError
+from modereg.estimators import CategoricalMI
 from modereg.policies import as_generative_policy
+from modereg.priors import LearnedPrior
 from modereg.rollouts import collect_episodes
 from modereg.tasks import GaussianMixture
 from modereg.testing import CountingEnv, TinyPolicy
-from modereg.transforms import MIReward
+from modereg.transforms import LatentConditioner, MIReward
 from modereg.wrapping import make_steering, observation_size, steer_env
 
 
@@ -144,7 +146,7 @@ def test_a_discoverer_of_other_codes_than_the_environment_is_refused() -> None:
     env, _, _ = wrap(GaussianMixture(4), TinyPolicy(2), 5, max_decisions=6)
     other = wrap(GaussianMixture(4), TinyPolicy(2), 3, max_decisions=6).discoverer
     reward = MIReward(other.estimator, timing="final", gamma=1.0)
-    with pytest.raises(ConfigurationError, match=r"prior \(3 of them\), got an environment with 5"):
+    with pytest.raises(ConfigurationError, match=r"prior \(3 codes .* environment with 5 codes"):
         env.append_transform(reward)
 
 
@@ -167,6 +169,60 @@ def test_mistakes_are_answered_in_a_sentence() -> None:
         wrap(env, policy, max_decisions=6, widths=(8,))
     with pytest.raises(ConfigurationError, match="at least one code"):
         wrap(env, policy, 0, max_decisions=6)
+
+
+def test_clusters_take_no_prior_that_learns() -> None:
+    with pytest.raises(ConfigurationError, match="expected the number of codes for discoverer="):
+        wrap(GaussianMixture(4), TinyPolicy(2), LearnedPrior(3), max_decisions=6)
+    steered, _, found = wrap(
+        GaussianMixture(4),
+        TinyPolicy(2),
+        prior := LearnedPrior(3),
+        max_decisions=6,
+        discoverer="variational",
+    )
+    assert found.prior is prior
+    assert [t.prior for t in steered.transform if isinstance(t, LatentConditioner)] == [prior]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"in_keys": ["image"]}, r"\['image'\] of 'next'"),
+        ({"in_keys": ["action"]}, r"\['action'\] of 'next'"),
+        ({"latent_key": "code"}, r"\['code'\] of 'next'.*latent_key 'latent'"),
+        ({"in_keys": ["image"], "source": "root"}, r"\['image'\] of 'root'"),
+    ],
+)
+def test_an_estimator_of_what_is_not_there_is_refused(options: dict, named: str) -> None:
+    estimator = CategoricalMI(14, 3, **options)
+    env, policy = GaussianMixture(4), TinyPolicy(2)
+    with pytest.raises(ConfigurationError, match=f"got CategoricalMI that also reads {named}"):
+        wrap(env, policy, max_decisions=6, discoverer="variational", estimator=estimator)
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (2, {"in_keys": ["observation"]}),
+        (14 + 8, {"in_keys": ["history", "action"], "source": "root"}),
+    ],
+)
+def test_an_estimator_of_states_or_of_what_was_decided(size: int, options: dict) -> None:
+    estimator = CategoricalMI(size, 3, **options)
+    env, steering, found = wrap(
+        GaussianMixture(16),
+        TinyPolicy(2),
+        max_decisions=6,
+        discoverer="variational",
+        estimator=estimator,
+        steps=1,
+    )
+    rollout = env.rollout(6, steering, break_when_any_done=False)
+    found.observe(rollout)
+    assert found.update()["bound"] <= estimator.upper_limit
+    paid = MIReward(estimator, timing="dense", gamma=0.999)(rollout)["next", keys.MI_REWARD]
+    assert bool(paid.isfinite().all())
 
 
 def test_sizes_and_the_steered_environment_alone() -> None:

@@ -7,12 +7,13 @@ from typing import Any, Literal
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Composite, Unbounded
+from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, StepCounter, Transform
 
 from modereg import functional, keys
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.estimators import RewardEstimator
+from modereg.priors import Prior
 from modereg.transforms._common import (
     any_flag,
     copy_sharing,
@@ -149,13 +150,9 @@ class MIReward(Transform):
         check_terminal_observations(env, inner)
         if self.timing == "final":
             _refuse_truncation([*transforms_within(env, inner)])
-        prior, spec = self.estimator.prior, parent.full_observation_spec.get(self.latent_key, None)
-        codes = getattr(spec, "n", None) if prior.num_codes is not None else None
-        if codes is not None and codes != prior.num_codes:
-            raise ConfigurationError(
-                f"expected codes of the estimator's prior ({prior.num_codes} of them), got an "
-                f"environment with {codes}; give LatentConditioner and discoverer one prior"
-            )
+        spec = parent.full_observation_spec.get(self.latent_key, None)
+        if spec is not None:
+            _check_codes(self.estimator.prior, spec, parent.batch_size)
 
     # --- the ratio
 
@@ -273,6 +270,23 @@ def _checked_clamp(clamp: Clamp) -> Clamp:
     if isinstance(clamp, tuple) and not clamp[0] <= 0.0 <= clamp[1]:
         raise ConfigurationError(f"expected clamp bounds around 0, got {clamp}")
     return clamp
+
+
+def _check_codes(prior: Prior, found: TensorSpec, batch_size: torch.Size) -> None:
+    expected = prior.spec(batch_size)
+    numbers = {getattr(spec, "n", prior.num_codes) for spec in (found, expected)}
+    kinds = {spec.dtype.is_floating_point for spec in (found, expected)}
+    if found.shape != expected.shape or len(numbers) > 1 or len(kinds) > 1:
+        raise ConfigurationError(
+            f"expected codes of the estimator's prior ({_codes_of(expected)}), got an environment "
+            f"with {_codes_of(found)}; give LatentConditioner and discoverer one prior"
+        )
+
+
+def _codes_of(spec: TensorSpec) -> str:
+    number = getattr(spec, "n", None)
+    name = "codes" if number is None else f"{number} codes"
+    return f"{name} of shape {tuple(spec.shape)} and {spec.dtype}"
 
 
 def _refuse_truncation(chain: list[Transform]) -> None:

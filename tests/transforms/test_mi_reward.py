@@ -25,7 +25,7 @@ from modereg.errors import (
 )
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.networks import MLP
-from modereg.priors import CategoricalPrior, Prior
+from modereg.priors import CategoricalPrior, NormalPrior, Prior
 from modereg.testing import CountingEnv
 from modereg.transforms import (
     ActionChunk,
@@ -253,9 +253,19 @@ def test_final_pays_at_a_limit_that_terminates():
 def test_another_number_of_codes_than_the_environments_is_refused(outside: bool):
     conditioned = partial(lambda: TransformedEnv(CountingEnv(3), LatentConditioner(5)))
     env = TransformedEnv(SerialEnv(2, conditioned)) if outside else conditioned()
-    with pytest.raises(ConfigurationError, match=r"prior \(3 of them\), got an environment with 5"):
+    with pytest.raises(ConfigurationError, match=r"prior \(3 codes .* environment with 5 codes"):
         env.append_transform(MIReward(ChainPosterior(3), timing="dense", gamma=0.9))
     env.close(raise_if_closed=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(3, NormalPrior(2)), (NormalPrior(2), CategoricalPrior(3)), (NormalPrior(2), NormalPrior(3))],
+)
+def test_codes_of_another_kind_than_the_environments_are_refused(given: int | Prior, wanted: Prior):
+    env = TransformedEnv(CountingEnv(3), LatentConditioner(given))
+    with pytest.raises(ConfigurationError, match="expected codes of the estimator's prior"):
+        env.append_transform(MIReward(ChainPosterior(wanted), timing="dense", gamma=0.9))
 
 
 def test_features_that_are_not_finite_are_refused_or_pay_zero():
