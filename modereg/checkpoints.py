@@ -44,7 +44,7 @@ class Adapter:
     Attributes:
         steering: psi(w | s, z), with the default MLP.
         estimator: q(z | s) with its prior, None after plain fine-tuning.
-        prior: p(z).
+        prior: p(z); once loaded the estimator's own, so that one that learns stays one.
         base_reference: how the user named the base policy.
         base_fingerprint: :meth:`~modereg.policies.GenerativePolicy.fingerprint` of the base.
         extra: whatever else belongs to it, JSON-able.
@@ -107,6 +107,8 @@ def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
         if estimator is not None:
             _load(estimator, _part(weights, "estimator."))
         prior = prior_from_config(config["prior"])
+        if estimator is not None and estimator.prior.to_config() == prior.to_config():
+            prior = estimator.prior
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the files in {folder} do not fit each other ({error}); save the adapter again"

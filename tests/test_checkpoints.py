@@ -16,7 +16,7 @@ from modereg.checkpoints import CONFIG, MODEL, Adapter, load_adapter, save_adapt
 from modereg.errors import CheckpointError
 from modereg.estimators import KINDS, CategoricalMI, ContrastiveMI
 from modereg.networks import MLP, InputNoise
-from modereg.priors import CategoricalPrior
+from modereg.priors import CategoricalPrior, LearnedPrior
 from modereg.steering import SteeringPolicy
 from modereg.testing import TinyPolicy
 
@@ -248,6 +248,16 @@ def test_every_estimator_comes_back_as_it_was(kind: str, tmp_path: Path) -> None
     assert found.state_dict().keys() == made.state_dict().keys()
     assert found.options() == made.options()
     assert found.network.module.std == made.network.module.std
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_learned_prior_comes_back_as_one(dtype: torch.dtype, tmp_path: Path) -> None:
+    made = CategoricalMI(6, LearnedPrior(torch.tensor([0.3, -1.1, 0.0]))).to(dtype)
+    save_adapter(tmp_path, replace(_adapter(), estimator=made, prior=made.prior))
+    found = load_adapter(tmp_path)
+    assert found.prior is found.estimator.prior
+    assert torch.equal(found.prior.logits, made.prior.logits)
+    assert found.prior.logits.dtype == dtype
 
 
 def test_an_estimator_of_one_s_own_is_refused(tmp_path: Path) -> None:
