@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from tensordict.nn import TensorDictModule
 from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.estimators import CategoricalMI, RewardEstimator, estimator_class
+from modereg.estimators import (
+    CategoricalMI,
+    NetworkEstimator,
+    RewardEstimator,
+    estimator_class,
+)
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.build import Setup, discrete
@@ -100,7 +106,18 @@ def _make_estimator(
 ) -> RewardEstimator:
     if config.estimator == "categorical":
         return _classifier(setup, env, prior, config.hidden)
-    return estimator_class(config.estimator)(observation_size(env, [keys.HISTORY]), prior)
+    estimator = estimator_class(config.estimator)(observation_size(env, [keys.HISTORY]), prior)
+    _rebuild(estimator, config.hidden, setup.task.feature_noise)
+    return estimator
+
+
+def _rebuild(estimator: NetworkEstimator, hidden: tuple[int, ...], noise: float | None) -> None:
+    """Give an estimator's default network other widths and another noise on its input."""
+    module = cast(TensorDictModule, estimator.network)
+    made = cast(MLP, module.module.network)
+    network = MLP(made.in_features, made.out_features, hidden)
+    network.layers[-1].bias = made.layers[-1].bias  # that of METRA and LSD is 0 and stays
+    module.module = InputNoise(network, noise)
 
 
 def fresh_discoverer(
