@@ -8,9 +8,9 @@ from the base ("prior") and once from the start that imitation gives ("imitation
 codes, is what cluster discovery takes: twice the number of clusters that it finds. All estimators
 share widths, input noise (the task's), optimiser and budget; nothing is tuned for one of them.
 
-*Timing of the reward*: at the end of the episode, as the recipes choose where a time limit
-terminates; for METRA and LSD the difference of two states, which is their reward. It is clamped as
-each estimator's limit says; GaussianMI has none and gets what its documentation advises.
+*Timing of the reward*: as the recipes choose, which is at the end of the episode where the time
+limit terminates, and the difference of two states for METRA and LSD, whose reward that is. It is
+clamped as each estimator's limit says; GaussianMI has none and gets what its documentation advises.
 
 *Imitation*: episodes of the base are clustered, and the steering policy is fitted once to the
 noises of each cluster; that spends the base's episodes and no others. Continuous codes get a cell
@@ -27,8 +27,10 @@ the log of the number of modes), purity (share of the episodes with a decided la
 the most frequent mode of their code), present_modes, commandable_modes, nmi (of code and mode),
 bound (nats; None where the estimator's figure bounds no information), env_steps (those of the start
 and of scaling included), seconds (of the CPU, those of the start included; without evaluation and
-cloning), what else the evaluation found, and training (the last iteration's figures). A finished
-row is kept in ``--out``; a benchmark that was interrupted goes on when the command is repeated.
+cloning), largest_modes (shares of the successes, of the two largest), what else the evaluation
+found, and of METRA's and LSD's last iteration dual (the dual variable) and too_long (the share of
+steps that violate the constraint). A finished row is kept in ``--out``; a benchmark that was
+interrupted goes on when the command is repeated.
 """
 
 from __future__ import annotations
@@ -64,12 +66,12 @@ NORMAL, SPHERE = NormalPrior(DIM), SphericalPrior(DIM)
 ESTIMATORS = {
     "CategoricalMI": Entry(CategoricalMI),
     "ContrastiveMI": Entry(ContrastiveMI),
-    "METRA": Entry(METRA, "difference"),
-    "LSD": Entry(LSD, "difference"),
-    "GaussianMI": Entry(lambda size, _: GaussianMI(size, NORMAL), None, (-2.0 * DIM, 4.0 * DIM)),
+    "METRA": Entry(METRA),
+    "LSD": Entry(LSD),
+    "GaussianMI": Entry(lambda size, _: GaussianMI(size, NORMAL), (-2.0 * DIM, 4.0 * DIM)),
     "VonMisesFisherMI": Entry(lambda size, _: VonMisesFisherMI(size, SPHERE)),
     "ContrastiveMI, sphere": Entry(lambda size, _: ContrastiveMI(size, SPHERE)),
-    "METRA, sphere": Entry(lambda size, _: METRA(size, SPHERE), "difference"),
+    "METRA, sphere": Entry(lambda size, _: METRA(size, SPHERE)),
 }
 
 BUDGETS = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict
 from torch import Tensor
 
 from modereg import functional, keys
-from modereg.discovery import VariationalModeDiscoverer, kmeans
+from modereg.discovery import kmeans
 from modereg.discovery.imitation import BalancedSampler
 from modereg.estimators import RewardEstimator
 from modereg.metrics import behaviour_metrics
@@ -23,7 +23,6 @@ from modereg.steering import SteeringPolicy
 
 __all__ = [
     "Cells",
-    "ContinuousDiscoverer",
     "fixed_codes",
     "imitate_cells",
     "judge_codes",
@@ -59,17 +58,6 @@ class Cells:
         """Return a code ``[n, D]`` of the prior within each of some cells ``[n]``."""
         place = (torch.rand(len(cells)) * self.counts[cells]).long()
         return self.bank[self.starts[cells] + place]
-
-
-class ContinuousDiscoverer(VariationalModeDiscoverer):
-    """Keeps codes of several components, ``[*B, D]``, as they are."""
-
-    def observe(self, rollout: TensorDictBase) -> None:
-        """Take in data with the number of each row for its code, and put the codes in its place."""
-        codes = rollout.get(self.latent_key).flatten(0, rollout.ndim - 1)
-        rows = torch.arange(len(codes)).view(rollout.batch_size)
-        super().observe(rollout.copy().set(self.latent_key, rows))
-        self._window[-1]["latent"] = codes[self._window[-1]["latent"]]
 
 
 def set_input_noise(estimator: RewardEstimator, std: float) -> None:
@@ -168,7 +156,11 @@ def _figures(setup: Setup, rolled: Episodes, index: Tensor, num_codes: int) -> d
     table = functional.contingency(
         index[decided], modes[decided], num_codes, setup.task.num_modes or 1
     )
+    shares = torch.tensor(metrics["mode_shares"])
+    largest = shares.argsort(descending=True)[:2].tolist()
+    labels = setup.task.mode_names or range(len(shares))
     return {name: metrics[name] for name in names} | {
+        "largest_modes": {str(labels[mode]): round(float(shares[mode]), 3) for mode in largest},
         "purity": float(table.amax(1).sum() / table.sum().clamp_min(1)),
         "nmi": metrics["code_mode_nmi"],
         "undecided": metrics["undecided"],

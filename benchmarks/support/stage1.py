@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from support.codes import (
     Cells,
-    ContinuousDiscoverer,
     fixed_codes,
     imitate_cells,
     judge_codes,
@@ -23,7 +22,7 @@ from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
 from modereg.discovery.self_imitation import as_rows
 from modereg.estimators import RewardEstimator
 from modereg.priors import CategoricalPrior, Prior
-from modereg.recipes.build import Timing, set_up
+from modereg.recipes.build import set_up
 from modereg.recipes.config import DiscoverConfig, LogConfig, PretrainConfig, TaskConfig
 from modereg.recipes.evaluate import final_keys
 from modereg.recipes.loop import learn
@@ -44,16 +43,14 @@ DRAWS = 48
 
 @dataclass(frozen=True)
 class Entry:
-    """How an estimator is made from the features' length and K, and how its reward is paid.
+    """How an estimator is made from the features' length and K, and what bounds its reward.
 
     Attributes:
         make: returns the estimator.
-        timing: when it is paid; None is the recipes' choice.
         clamp: of the reward, nats, where the estimator has no limit of its own.
     """
 
     make: Callable[[int, int], RewardEstimator]
-    timing: Timing | None = None
     clamp: tuple[float, float] | None = None
 
 
@@ -176,19 +173,16 @@ class Bench:
         seed_everything(self.seed, 7)
         estimator = entry.make(self.feature_dim, self.num_codes)
         set_input_noise(estimator, self.setup.task.feature_noise or 0.0)
-        config = replace(self.config, timing=entry.timing)
         steering, env_steps, seconds = None, 0, 0.0
         if start == "imitation":
             steering, seconds = self.imitated(estimator.prior)
             env_steps = self.clusters["env_steps"]
         started, figures = time.process_time(), {}
-        stage = make_stage(config, self.setup, estimator=estimator, steering=steering)
-        if stage.prior.num_codes is None:
-            stage.online = ContinuousDiscoverer(estimator)
+        stage = make_stage(self.config, self.setup, estimator=estimator, steering=steering)
         if entry.clamp is not None and stage.mi_reward is not None:
             stage.mi_reward.clamp = entry.clamp
         env_steps += stage.start_steps
-        for iteration in range(config.iterations):
+        for iteration in range(self.config.iterations):
             batch = stage.learner.collect(self.seed, iteration)
             env_steps += int(batch.get(("next", keys.STEPS)).sum())
             figures = learn(stage, batch)

@@ -28,10 +28,13 @@ HEAD = (
     "CPU seconds",
 )
 
+LAST = ("dual", "too_long")
+"""What is kept of the last iteration: METRA's and LSD's dual variable and share of violations."""
+
 
 def write_stage1(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write the rows as JSON and, with the suffix ``.md``, a table for each task beside it."""
-    write_json(path, {"rows": rows})
+    write_json(path, {"rows": [_kept(row) for row in rows]})
     lines = [
         "# Stage 1 by each estimator",
         "",
@@ -48,6 +51,14 @@ def write_stage1(path: Path, rows: list[dict[str, Any]]) -> None:
                 groups[row["method"], row["start"]].append(row)
         lines += [_line(_cells(*key, group)) for key, group in groups.items()]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def _kept(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the last iteration's figures but those of a constraint, where there is one."""
+    kept = {name: value for name, value in row.items() if name != "training"}
+    training = row.get("training", {})
+    kept |= {name: training[f"q_{name}"] for name in LAST if f"q_{name}" in training}
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in kept.items()}
 
 
 def _cells(method: str, start: str, group: list[dict[str, Any]]) -> list[str]:

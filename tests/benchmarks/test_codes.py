@@ -7,9 +7,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from benchmarks.support.codes import Cells, ContinuousDiscoverer, fixed_codes, judge_codes
+from benchmarks.support.codes import Cells, fixed_codes, judge_codes
 from modereg import functional, keys
-from modereg.estimators import GaussianMI
 from modereg.priors import CategoricalPrior, NormalPrior, Prior, SphericalPrior
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import TaskConfig
@@ -55,18 +54,6 @@ def test_fixed_codes_are_all_codes_or_always_the_same_draws() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_discoverer_of_continuous_codes_keeps_them() -> None:
-    found = ContinuousDiscoverer(GaussianMI(2, 3))
-    codes = torch.randn(20, 4, 3)
-    rollout = TensorDict({keys.LATENT: codes}, [20, 4])
-    rollout["next", keys.HISTORY] = torch.randn(20, 4, 2)
-    found.observe(rollout)
-    kept = found.get_extra_state()["window"][0]
-    assert torch.equal(kept["latent"], codes.flatten(0, 1))
-    assert torch.equal(rollout[keys.LATENT], codes)
-    assert "loss" in found.update()
-
-
 def test_purity_is_the_share_of_each_codes_most_frequent_mode(setup: Setup) -> None:
     diagonal = torch.linalg.solve(setup.base.noise_map, torch.full((8,), 3.0)).view(4, 2)
 
@@ -82,4 +69,5 @@ def test_purity_is_the_share_of_each_codes_most_frequent_mode(setup: Setup) -> N
     assert figures["success"] == 1.0
     assert figures["present_modes"] == figures["commandable_modes"] == 2
     assert figures["purity"] == pytest.approx(5 / 6, abs=0.03)
+    assert sum(figures["largest_modes"].values()) == pytest.approx(1.0, abs=0.002)
     assert figures["bound"] is None

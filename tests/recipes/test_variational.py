@@ -105,11 +105,14 @@ def test_it_begins_with_the_steering_policy_that_was_given(base: str) -> None:
     assert math.isfinite(figures["loss_objective"])
 
 
-def test_continuous_codes_are_collected_and_their_judgement_is_refused(base: str) -> None:
+def test_continuous_codes_are_learned_and_their_judgement_is_refused(base: str) -> None:
     size = observation_size(set_up(TASK, base).steered(1, 1.0), [keys.HISTORY])
     estimator = _Nearness(InputNoise(MLP(size, 2, (16,))), 2, NormalPrior(2))
     stage = _stage(base, estimator=estimator)
-    batch = stage.learner.collect(0, 0)
+    before = _weights(estimator)
+    batch, figures = _iterate(stage)
     assert batch.get(keys.LATENT_FEATURES).shape == (*batch.shape, 2)
+    assert not torch.equal(_weights(estimator), before)
+    assert math.isfinite(figures["q_bound"])
     with pytest.raises(ConfigurationError, match="expected discrete codes, each of which"):
         judge_stage(set_up(TASK, base), stage, 64, 0)
