@@ -72,8 +72,12 @@ class RewardEstimator(nn.Module, ABC):
 
     @property
     def scale(self) -> float:
-        """What :class:`~modereg.transforms.MIReward` divides by: H(p), nats; 0 pays nothing."""
-        return self.prior.entropy
+        """What :class:`~modereg.transforms.MIReward` divides by, nats; 0 pays nothing.
+
+        H(p) for discrete codes; 1 for continuous ones, whose entropy is that of a density: it may
+        be negative, and changes with the code's units.
+        """
+        return self.prior.entropy if self.prior.num_codes is not None else 1.0
 
     @abstractmethod
     def log_ratio(self, tensordict: TensorDictBase) -> Tensor:

@@ -92,6 +92,7 @@ class LearnedPrior(nn.Module, CategoricalPrior):
                 f"expected one reward for each code, got codes of shape {tuple(latent.shape)} and "
                 f"rewards of shape {tuple(reward.shape)}; squeeze the reward's last dimension"
             )
+        latent, reward = latent.to(self.logits.device), reward.to(self.logits.device)
         return functional.score_function_loss(self.logits.log_softmax(-1)[latent], reward)
 
     def to_config(self) -> dict[str, Any]:

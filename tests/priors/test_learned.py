@@ -174,3 +174,8 @@ def test_what_is_no_prior_is_refused() -> None:
             LearnedPrior(logits)
     with pytest.raises(ConfigurationError, match="one reward for each code"):
         LearnedPrior(2).loss(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 1))
+
+
+def test_its_loss_is_where_the_logits_are() -> None:
+    prior = LearnedPrior(3).to("meta")
+    assert prior.loss(torch.tensor([0, 2]), torch.ones(2)).device.type == "meta"
