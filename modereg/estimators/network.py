@@ -38,7 +38,8 @@ class NetworkEstimator(RewardEstimator):
 
     Raises:
         ConfigurationError: if a TensorDictModule does not write ``out_key``, or is given with
-            ``in_keys`` beside its own, or ``in_keys`` is a string or empty, or the output has
+            ``in_keys`` beside its own, or ``in_keys`` is a string or empty, or an
+            :class:`~modereg.networks.InputNoise` is deep within the network, or the output has
             another length than ``width`` (at the first call, where the network does not declare its
             ``out_features``).
     """
@@ -57,6 +58,7 @@ class NetworkEstimator(RewardEstimator):
         if isinstance(network, int):
             network = InputNoise(MLP(network, width))
         module = _as_tensordict_module(network, in_keys, out_key)
+        _check_noise(module)
         super().__init__(prior, module.in_keys, latent_key, source=source)
         self.network, self.out_key, self.width = module, out_key, width
         self._check_width(_declared_width(module))
@@ -114,6 +116,16 @@ def _as_tensordict_module(
             "pass the key of its output"
         )
     return network
+
+
+def _check_noise(network: TensorDictModuleBase) -> None:
+    inside = any(isinstance(part, InputNoise) for part in network.modules())
+    if inside and not isinstance(getattr(network, "module", None), InputNoise):
+        raise ConfigurationError(
+            f"expected InputNoise around the whole network, got one inside of a "
+            f"{type(network).__name__}, where its noise would never be drawn; wrap the whole "
+            "network in it, or leave it out"
+        )
 
 
 def _declared_width(network: nn.Module) -> int | None:

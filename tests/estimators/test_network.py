@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torch import nn
 
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.estimators import KINDS, NetworkEstimator
+from modereg.networks import MLP, InputNoise
 from modereg.priors import NormalPrior
 
 FEATURES = 6
@@ -89,3 +92,18 @@ def test_every_code_is_made_beside_the_features(kind: str) -> None:
 def test_the_posterior_names_a_missing_feature(kind: str) -> None:
     with pytest.raises(KeyMismatchError, match="reads 'history'"):
         estimator(kind).log_prob(TensorDict({"latent": torch.zeros(3, dtype=torch.int64)}, [3]))
+
+
+@discrete
+def test_noise_that_would_never_be_drawn_is_refused(kind: str) -> None:
+    q = estimator(kind)
+    noisy = InputNoise(MLP(8, q.width), 0.5)
+    for network in (
+        nn.Sequential(nn.Linear(FEATURES, 8), noisy),
+        TensorDictSequential(
+            TensorDictModule(nn.Linear(FEATURES, 8), ["history"], ["hidden"]),
+            TensorDictModule(noisy, ["hidden"], [q.out_key]),
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match="expected InputNoise around the whole"):
+            KINDS[kind](network, 4)
