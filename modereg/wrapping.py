@@ -183,9 +183,11 @@ def wrap(
         options = {"history_length": max_decisions + 1} | options
         found = _make(ClusterModeDiscoverer, options, feature_dim, prior.num_codes or 0)
     else:
-        learned = CategoricalMI(feature_dim, prior) if estimator is None else estimator
-        _check_entries(steered, learned)
-        found = _make(VariationalModeDiscoverer, options, learned)
+        if estimator is None:
+            estimator = CategoricalMI(feature_dim, prior)
+        else:
+            _check_entries(steered, estimator)
+        found = _make(VariationalModeDiscoverer, options, estimator)
     return Wrapped(steered, make_steering(steered, policy, prior, observation_keys), found)
 
 
