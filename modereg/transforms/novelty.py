@@ -98,7 +98,7 @@ class NoveltyReward(_Bonus):
     its submodules: only ``coef`` is in its ``state_dict``. Behind other processes (inside of
     ParallelEnv's workers) it would read a copy that does not learn: put it outside, or into the
     ``postproc``. Do not put it behind ``MultiStepTransform``, which sums rewards when data are
-    written.
+    written. Rows with a false ``("collector", "mask")`` get 0 and may hold anything.
 
     Args:
         distillation: gives the novelty.
@@ -154,13 +154,14 @@ class NoveltyReward(_Bonus):
             check_terminal_observations(env, inner)
 
     def _bonus(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
-        novelty_tp1 = self._novelty(next_tensordict)
-        if self.kind == "rnd":
-            return novelty_tp1
-        return functional.novel_d(novelty_tp1, self._novelty(tensordict), self.alpha)
+        valid = _valid_rows(tensordict)
+        bonus = self._novelty(next_tensordict, valid)
+        if self.kind == "novel_d":
+            bonus = functional.novel_d(bonus, self._novelty(tensordict, valid), self.alpha)
+        return bonus if valid is None else bonus * valid
 
-    def _novelty(self, source: TensorDictBase) -> Tensor:
-        return self.distillation.novelty(self.distillation.features(source))
+    def _novelty(self, source: TensorDictBase, valid: Tensor | None) -> Tensor:
+        return self.distillation.novelty(self.distillation.features(source, valid=valid))
 
     def __repr__(self) -> str:
         """Name the kind."""
@@ -224,9 +225,7 @@ class ParticleEntropyReward(_Bonus):
             )
 
     def _bonus(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
-        valid = tensordict.get(("collector", "mask"), None)
-        if valid is not None:
-            valid = valid.view(tensordict.batch_size)
+        valid = _valid_rows(tensordict)
         x = read_features(next_tensordict, self.feature_keys, repr(self), valid)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         rows = torch.ones_like(x[..., 0], dtype=torch.bool) if valid is None else valid
@@ -237,3 +236,9 @@ class ParticleEntropyReward(_Bonus):
     def __repr__(self) -> str:
         """Name the number of neighbours."""
         return f"ParticleEntropyReward(k={self.k})"
+
+
+def _valid_rows(tensordict: TensorDictBase) -> Tensor | None:
+    """Return which rows ``[*B]`` count, None for all."""
+    mask = tensordict.get(("collector", "mask"), None)
+    return None if mask is None else mask.view(tensordict.batch_size)

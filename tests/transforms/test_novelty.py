@@ -193,6 +193,20 @@ def test_an_environment_pays_by_the_newest_predictor(kind: Any) -> None:
     assert learned[NOVELTY].mean() < 0.1 * data[NOVELTY].mean()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_gets_nothing_and_may_hold_anything(kind: Any) -> None:
+    rnd = distillation()
+    data = collected(rnd, kind=kind)
+    valid = torch.arange(6) < torch.tensor([[6], [4], [1]])
+    paid = data[NOVELTY].where(valid.unsqueeze(-1), torch.tensor(0.0))
+    data["collector", "mask"] = valid.unsqueeze(-1)
+    data["observation"][~valid] = data["next", "observation"][~valid] = torch.nan
+    out = NoveltyReward(rnd, kind, total_key=keys.EXPLORATION_REWARD)(data)
+    torch.testing.assert_close(out[NOVELTY], paid)
+    torch.testing.assert_close(out["next", keys.EXPLORATION_REWARD], data["next", "reward"] + paid)
+    learn(rnd, data)
+
+
 def test_the_moments_of_the_loss_reach_the_environment() -> None:
     rnd = RandomNetworkDistillation.mlp(3, 8, (16,))
     env = explored((6, 9, 13), NoveltyReward(rnd))
