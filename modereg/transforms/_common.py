@@ -24,6 +24,7 @@ __all__ = [
     "require",
     "sibling",
     "transforms_within",
+    "valid_rows",
 ]
 
 
@@ -65,6 +66,12 @@ def _row_flag(value: Tensor, ndim: int) -> Tensor:
     shape = value.shape[:ndim]
     single = value.shape[ndim:].numel() == 1
     return value.view(shape) if single else value.flatten(ndim).any(-1)
+
+
+def valid_rows(tensordict: TensorDictBase) -> Tensor | None:
+    """Return which rows ``[*B]`` are no padding by ``("collector", "mask")``; None for all."""
+    mask = tensordict.get(("collector", "mask"), None)
+    return None if mask is None else mask.view(tensordict.batch_size)
 
 
 def merge_rows(mask: Tensor, kept: TensorDictBase, other: TensorDictBase) -> TensorDictBase:

@@ -21,6 +21,7 @@ from modereg.transforms._common import (
     require,
     sibling,
     transforms_within,
+    valid_rows,
 )
 from modereg.transforms._vector_gym import check_terminal_observations
 from modereg.transforms.time_limit import TimeLimit
@@ -54,7 +55,8 @@ class MIReward(Transform):
     transform serves in an environment, as the ``postproc`` of a collector and in a replay buffer,
     where it recomputes the reward with the newest q; ``reward`` is never overwritten. Do not put it
     behind ``MultiStepTransform``, which sums rewards when data are written. The estimator is none
-    of its submodules: only ``coef`` is in its ``state_dict``.
+    of its submodules: only ``coef`` is in its ``state_dict``. Rows with a false
+    ``("collector", "mask")`` get 0 and may hold anything.
 
     Args:
         estimator: gives ``log_ratio``, nats.
@@ -222,7 +224,19 @@ class MIReward(Transform):
         return done
 
     def _reward(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
-        """Return the intrinsic reward, ``[*B]``."""
+        """Return the intrinsic reward, ``[*B]``; 0 for padding, which is not read."""
+        valid = valid_rows(tensordict)
+        if valid is None:
+            return self._paid(tensordict, next_tensordict)
+        features, flags = self.estimator.in_keys, [self.done_key, self.steps_key]
+        root = tensordict.select(self.latent_key, *features, strict=False)
+        flags.append(sibling(self.done_key, "terminated"))
+        after = next_tensordict.select(*features, *flags, strict=False)
+        paid = self._paid(root[valid], after[valid])
+        return paid.new_zeros(valid.shape).masked_scatter(valid, paid)
+
+    def _paid(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
+        """Return the intrinsic reward of rows ``[*B]``."""
         latent = require(tensordict, self.latent_key, repr(self))
         source = tensordict if self.estimator.source == "root" else next_tensordict
         if self.timing == "final":

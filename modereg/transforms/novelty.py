@@ -16,7 +16,13 @@ from modereg import functional, keys
 from modereg.errors import ConfigurationError
 from modereg.information import particle_entropy
 from modereg.novelty import RandomNetworkDistillation, key_list, read_features
-from modereg.transforms._common import copy_sharing, expand_mask, inner_transforms, require
+from modereg.transforms._common import (
+    copy_sharing,
+    expand_mask,
+    inner_transforms,
+    require,
+    valid_rows,
+)
 from modereg.transforms._vector_gym import check_terminal_observations
 
 __all__ = ["NoveltyReward", "ParticleEntropyReward"]
@@ -154,7 +160,7 @@ class NoveltyReward(_Bonus):
             check_terminal_observations(env, inner)
 
     def _bonus(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
-        valid = _valid_rows(tensordict)
+        valid = valid_rows(tensordict)
         bonus = self._novelty(next_tensordict, valid)
         if self.kind == "novel_d":
             bonus = functional.novel_d(bonus, self._novelty(tensordict, valid), self.alpha)
@@ -225,7 +231,7 @@ class ParticleEntropyReward(_Bonus):
             )
 
     def _bonus(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
-        valid = _valid_rows(tensordict)
+        valid = valid_rows(tensordict)
         x = read_features(next_tensordict, self.feature_keys, repr(self), valid)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         rows = torch.ones_like(x[..., 0], dtype=torch.bool) if valid is None else valid
@@ -236,9 +242,3 @@ class ParticleEntropyReward(_Bonus):
     def __repr__(self) -> str:
         """Name the number of neighbours."""
         return f"ParticleEntropyReward(k={self.k})"
-
-
-def _valid_rows(tensordict: TensorDictBase) -> Tensor | None:
-    """Return which rows ``[*B]`` count, None for all."""
-    mask = tensordict.get(("collector", "mask"), None)
-    return None if mask is None else mask.view(tensordict.batch_size)

@@ -258,6 +258,22 @@ def test_another_number_of_codes_than_the_environments_is_refused(outside: bool)
     env.close(raise_if_closed=False)
 
 
+@pytest.mark.parametrize("timing", ["dense", "difference", "final"])
+def test_padding_gets_nothing_and_may_hold_anything(timing: str):
+    data = chain([6, 9, 13], timing=timing, gamma=0.9)[0].rollout(7, break_when_any_done=False)
+    valid = torch.arange(7) < torch.tensor([[7], [4], [1]])
+    paid = data["next", keys.MI_REWARD].where(valid.unsqueeze(-1), torch.tensor(0.0))
+    reward = data["next", "reward"].where(valid.unsqueeze(-1), torch.tensor(0.0))
+    data["observation"][~valid] = data["next", "observation"][~valid] = torch.nan
+    data["next", "reward"][~valid] = 0.0
+    data["latent"][~valid] = 9
+    data["next", "done"][~valid] = True
+    data["collector", "mask"] = valid.unsqueeze(-1)
+    out = MIReward(ChainPosterior(), timing=timing, gamma=0.9)(data)
+    torch.testing.assert_close(out["next", keys.MI_REWARD], paid)
+    torch.testing.assert_close(out["next", keys.REGULARIZED_REWARD], reward + paid)
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [(3, NormalPrior(2)), (NormalPrior(2), CategoricalPrior(3)), (NormalPrior(2), NormalPrior(3))],
