@@ -191,4 +191,9 @@ class InputNoise(nn.Module):
     def forward(self, *inputs: Tensor, noisy: bool = False) -> Tensor:
         """Return the network's output, with noise on its input if asked."""
         x = flat_features(inputs)
-        return self.network(x + self.input_std * torch.randn_like(x) if noisy else x)
+        if noisy:
+            x = x + self.input_std * torch.randn(x.shape, device=x.device, dtype=self._dtype(x))
+        return self.network(x)
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        return x.dtype if x.is_floating_point() else self.input_std.dtype

@@ -103,3 +103,10 @@ def test_input_noise_has_the_asked_deviation(dtype: torch.dtype) -> None:
     for value in (-0.1, float("nan")):
         with pytest.raises(ConfigurationError, match="non-negative noise"):
             noisy.std = value
+
+
+def test_noise_on_features_that_count() -> None:
+    noisy = InputNoise(MLP(3, 2, (4,)), 0.5)
+    counts = torch.arange(6).view(2, 3)
+    torch.testing.assert_close(noisy(counts), noisy(counts.float()))
+    assert not torch.equal(noisy(counts, noisy=True), noisy(counts))

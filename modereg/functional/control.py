@@ -29,6 +29,8 @@ def shaping(l_tp1: Tensor, l_t: Tensor, gamma: float, steps: Tensor | int) -> Te
     Returns:
         ``[*B]``.
     """
+    if isinstance(steps, Tensor):
+        steps = steps.to(l_tp1.dtype)  # a power of an integer tensor would be float32
     return gamma**steps * l_tp1 - l_t
 
 
