@@ -123,7 +123,7 @@ def _trajectories(
     colors: Mapping[str, str],
 ) -> Picture:
     kind, some = "code" if setup.task.num_modes is None else "mode", next(iter(paths.values()))
-    failed = "" if some.success is None else "; failed episodes in light grey"
+    failed = "" if some.success is None else "; failed episodes in faint grey"
     return (
         "trajectories",
         draw_trajectories(setup.task, entries, paths, colors),

@@ -1,0 +1,110 @@
+"""The page in a real browser. Skipped only where no chromium is on the PATH; CI installs one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modereg.recipes.build import Setup
+from modereg.report import ReportEntry, write_report
+from tests.report.browser import Browser, find_browser, open_browser
+
+pytestmark = pytest.mark.skipif(
+    find_browser() is None,
+    reason="no chromium on the PATH; install one (on Debian: apt install chromium)",
+)
+WIDE, NARROW = 1280, 400
+HIDDEN = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+OUTSIDE = """
+[...document.querySelectorAll("main *")].filter(e => !e.closest(".box, .view, pre")
+    && e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5
+).map(e => e.outerHTML.slice(0, 80))
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(
+    avoid: Setup,
+    pendulum: Setup,
+    entries: list[ReportEntry],
+    unlabelled: list[ReportEntry],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """Return a page with a label and one without; the longest words are longer than a phone."""
+    folder, command = tmp_path_factory.mktemp("pages"), f"modereg finetune --out {'long_' * 30}"
+    options = {"commands": [command], "notes": [f"See {'word' * 30}."], "episodes": 12}
+    return {
+        "avoid": write_report(folder / "a", avoid, entries, title="Avoid " + "o" * 60, **options),
+        "pendulum": write_report(folder / "p", pendulum, unlabelled, title="Pendulum", **options),
+    }
+
+
+@pytest.mark.parametrize("name", ["avoid", "pendulum"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_nothing_is_wider_than_the_window(
+    browser: Browser, pages: dict[str, Path], name: str, width: int
+) -> None:
+    browser.show(pages[name], width)
+    assert browser.evaluate("innerWidth") == width
+    assert browser.evaluate(HIDDEN) == 0
+    assert browser.evaluate(OUTSIDE) == []
+
+
+def test_an_overflow_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "wide.html"
+    page.write_text('<main><p style="width:500px">wide</p></main><script>fail()</script>')
+    browser.complaints.clear()
+    browser.show(page, NARROW)
+    assert browser.evaluate(HIDDEN) > 90
+    assert len(browser.evaluate(OUTSIDE)) == 1
+    assert len(browser.complaints) == 1
+    browser.complaints.clear()
+
+
+def test_every_picture_is_drawn_and_nothing_complains(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    for page in pages.values():
+        browser.show(page, WIDE)
+        drawn = browser.evaluate(
+            "[...document.images].map(i => i.complete && i.naturalWidth > 300 && i.width > 300)"
+        )
+        assert len(drawn) >= 4
+        assert all(drawn)
+        assert browser.evaluate("[...document.images].every(i => i.alt.length > 20)")
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_light_and_dark(browser: Browser, pages: dict[str, Path], width: int) -> None:
+    """Neither is blank, and in the dark no picture is a white sheet."""
+    bright = {}
+    for scheme in ("light", "dark"):
+        browser.show(pages["avoid"], width, scheme=scheme)
+        shot = browser.screenshot()
+        assert shot.shape[0] > 2000
+        assert len(np.unique((255 * shot).astype(int) @ [1, 256, 256**2])) > 200
+        bright[scheme] = (shot[..., 1] > 0.8).mean()
+        ink = browser.evaluate("getComputedStyle(document.body).color")
+        assert ink == {"light": "rgb(31, 35, 40)", "dark": "rgb(230, 232, 235)"}[scheme]
+    assert bright["light"] > 0.8
+    assert bright["dark"] < 0.1
+
+
+def test_print(browser: Browser, pages: dict[str, Path]) -> None:
+    """A reader of the dark prints on white; on A4 nothing is cut off, configurations included."""
+    browser.show(pages["avoid"], 794, scheme="dark", media="print")
+    assert browser.evaluate(HIDDEN) == 0
+    cut = "[...document.querySelectorAll('.box, .view, pre')].filter(e => e.scrollWidth > 794)"
+    assert browser.evaluate(f"{cut}.length") == 0
+    assert (browser.screenshot()[..., 1] > 0.8).mean() > 0.8
+    assert browser.pdf().startswith(b"%PDF-")
