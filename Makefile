@@ -118,11 +118,15 @@ $(STAMPS)/maniskill: $(STAMPS)/core
 	$(PIP) --no-build-isolation -e ".[maniskill]"
 	@touch $@
 
+$(STAMPS)/mujoco: $(STAMPS)/core
+	$(PIP) --no-build-isolation -e ".[mujoco]"
+	@touch $@
+
 # ManiSkill needs a Vulkan device: where there is none, a software driver is unpacked in .vulkan.
 .vulkan/env.sh: | $(STAMPS)/maniskill
 	$(BIN)/python -m modereg_integrations.maniskill.vulkan --prefix .vulkan
 
-$(STAMPS)/test: $(STAMPS)/dev $(STAMPS)/maniskill .vulkan/env.sh
+$(STAMPS)/test: $(STAMPS)/dev $(STAMPS)/maniskill $(STAMPS)/mujoco .vulkan/env.sh
 	@touch $@
 
 $(STAMPS)/bench: $(STAMPS)/maniskill .vulkan/env.sh

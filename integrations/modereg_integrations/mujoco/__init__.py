@@ -1,0 +1,50 @@
+"""MuJoCo for modereg: a ball with inertia in a maze with six routes, simulated by ``mujoco``.
+
+Needs the extra ``mujoco`` (``pip install modereg[mujoco]``); the names below are imported when they
+are first used. From the command line::
+
+    modereg pretrain --task.name mujoco:point_maze --out runs/maze_base
+    modereg discover --task.name mujoco:point_maze --base runs/maze_base --out runs/maze_codes
+    modereg finetune --task.name mujoco:point_maze --base runs/maze_base --start runs/maze_codes \
+        --out runs/maze
+
+Importing this package registers the maze with Gymnasium, so that
+``gymnasium.make("modereg_integrations.mujoco:ModeregPointMaze-v0")`` makes a single one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import gymnasium
+
+from modereg_integrations.mujoco.maze_geometry import ENV_ID, MAX_STEPS
+
+if TYPE_CHECKING:
+    from modereg_integrations.mujoco.env import PointMaze
+    from modereg_integrations.mujoco.gym_env import PointMazeGym
+    from modereg_integrations.mujoco.tasks import make_task, point_maze_task
+
+__all__ = ["PointMaze", "PointMazeGym", "make_task", "point_maze_task"]
+
+_HOMES = {
+    "PointMaze": "env",
+    "PointMazeGym": "gym_env",
+    "make_task": "tasks",
+    "point_maze_task": "tasks",
+}
+
+if ENV_ID not in gymnasium.registry:
+    gymnasium.register(
+        ENV_ID,
+        entry_point=f"{__name__}.gym_env:PointMazeGym",
+        max_episode_steps=MAX_STEPS,
+    )
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the submodule that holds it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

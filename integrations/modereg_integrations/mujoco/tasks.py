@@ -1,0 +1,128 @@
+"""The maze as a task for modereg."""
+
+from __future__ import annotations
+
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from modereg.errors import ConfigurationError
+from modereg.keys import ELAPSED, OBSERVATION
+from modereg.tasks.base import Task
+from modereg.tasks.plots import plot_trajectories
+from modereg_integrations.mujoco.env import PointMaze
+from modereg_integrations.mujoco.expert import demonstrate_maze
+from modereg_integrations.mujoco.maze_geometry import (
+    GOAL,
+    GOAL_RADIUS,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    MAX_STEPS,
+    MODE_NAMES,
+    NUM_MODES,
+    wall_boxes,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["make_task", "plot_maze", "point_maze_task"]
+
+HORIZON = 8
+
+
+def make_task(name: str, **options: Any) -> Task:
+    """A task by its name: ``mujoco:point_maze`` on the command line is :func:`point_maze_task`.
+
+    Args:
+        name: ``"point_maze"``.
+        options: as for :func:`point_maze_task`.
+
+    Raises:
+        ConfigurationError: for another name, or an option that the task does not have.
+    """
+    if name != "point_maze":
+        raise ConfigurationError(
+            f"expected the task 'point_maze', got {name!r}; use mujoco:point_maze."
+        )
+    known = sorted(signature(point_maze_task).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"expected options of 'point_maze' among {', '.join(known)}, got "
+            f"{', '.join(unknown)}; leave that out."
+        )
+    return point_maze_task(**options)
+
+
+def point_maze_task(
+    *,
+    pay_spread: float = 0.3,
+    start_noise: float = 0.02,
+    action_noise: float = 0.3,
+    max_steps: int = MAX_STEPS,
+    num_envs: int = 256,
+) -> Task:
+    """The maze as a task: six routes, chunks of 8 forces, all of them played.
+
+    Running out of steps is a failure, so the steering policy and the critic see the elapsed time.
+    The discoverer sees positions.
+
+    Args:
+        pay_spread: how unequally the routes pay, see
+            :func:`~modereg_integrations.mujoco.env.route_pay`.
+        start_noise: half-width of the uniform noise on the start, in metres.
+        action_noise: noise on the expert's executed actions, see
+            :func:`~modereg_integrations.mujoco.expert.demonstrate_maze`.
+        max_steps: environment steps of an episode.
+        num_envs: sensible number of environments in a batch.
+    """
+    make_env = partial(PointMaze, start_noise=start_noise, max_steps=max_steps)
+    return Task(
+        name="mujoco:point_maze",
+        make_env=partial(make_env, pay_spread=pay_spread),
+        max_steps=max_steps,
+        horizon=HORIZON,
+        execute=HORIZON,
+        observation_keys=(OBSERVATION,),
+        steering_keys=(OBSERVATION, ELAPSED),
+        feature_keys=(OBSERVATION,),
+        feature_dims=(2, 3),
+        num_modes=NUM_MODES,
+        mode_names=MODE_NAMES,
+        demonstrate=partial(demonstrate_maze, make_env, action_noise=action_noise),
+        time_limit="terminates",
+        num_envs=num_envs,
+        feature_noise=0.1,
+        plot=plot_maze,
+    )
+
+
+def plot_maze(
+    ax: Axes,
+    observations: Tensor,
+    modes: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    limit: int = 400,
+) -> None:
+    """Draws walls and goal, and the balls' paths coloured by mode.
+
+    Args:
+        ax: matplotlib axes.
+        observations: ``[N, T, 4]`` or positions alone, ``[N, T, 2]``.
+        modes: ``[N]`` int64.
+        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
+        limit: draw the first so many episodes only.
+    """
+    from matplotlib.patches import Circle, Rectangle
+
+    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
+    for x, y, width, height in wall_boxes():
+        corner = (x - width, y - height)
+        ax.add_patch(Rectangle(corner, 2 * width, 2 * height, color="0.25", zorder=3))
+    ax.add_patch(Circle(GOAL, GOAL_RADIUS, fill=False, color="0.25", zorder=3))
+    x, y = HALF_WIDTH + 0.05, HALF_HEIGHT + 0.05
+    ax.set(xlim=(-x, x), ylim=(-y, y), aspect="equal", xticks=[], yticks=[])
