@@ -1,4 +1,4 @@
-"""The command line: ``modereg pretrain | discover | finetune | evaluate | demo``.
+"""The command line: ``modereg pretrain | discover | finetune | evaluate | ...``.
 
 Nothing heavy is imported before a command runs.
 """
@@ -16,8 +16,10 @@ from modereg.errors import ModeregError
 from modereg.recipes.config import (
     DemoConfig,
     DiscoverConfig,
+    DoctorConfig,
     EvaluateConfig,
     FinetuneConfig,
+    InspectConfig,
     PretrainConfig,
 )
 
@@ -29,6 +31,8 @@ Command = (
     | Annotated[FinetuneConfig, tyro.conf.subcommand("finetune")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
+    | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
+    | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
 )
 
 
@@ -42,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         Command, prog="modereg", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)
     )
     try:
+        if isinstance(config, DoctorConfig):
+            from modereg.doctor import doctor
+
+            return doctor(config)
         result = _run(config)
     except ModeregError as error:
         print(f"modereg: {error}", file=sys.stderr)
@@ -49,7 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _explain_interruption(config)
         return 130
-    if not isinstance(config, DemoConfig):
+    if isinstance(config, InspectConfig):
+        from modereg.recipes.inspect_table import table
+
+        print(table(result))
+    elif not isinstance(config, DemoConfig):
         print(json.dumps(_short(result), indent=2))
     return 0
 
@@ -76,6 +88,10 @@ def _run(config: Any) -> dict[str, Any]:
         from modereg.recipes.evaluate import evaluate
 
         return evaluate(config)
+    if isinstance(config, InspectConfig):
+        from modereg.recipes.inspect_base import inspect_base
+
+        return inspect_base(config)
     from modereg.recipes.demo import demo
 
     return demo(config)

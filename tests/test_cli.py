@@ -12,7 +12,7 @@ from modereg import cli
 from modereg.cli import main
 from modereg.recipes.config import DemoConfig, EvaluateConfig, PretrainConfig
 
-COMMANDS = ("pretrain", "discover", "finetune", "evaluate", "demo")
+COMMANDS = ("pretrain", "discover", "finetune", "evaluate", "demo", "inspect", "doctor")
 
 
 def test_help_is_fast_and_loads_nothing_heavy() -> None:
@@ -38,6 +38,8 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
         ("finetune", ["--start", "--coef", "--discoverer {frozen,online}", "--ppo.kl-coef"]),
         ("evaluate", ["--run", "--episodes", "--task.options"]),
         ("demo", ["--pay-spread", "--wide-spread", "--jobs", "--env-steps"]),
+        ("inspect", ["--base", "--noises", "--held-episodes", "--smoothing", "--task.name"]),
+        ("doctor", ["--fix", "--yes", "--json"]),
     ],
 )
 def test_every_command_lists_its_options(

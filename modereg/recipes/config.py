@@ -18,8 +18,10 @@ from modereg.errors import ConfigurationError
 __all__ = [
     "DemoConfig",
     "DiscoverConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "FinetuneConfig",
+    "InspectConfig",
     "LogConfig",
     "PPOConfig",
     "PretrainConfig",
@@ -251,6 +253,48 @@ class EvaluateConfig:
     task: TaskConfig = TaskConfig()
     episodes: int = 4096
     seed: int = 12345
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Say what a base policy can do before anything is trained.
+
+    Attributes:
+        base: the base policy: a folder, or ``module:factory``.
+        out: folder for ``inspection.json``; None prints only.
+        task: the task.
+        episodes: episodes under N(0, I).
+        noises: M noises, each held for whole episodes: information is at most log M nats.
+        held_episodes: episodes of all held noises together.
+        smoothing: noise on the final feature, in units of its common scale.
+        classifier_steps: gradient steps of the classifier that is trained at each smoothing.
+        seed: of everything.
+    """
+
+    base: str = "runs/base"
+    out: Path | None = None
+    task: TaskConfig = TaskConfig()
+    episodes: int = 2048
+    noises: int = 32
+    held_episodes: int = 2048
+    smoothing: tuple[float, ...] = (0.1, 0.2, 0.4)
+    classifier_steps: int = 600
+    seed: int = 12345
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Look whether this machine has what modereg needs, and mend what can be mended.
+
+    Attributes:
+        fix: run the command that mends each fault, after asking.
+        yes: do not ask.
+        json: print JSON instead of a table.
+    """
+
+    fix: bool = False
+    yes: bool = False
+    json: bool = False
 
 
 @dataclass(frozen=True)

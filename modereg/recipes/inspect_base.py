@@ -1,0 +1,183 @@
+"""What a base policy can do before anything is trained, and how much its noise decides."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modereg import functional, keys
+from modereg.discovery import choose_num_clusters, kmeans
+from modereg.errors import ConfigurationError, StochasticSamplerError
+from modereg.policies import assert_deterministic
+from modereg.recipes.build import Setup, set_up
+from modereg.recipes.config import InspectConfig
+from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.inspect_table import advise
+from modereg.recipes.noise_information import HeldNoise, common_scale, index_information
+from modereg.recipes.runs import seed_everything
+from modereg.rollouts import Episodes
+from modereg.storage import write_json
+
+__all__ = ["inspect_base"]
+
+MIN_SILHOUETTE = 0.25
+"""Mean silhouette below which no clusters are reported (Kaufman and Rousseeuw, 1990, table 2.5)."""
+
+LABELS = ("entropy", "present_modes", "mode_shares", "undecided")
+
+
+@torch.no_grad()
+def inspect_base(config: InspectConfig) -> dict[str, Any]:
+    """Inspect a base policy; see :class:`~modereg.recipes.config.InspectConfig`.
+
+    Torch's global generator is left as it was.
+
+    Returns:
+        ``base``, ``task``, ``layout``, ``deterministic``, ``advice``, and unless the policy is
+        stochastic in its noise ``sampled`` (return and success under N(0, I)), ``spread`` (its
+        behaviours) and ``noise`` (what held noises decide, nats); JSON-able.
+
+    Raises:
+        ConfigurationError: if there are fewer than 2 noises, too few episodes for each, or a
+            smoothing is not positive.
+    """
+    _check(config)
+    with torch.random.fork_rng(devices=[]):
+        result = _inspect(config, set_up(config.task, config.base))
+    if config.out is not None:
+        write_json(Path(config.out) / "inspection.json", result)
+    return result
+
+
+def _inspect(config: InspectConfig, setup: Setup) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "base": config.base,
+        "task": setup.task.name,
+        "layout": _layout(setup),
+        "deterministic": True,
+    }
+    try:
+        assert_deterministic(setup.base, setup.env.reset())
+    except StochasticSamplerError as error:
+        result |= {"deterministic": False, "advice": f"Not steerable: {error}."}
+    else:
+        result |= _sampled(config, setup)
+        result["noise"] = _held(config, setup)
+        result["advice"] = advise(result)
+    return result
+
+
+def _check(config: InspectConfig) -> None:
+    if config.noises < 2 or config.held_episodes < 8 * config.noises:
+        raise ConfigurationError(
+            f"expected at least 2 noises and 8 held_episodes for each, got {config.noises} and "
+            f"{config.held_episodes}; hold fewer noises or collect more episodes"
+        )
+    if not config.smoothing or min(config.smoothing) <= 0:
+        raise ConfigurationError(
+            f"expected positive levels of smoothing, got {config.smoothing}; .1 .2 .4 serve"
+        )
+
+
+def _layout(setup: Setup) -> dict[str, Any]:
+    """Return the chunk layout and the shapes of what the policy reads, without the batch."""
+    task, policy, env = setup.task, setup.base, setup.env
+    batch = len(env.batch_size)
+    horizon, action_dims = policy.chunk_shape
+    return {
+        "horizon": horizon,
+        "executed": task.execute,
+        "offset": task.offset,
+        "action_dims": action_dims,
+        "noise_shape": list(policy.noise_shape),
+        "observations": {
+            key if isinstance(key, str) else ".".join(key): list(
+                env.observation_spec[key].shape[batch:]
+            )
+            for key in policy.observation_keys
+        },
+        "max_decisions": task.max_decisions,
+    }
+
+
+def _sampled(config: InspectConfig, setup: Setup) -> dict[str, Any]:
+    """Roll out the base under N(0, I): success, and the spread of its behaviours."""
+    metrics, episodes = evaluate_policy(
+        setup,
+        setup.steered(1, 1.0),
+        None,
+        num_codes=1,
+        episodes=config.episodes,
+        seed=config.seed,
+    )
+    figures = metrics.to_dict()
+    sampled = {name: figures[name] for name in ("mean_return", "success", "success_error")}
+    if metrics.present_modes is None:
+        spread = _clusters(episodes, config.seed)
+    else:
+        spread = {name: figures[name] for name in LABELS} | {"num_modes": setup.task.num_modes}
+    sampled |= {"episodes": len(episodes), "clipped_share": episodes.clipped}
+    return {"sampled": sampled, "spread": spread}
+
+
+def _clusters(episodes: Episodes, seed: int) -> dict[str, Any]:
+    """Count behaviours without a label: clusters of the episodes, 1 where they hardly separate."""
+    features = episodes.final.get(keys.HISTORY).cpu()
+    if len(features.unique(dim=0)) < 2:
+        return {"clusters": 1, "silhouette": None}
+    count = choose_num_clusters(features, seed=seed)
+    centroids = kmeans(features, count.num_clusters, seed=seed)
+    labels = functional.nearest_centroid(features, centroids)
+    silhouette = float(functional.silhouette(features[:1500], labels[:1500]))
+    found = count.num_clusters if silhouette >= MIN_SILHOUETTE else 1
+    return {"clusters": found, "silhouette": silhouette}
+
+
+def _held(config: InspectConfig, setup: Setup) -> dict[str, Any]:
+    """Hold each of M noises for whole episodes, and estimate what their index decides."""
+    env = setup.steered(config.noises, 1.0)
+    metrics, episodes = evaluate_policy(
+        setup,
+        env,
+        HeldNoise(_draw(config, setup)),
+        num_codes=config.noises,
+        episodes=config.held_episodes,
+        seed=config.seed + 1,
+    )
+    final = episodes.final
+    index, features = final.get(keys.LATENT), final.get(keys.HISTORY)
+    history = features.unflatten(-1, (setup.task.max_decisions + 1, -1))
+    scale = common_scale(history)
+    rows = []
+    for level in config.smoothing:
+        found = index_information(
+            index,
+            features,
+            config.noises,
+            noise=level * scale,
+            steps=config.classifier_steps,
+            seed=config.seed,
+        )
+        error = found.standard_error
+        rows.append({"smoothing": level, "nats": found.value, "standard_error": error})
+    return {
+        "noises": config.noises,
+        "episodes": config.held_episodes,
+        "limit": math.log(config.noises),
+        "scale": scale,
+        "information": rows,
+        "success": metrics.success,
+        "commandable_modes": metrics.commandable_modes,
+    }
+
+
+def _draw(config: InspectConfig, setup: Setup) -> Tensor:
+    """Draw the noises that are held, ``[M, *noise_shape]``."""
+    action = setup.env.action_spec
+    seed_everything(config.seed, 2)
+    noises = setup.base.draw_noise([config.noises], dtype=action.dtype)
+    return noises.to(setup.env.device or "cpu")

@@ -1,0 +1,89 @@
+"""An environment that only adds actions up, and policies whose noise decides all or nothing."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Unbounded
+from torchrl.envs import EnvBase
+
+from modereg import keys
+from modereg.policies import GenerativePolicy, as_generative_policy
+from modereg.tasks import Task
+
+SIZE, STEPS = 8, 3
+DRIFT = 0.2
+
+
+class AddingEnv(EnvBase):
+    """``o' = o + a + .2 xi``: no success, no label, three steps."""
+
+    finished_rows_stay = True
+
+    def __init__(self, num_envs: int, device: str = "cpu") -> None:
+        super().__init__(device=device, batch_size=torch.Size([num_envs]))
+        shape = (num_envs, SIZE)
+        self.observation_spec = self.observation_spec.clone()
+        self.observation_spec[keys.OBSERVATION] = Unbounded(shape)
+        self.action_spec, self.reward_spec = Unbounded(shape), Unbounded((num_envs, 1))
+        self.position, self.steps = torch.zeros(shape), 0
+
+    def _set_seed(self, seed: int | None) -> None:
+        pass  # it draws from torch's generator
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: object) -> TensorDictBase:
+        self.position, self.steps = torch.zeros_like(self.position), 0
+        return TensorDict({keys.OBSERVATION: self.position}, self.batch_size)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        drift = DRIFT * torch.randn_like(self.position)
+        self.position, self.steps = self.position + tensordict[keys.ACTION] + drift, self.steps + 1
+        done = torch.full((*self.batch_size, 1), self.steps >= STEPS)
+        return TensorDict(
+            {
+                keys.OBSERVATION: self.position,
+                keys.REWARD: torch.zeros(*self.batch_size, 1),
+                "done": done,
+                "terminated": done.clone(),
+            },
+            self.batch_size,
+        )
+
+
+def task() -> Task:
+    """Return the task, one action a decision."""
+    return Task(
+        "adding", AddingEnv, STEPS, horizon=1, execute=1, num_envs=64, time_limit="terminates"
+    )
+
+
+def deciding() -> GenerativePolicy:
+    """Return a policy that plays its noise."""
+    return _policy(lambda noise, observation: noise)
+
+
+def ignoring() -> GenerativePolicy:
+    """Return a policy that nearly ignores its noise."""
+    return _policy(lambda noise, observation: 1e-4 * noise)
+
+
+def stochastic() -> GenerativePolicy:
+    """Return a policy that draws afresh whatever its noise is."""
+    return _policy(lambda noise, observation: torch.randn_like(noise))
+
+
+def _policy(function: object) -> GenerativePolicy:
+    shape = (1, SIZE)
+    return as_generative_policy(
+        function, in_keys=[keys.OBSERVATION], noise_shape=shape, chunk_shape=shape
+    )
+
+
+def truth(places: Tensor, std: float, draws: int = 20000) -> float:
+    """Return I(i; places[i] + std * xi) for a uniform index, by Monte Carlo, nats."""
+    index = torch.randint(len(places), (draws,))
+    noisy = places[index] + std * torch.randn(draws, places.shape[-1])
+    log_prob = (-torch.cdist(noisy, places).square() / (2 * std**2)).log_softmax(-1)
+    own = log_prob.gather(1, index[:, None])
+    return float(own.mean() + torch.tensor(len(places)).log())
