@@ -122,14 +122,18 @@ $(STAMPS)/mujoco: $(STAMPS)/core
 	$(PIP) --no-build-isolation -e ".[mujoco]"
 	@touch $@
 
+$(STAMPS)/vla: $(STAMPS)/core
+	$(PIP) --no-build-isolation -e ".[vla]"
+	@touch $@
+
 # ManiSkill needs a Vulkan device: where there is none, a software driver is unpacked in .vulkan.
 .vulkan/env.sh: | $(STAMPS)/maniskill
 	$(BIN)/python -m modereg_integrations.maniskill.vulkan --prefix .vulkan
 
-$(STAMPS)/test: $(STAMPS)/dev $(STAMPS)/maniskill $(STAMPS)/mujoco .vulkan/env.sh
+$(STAMPS)/test: $(STAMPS)/dev $(STAMPS)/vla $(STAMPS)/maniskill $(STAMPS)/mujoco .vulkan/env.sh
 	@touch $@
 
-$(STAMPS)/bench: $(STAMPS)/maniskill .vulkan/env.sh
+$(STAMPS)/bench: $(STAMPS)/vla $(STAMPS)/maniskill .vulkan/env.sh
 	$(PIP) --no-build-isolation -e ".[bench]"
 	@touch $@
 

@@ -20,7 +20,15 @@ import modereg
 import modereg_integrations
 
 PACKAGES = (modereg, modereg_integrations)
-OPTIONAL = ("mani_skill", "sapien", "sklearn", "stable_baselines3", "wandb", "jaxtyping")
+OPTIONAL = (
+    "mani_skill",
+    "sapien",
+    "sklearn",
+    "stable_baselines3",
+    "transformers",
+    "wandb",
+    "jaxtyping",
+)
 # It says so in its first lines, and the package around it imports it when the task is made.
 SUBCLASSES_OF_MANISKILL = {"modereg_integrations.maniskill.wall"}
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}

@@ -1,0 +1,227 @@
+"""PI0 of transformers as a policy that noise steers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tensordict import NestedKey
+from torch import Tensor
+from torchrl.data.vla import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY
+
+from modereg import keys
+from modereg.errors import ConfigurationError, ShapeError
+from modereg.policies import GenerativePolicy
+from modereg_integrations.transformers.inputs import (
+    image_tokens,
+    join_tokens,
+    pad_state,
+    stack_images,
+)
+from modereg_integrations.transformers.library import library
+from modereg_integrations.transformers.prefix import Prefix, encode_prefix, integrate
+from modereg_integrations.transformers.statistics import Statistics
+
+__all__ = ["PI0Policy"]
+
+
+class PI0Policy(GenerativePolicy):
+    """A ``PI0ForConditionalGeneration`` of transformers, decoded deterministically from its noise.
+
+    The decode gives, to float precision, what the model's own ``sample_actions`` gives for the
+    same noise, and is differentiable in it. Images and instruction are encoded once for an
+    observation, and every denoising step, of every noise of that observation, attends to the
+    result. The noise is padded to the model's ``max_action_dim``, the chunk has the true action
+    dimensions: ``noise_shape`` is not ``chunk_shape``.
+
+    The default keys are those of TorchRL's schema of VLA data (``torchrl.data.vla``). Observations
+    are in the order images, instruction, state:
+
+    - an image of a camera, ``[*B, 3, size, size]`` with the ``image_size`` of the model: ``uint8``
+      in [0, 255], or floats in [-1, 1];
+    - the instruction as token ids, ``[*B, L]`` int64: bos, text and newline, filled up with the
+      tokenizer's padding; the places of the images are put before it here;
+    - the state, ``[*B, S]`` with S up to ``max_state_dim``.
+
+    Args:
+        model: the model; it is not copied.
+        action_dim: true action dimensions A; None takes all that the model has.
+        image_keys: one entry for each camera.
+        instruction_key: entry of the token ids.
+        state_key: entry of the state.
+        num_inference_steps: Euler steps; None takes the number of the model's configuration.
+        statistics: between physical units and those of the model; None where states and actions
+            are in the units of the model.
+        noise_key: entry of the noise.
+        chunk_key: entry of the chunk.
+
+    Raises:
+        MissingDependencyError: if transformers is not installed.
+        ConfigurationError: if the model is of another class, there is no camera or no step, or the
+            statistics are of another number of actions.
+        ShapeError: if ``action_dim`` is not in [1, max_action_dim].
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        action_dim: int | None = None,
+        image_keys: Sequence[NestedKey] = (IMAGE_KEY,),
+        instruction_key: NestedKey = INSTRUCTION_KEY,
+        state_key: NestedKey = STATE_KEY,
+        num_inference_steps: int | None = None,
+        statistics: Statistics | None = None,
+        noise_key: NestedKey = keys.NOISE,
+        chunk_key: NestedKey = keys.CHUNK,
+    ) -> None:
+        _check_model(model)
+        config = model.config
+        dims = config.max_action_dim if action_dim is None else action_dim
+        steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        _check_options(config.max_action_dim, dims, len(image_keys), steps, statistics)
+        super().__init__(
+            observation_keys=[*image_keys, instruction_key, state_key],
+            noise_shape=(config.chunk_size, config.max_action_dim),
+            chunk_shape=(config.chunk_size, dims),
+            noise_key=noise_key,
+            chunk_key=chunk_key,
+        )
+        self.model, self.statistics = model, statistics
+        self.num_inference_steps = steps
+
+    def decode(self, noise: Tensor, *observations: Any) -> Tensor:
+        """Decode noise into chunks.
+
+        Args:
+            noise: ``[*B, *R, H, max_action_dim]``: R noises (none: one) for each observation.
+            observations: images, instruction and state of batch B, in the order of
+                ``observation_keys``.
+
+        Returns:
+            The chunks in physical units, ``[*B, *R, H, A]``; they have a graph only if the noise,
+            an observation or a parameter requires one.
+
+        Raises:
+            ShapeError: if noise or observations have other shapes.
+            ConfigurationError: if an observation is of another type.
+        """
+        return self.denoise(noise, self.encode(*observations))
+
+    def encode(self, *observations: Any) -> Prefix:
+        """Encode observations of batch B for :meth:`denoise`; the arguments are :meth:`decode`'s.
+
+        Raises:
+            ShapeError: if an observation has another shape.
+            ConfigurationError: if an observation is of another type.
+        """
+        if len(observations) != len(self.observation_keys):
+            raise ShapeError(
+                f"expected {len(self.observation_keys)} observations {self.observation_keys}, got "
+                f"{len(observations)}"
+            )
+        *images, tokens, state = observations
+        batch, vlm, dtype = state.shape[:-1], self.model.config.vlm_config, self.model.dtype
+        ids, mask = join_tokens(
+            tokens,
+            batch,
+            image_token=vlm.image_token_id,
+            images=len(images) * image_tokens(self.model.config),
+            padding=vlm.text_config.pad_token_id,
+        )
+        pixels = stack_images(images, batch, vlm.vision_config.image_size).to(dtype)
+        if self.statistics is not None:
+            state = self.statistics.normalize_state(state)
+        state = pad_state(state.to(dtype), self.model.config.max_state_dim)
+        return encode_prefix(self.model, batch, pixels=pixels, ids=ids, mask=mask, state=state)
+
+    def denoise(self, noise: Tensor, prefix: Prefix) -> Tensor:
+        """Decode noise given what :meth:`encode` returned, which may be used again.
+
+        Args:
+            noise: ``[*B, *R, H, max_action_dim]``, B the batch of the prefix.
+            prefix: the encoded observations.
+
+        Returns:
+            The chunks in physical units, ``[*B, *R, H, A]``.
+
+        Raises:
+            ShapeError: if the noise has another shape.
+        """
+        batch, known = noise.shape[:-2], len(prefix.batch)
+        if noise.shape[-2:] != self.noise_shape or batch[:known] != prefix.batch:
+            raise ShapeError(
+                f"expected noise of shape [*{tuple(prefix.batch)}, ..., {self.noise_shape[0]}, "
+                f"{self.noise_shape[1]}], got {tuple(noise.shape)}"
+            )
+        flat = noise.reshape(batch.numel(), *self.noise_shape)
+        rows = prefix.repeat(batch[known:].numel())
+        chunk = integrate(self.model, rows, flat, self.num_inference_steps)
+        chunk = chunk[..., : self.chunk_shape[1]]
+        if self.statistics is not None:
+            chunk = self.statistics.denormalize_actions(chunk)
+        return chunk.reshape(*batch, *self.chunk_shape)
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the options of policy and model, JSON-able."""
+        from modereg_integrations.transformers.saving import model_options
+
+        own = {
+            "num_inference_steps": self.num_inference_steps,
+            "standardised": self.statistics is not None,
+            "model": model_options(self.model.config.to_dict()),
+        }
+        return super().configuration() | own
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the model as transformers does, and the policy's options beside it.
+
+        Raises:
+            CheckpointError: if the folder exists and is not empty.
+        """
+        from modereg_integrations.transformers.saving import save_policy
+
+        save_policy(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> PI0Policy:
+        """Load a policy from a folder, in ``eval`` mode; nothing is fetched from a network.
+
+        Args:
+            folder: what :meth:`save_pretrained` wrote, or a PI0 model that transformers saved.
+            **options: arguments of :class:`PI0Policy`, in place of the saved ones.
+
+        Raises:
+            MissingDependencyError: if transformers is not installed.
+            CheckpointError: if the folder is damaged, foreign, or lacks weights of the model.
+        """
+        from modereg_integrations.transformers.saving import load_policy
+
+        return load_policy(Path(folder), options)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, library().PI0ForConditionalGeneration):
+        raise ConfigurationError(
+            f"expected a PI0ForConditionalGeneration of transformers, got {type(model).__name__}; "
+            "as_generative_policy takes any function of noise and observations"
+        )
+
+
+def _check_options(
+    padded: int, action_dim: int, cameras: int, steps: int, statistics: Statistics | None
+) -> None:
+    if not 1 <= action_dim <= padded:
+        raise ShapeError(
+            f"expected action_dim in [1, {padded}], the model's max_action_dim, got {action_dim}"
+        )
+    if cameras < 1 or steps < 1:
+        raise ConfigurationError(
+            f"expected at least one camera and one Euler step, got {cameras} and {steps}"
+        )
+    if statistics is not None and len(statistics.actions_mean) != action_dim:
+        raise ConfigurationError(
+            f"expected statistics of {action_dim} action dimensions, as the policy has, got "
+            f"{len(statistics.actions_mean)}; give action_dim or other statistics"
+        )

@@ -1,0 +1,101 @@
+"""The prefix of an observation, computed once, and the denoising that attends to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modereg_integrations.transformers.library import library
+
+__all__ = ["Prefix", "encode_prefix", "integrate"]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What denoising reads of observations, with the batch flattened: N rows.
+
+    Attributes:
+        batch: batch of the observations, with N elements.
+        layers: keys and values of each layer, ``[N, heads, P, D]`` each.
+        mask: which tokens of the prefix count, ``[N, P]`` int64.
+        state: padded state in the units of the model, ``[N, max_state_dim]``.
+    """
+
+    batch: torch.Size
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    mask: Tensor
+    state: Tensor
+
+    def repeat(self, times: int) -> Prefix:
+        """Repeat each row, for several noises of one observation."""
+        if times == 1:
+            return self
+        layers = [tuple(part.repeat_interleave(times, 0) for part in pair) for pair in self.layers]
+        return Prefix(
+            batch=torch.Size((*self.batch, times)),
+            layers=tuple((key, value) for key, value in layers),
+            mask=self.mask.repeat_interleave(times, 0),
+            state=self.state.repeat_interleave(times, 0),
+        )
+
+
+def encode_prefix(
+    model: Any, batch: torch.Size, *, pixels: Tensor, ids: Tensor, mask: Tensor, state: Tensor
+) -> Prefix:
+    """Run the vision-language model once, as ``PI0ForConditionalGeneration.sample_actions`` does.
+
+    Args:
+        model: a ``PI0ForConditionalGeneration``.
+        batch: batch of the observations, with N elements.
+        pixels: ``[N, cameras, 3, height, width]``, every camera present.
+        ids: ``[N, P]`` int64.
+        mask: ``[N, P]`` int64.
+        state: ``[N, max_state_dim]``.
+    """
+    cameras = torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device)
+    embeds = model.model.embed_prefix(ids, pixels, cameras)
+    cache = model.model.vlm(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=mask.cumsum(-1) - 1,
+        token_type_ids=torch.zeros_like(embeds[..., 0]),
+        use_cache=True,
+    ).past_key_values
+    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+    return Prefix(batch=batch, layers=layers, mask=mask, state=state)
+
+
+def integrate(model: Any, prefix: Prefix, noise: Tensor, num_steps: int) -> Tensor:
+    r"""Euler steps of :math:`dx/dt = v(x, t)` from noise at t = 1 to actions at t = 0.
+
+    The sum is kept in the type of the noise, the velocity is computed in that of the model.
+
+    Args:
+        model: a ``PI0ForConditionalGeneration``.
+        prefix: of as many rows as the noise; it is left as it is.
+        noise: ``[N, H, max_action_dim]``.
+        num_steps: Euler steps.
+
+    Returns:
+        Padded actions in the units of the model, ``[N, H, max_action_dim]``.
+
+    Reference: Black et al., pi0, arXiv 2410.24164, section IV, with the time of transformers (and
+    of openpi's code), which runs backwards.
+    """
+    cache = library().DynamicCache(prefix.layers)
+    dt, x = -1.0 / num_steps, noise
+    for step in range(num_steps):
+        time = torch.full((len(x),), 1.0 + step * dt, dtype=torch.float32, device=x.device)
+        velocity = model(
+            state=prefix.state,
+            noise=x.to(prefix.state.dtype),
+            timestep=time,
+            attention_mask=prefix.mask,
+            past_key_values=cache,
+        ).logits
+        cache.crop(prefix.mask.shape[1] - cache.get_seq_length())
+        x = x + dt * velocity.to(x.dtype)
+    return x
