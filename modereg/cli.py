@@ -21,6 +21,7 @@ from modereg.recipes.config import (
     FinetuneConfig,
     InspectConfig,
     PretrainConfig,
+    ReportConfig,
 )
 
 __all__ = ["main"]
@@ -30,6 +31,7 @@ Command = (
     | Annotated[DiscoverConfig, tyro.conf.subcommand("discover")]
     | Annotated[FinetuneConfig, tyro.conf.subcommand("finetune")]
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
     | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
@@ -92,6 +94,10 @@ def _run(config: Any) -> dict[str, Any]:
         from modereg.recipes.inspect_base import inspect_base
 
         return inspect_base(config)
+    if isinstance(config, ReportConfig):
+        from modereg.recipes.pictures import report
+
+        return report(config)
     from modereg.recipes.demo import demo
 
     return demo(config)

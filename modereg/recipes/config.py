@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
 import yaml
 
 from modereg.errors import ConfigurationError
@@ -25,6 +26,7 @@ __all__ = [
     "LogConfig",
     "PPOConfig",
     "PretrainConfig",
+    "ReportConfig",
     "TaskConfig",
     "from_yaml",
     "to_yaml",
@@ -295,6 +297,20 @@ class DoctorConfig:
     fix: bool = False
     yes: bool = False
     json: bool = False
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Draw finished runs on one page, side by side; runs that differ in the seed alone share lines.
+
+    Attributes:
+        runs: run folders of ``discover`` or ``finetune``, of one task on one base policy.
+        out: folder of the page and its pictures; None takes the run's own, or ``runs/report``
+            for several.
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    out: Path | None = None
 
 
 @dataclass(frozen=True)

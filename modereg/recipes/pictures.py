@@ -1,21 +1,58 @@
-"""The page and the pictures of a single run, beside its base."""
+"""The page and the pictures of a run, or of several side by side, beside their base."""
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from modereg.recipes.build import set_up
-from modereg.recipes.config import DiscoverConfig, FinetuneConfig
+from modereg.errors import ConfigurationError
+from modereg.recipes.build import Setup, set_up
+from modereg.recipes.config import (
+    DiscoverConfig,
+    FinetuneConfig,
+    LogConfig,
+    ReportConfig,
+    TaskConfig,
+    to_yaml,
+)
 from modereg.recipes.evaluate import evaluate_policy
 from modereg.report import ReportEntry, write_report
+from modereg.report.commands import commands, read_config
 
-__all__ = ["report_run"]
+__all__ = ["report", "report_run"]
 
 SEED, EPISODES, DRAWN = 12345, 1024, 400
 """Seed and number of the base's episodes, and how many are drawn at most."""
 
+RunConfig = DiscoverConfig | FinetuneConfig
 
-def report_run(config: DiscoverConfig | FinetuneConfig) -> Path:
+
+def report(config: ReportConfig) -> dict[str, Any]:
+    """Write one page about runs; see :class:`~modereg.recipes.config.ReportConfig`.
+
+    Returns:
+        ``{"page": ...}``, the path of the page.
+
+    Raises:
+        ConfigurationError: if a folder holds no finished run of ``discover`` or ``finetune``, or
+            the runs are of different tasks or base policies.
+    """
+    folders = [Path(folder) for folder in dict.fromkeys(config.runs)]
+    if not folders:
+        raise ConfigurationError("expected the folder of a run, or of several, got none; name one")
+    runs = [_finished(folder) for folder in folders]
+    _check_alike(folders, runs)
+    out = config.out or (folders[0] if len(folders) == 1 else Path("runs/report"))
+    entries = _single(folders[0], runs[0]) if len(folders) == 1 else _several(folders, runs)
+    title = entries[-1].label if len(folders) == 1 else f"{len(folders)} runs"
+    return {"page": str(_write(Path(out), runs, folders, entries, title))}
+
+
+def report_run(config: RunConfig) -> Path:
     """Write pictures and ``index.html`` into the folder of a finished run.
 
     Args:
@@ -24,31 +61,107 @@ def report_run(config: DiscoverConfig | FinetuneConfig) -> Path:
     Returns:
         The page.
     """
-    setup, out = set_up(config.task, config.base), Path(config.out)
-    judged = config.final_episodes if isinstance(config, FinetuneConfig) else config.refine_episodes
-    metrics, _ = evaluate_policy(
-        setup,
-        setup.steered(1, 1.0),
-        None,
-        num_codes=1,
-        episodes=min(EPISODES, judged),
-        seed=SEED,
-    )
-    entries = [ReportEntry("base", "base policy", None, {"sampled": metrics.to_dict()})]
-    name, label = "regularised", "after stage 1"
+    out = Path(config.out)
+    entries = _single(out, config)
+    return _write(out, [config], [out], entries, entries[-1].label)
+
+
+def _finished(folder: Path) -> RunConfig:
+    config = read_config(folder)
+    if not isinstance(config, RunConfig):
+        raise ConfigurationError(
+            f"expected a run of discover or finetune, got {folder} of pretrain; name a run on it"
+        )
+    if not (folder / "summary.json").exists():
+        raise ConfigurationError(
+            f"expected a finished run, got {folder} without summary.json; repeat its command with "
+            "--resume first"
+        )
+    return config
+
+
+def _check_alike(folders: Sequence[Path], runs: Sequence[RunConfig]) -> None:
+    for folder, run in zip(folders, runs, strict=True):
+        if (run.base, run.task.name) != (runs[0].base, runs[0].task.name):
+            raise ConfigurationError(
+                f"expected runs of one task on one base policy, got {runs[0].task.name} on "
+                f"{runs[0].base} in {folders[0]} and {run.task.name} on {run.base} in {folder}; "
+                "report them one by one"
+            )
+
+
+def _single(folder: Path, config: RunConfig) -> list[ReportEntry]:
+    """Return a run by what it is, after the stage 1 that it started from."""
+    if isinstance(config, DiscoverConfig):
+        return [ReportEntry("regularised", "after stage 1", folder)]
+    if config.start is None and config.num_codes is None:
+        return [ReportEntry("plain", "plain fine-tuning", folder)]
+    tuned, start = ReportEntry("regularised", "with modereg", folder), Path(config.start or "")
+    if config.start is None or not (start / "summary.json").exists():
+        return [tuned]
+    return [ReportEntry("stage_1", "after stage 1", start), tuned]
+
+
+def _several(folders: Sequence[Path], runs: Sequence[RunConfig]) -> list[ReportEntry]:
+    """Return runs by their folders; those that differ in the seed alone are of one group."""
+    whole = [folder.resolve() for folder in folders]
+    common = Path(os.path.commonpath([folder.parent for folder in whole]))
+    labels = [folder.relative_to(common).as_posix() for folder in whole]
+    kinds = [_but_for_seed(run) for run in runs]
+    groups = [labels[kinds.index(kind)] for kind in kinds]
+    return [
+        ReportEntry(label, label, folder, group=group)
+        for label, folder, group in zip(labels, folders, groups, strict=True)
+    ]
+
+
+def _but_for_seed(config: RunConfig) -> str:
+    """Return what runs of several seeds share; each may have its own stage 1."""
+    same: dict[str, Any] = {"seed": 0, "out": Path(), "log": LogConfig(), "resume": False}
     if isinstance(config, FinetuneConfig):
-        label = "with modereg"
-        if config.start is not None:
-            entries.append(ReportEntry("stage_1", "after stage 1", Path(config.start)))
-        elif config.num_codes is None:
-            name, label = "plain", "plain fine-tuning"
-    entries.append(ReportEntry(name, label, out))
+        same["start"] = None if config.start is None else "given"
+    return type(config).__name__ + to_yaml(replace(config, **same))
+
+
+def _write(
+    out: Path,
+    runs: Sequence[RunConfig],
+    folders: Sequence[Path],
+    entries: Sequence[ReportEntry],
+    title: str,
+) -> Path:
+    """Judge the base, and write the page with the task's options of the first run."""
+    setup = set_up(runs[0].task, runs[0].base)
+    judged = min(_judged(run) for run in runs)
+    report_command = ["modereg", "report", *map(str, folders), "--out", str(out)]
     return write_report(
         out,
         setup,
-        entries,
-        title=f"modereg: {label}, {setup.task.name}",
-        commands=[f"the options in {out / 'config.yaml'}"],
+        [_base(setup, min(EPISODES, judged)), *entries],
+        title=f"modereg: {title}, {setup.task.name}",
+        commands=[*commands(folders), shlex.join(report_command)],
+        notes=_notes(folders, [run.task for run in runs]),
         episodes=min(DRAWN, judged),
         seed=SEED,
     )
+
+
+def _base(setup: Setup, episodes: int) -> ReportEntry:
+    env = setup.steered(1, 1.0)
+    metrics, _ = evaluate_policy(setup, env, None, num_codes=1, episodes=episodes, seed=SEED)
+    return ReportEntry("base", "base policy", None, {"sampled": metrics.to_dict()})
+
+
+def _judged(config: RunConfig) -> int:
+    if isinstance(config, FinetuneConfig):
+        return config.final_episodes
+    return config.refine_episodes
+
+
+def _notes(folders: Sequence[Path], tasks: Sequence[TaskConfig]) -> list[str]:
+    if all(task.options == tasks[0].options for task in tasks):
+        return []
+    return [
+        f"The runs' tasks differ in their options; trajectories and the base policy are shown with "
+        f"those of {folders[0]}."
+    ]

@@ -35,6 +35,9 @@ def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> byt
     for (left, right), entry in zip(axes, coded, strict=True):
         _draw_code_shares(left, entry, colors[entry.name])
         _draw_code_results(right, entry, base, colors)
+    if base is not None:
+        handles, labels = axes[0, 1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", frameon=False, fontsize=8.5)
     for ax in axes[-1]:
         ax.set_xlabel("code", fontsize=8, color=MUTED)
     return png(figure)
@@ -60,7 +63,6 @@ def _draw_code_results(
     if base is not None:
         style: Any = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
         ax.axhline(base.sampled[name], label=base.label, **style)
-        ax.legend(frameon=False, fontsize=8)
     ax.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
     if known is not None:
         ax.set_ylim(0, 1.03)
@@ -81,7 +83,7 @@ def draw_tables(task: Task, entries: Sequence[ReportEntry], colors: Mapping[str,
     """
     number = task.num_modes or 0
     codes = max([12, *(entry.num_codes for entry in entries)])
-    width, height = 1.0 + 0.105 * max(number, 12), 1.3 + (0.12 if codes <= LISTED else 0.07) * codes
+    width, height = 1.0 + 0.105 * max(number, 20), 1.3 + (0.12 if codes <= LISTED else 0.07) * codes
     rows = -(-len(entries) // int(10.8 / width))
     columns = -(-len(entries) // rows)
     figure = canvas(width * columns + 0.7, height * rows)
@@ -112,11 +114,12 @@ def sorted_table(figures: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def _table_axes(ax: Axes, task: Task, order: np.ndarray) -> None:
     number, num_codes = task.num_modes or 0, len(order)
     names = task.mode_names or tuple(map(str, range(number)))
-    ax.set_xticks(range(number), names, rotation=90 if number > 8 else 0, fontsize=6.5)
+    upright = number > 8 or max(map(len, names)) * number > 30
+    ax.set_xticks(range(number), names, rotation=90 if upright else 0, fontsize=6.5)
     listed = range(num_codes if num_codes <= LISTED else 0)
     ax.set_yticks(listed, [str(order[row]) for row in listed], fontsize=6.5)
     ax.set_xlabel("mode", fontsize=8, color=INK)
-    ax.set_ylabel("code, sorted by its most frequent mode", fontsize=8, color=INK)
+    ax.set_ylabel("code", fontsize=8, color=INK)
     ax.tick_params(length=0, colors=MUTED)
     ax.set_xticks(np.arange(number + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(num_codes + 1) - 0.5, minor=True)

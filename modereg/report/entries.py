@@ -39,12 +39,15 @@ class ReportEntry:
         run_folder: run folder of ``discover`` or ``finetune``; None is the base policy itself.
         metrics: what ``evaluate`` returned or a run's summary: ``sampled`` and perhaps
             ``deterministic``, ``env_steps`` and ``seconds``. Empty takes the run folder's summary.
+        group: name that the runs of several seeds of one method share, which are drawn as one
+            line with an interval; None stands alone.
     """
 
     name: str
     label: str
     run_folder: Path | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
 
     @cached_property
     def figures(self) -> Mapping[str, Any]:
@@ -109,9 +112,22 @@ class ReportEntry:
         return StageOne(self.curves[0]["env_steps"], {}) if self.curves else None
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """Return environment steps, stage 1 counted, and a figure in each evaluation of the run."""
+        """Return environment steps, stage 1 counted, and a figure in each evaluation of the run.
+
+        ``coef`` is that of each iteration if it was logged, else the option's all along.
+        """
+        if name == "coef":
+            return self._coefficients()
         rows = [row for row in self.curves if "mean_return" in row and name in row]
         return [(row["env_steps"], row[name]) for row in rows]
+
+    def _coefficients(self) -> list[tuple[float, float]]:
+        steps = [row["env_steps"] for row in self.curves if "env_steps" in row]
+        logged = [(row["env_steps"], row["coef"]) for row in self.curves if "coef" in row]
+        if logged or not steps or not self.config:
+            return logged
+        value = (yaml.safe_load(self.config) or {}).get("coef")
+        return [] if value is None else [(steps[0], float(value)), (steps[-1], float(value))]
 
     def final(self, name: str) -> tuple[float, float] | None:
         """Return environment steps and a figure of the evaluation that closed the run."""

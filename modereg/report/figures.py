@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,15 @@ from modereg.tasks.plots import label_colors
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 __all__ = ["draw_shares", "draw_trajectories", "subtitle"]
 
 COLUMNS = 5
 """Panels side by side, at most."""
+
+By = Literal["mode", "code"]
+"""What gives a trajectory its colour."""
 
 
 def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
@@ -38,12 +42,15 @@ def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
     return text if codes is None else f"{text} · {codes:.1f} effective codes"
 
 
-def _panels(count: int, ratio: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure of rows of equally many panels, each so many times as high as wide."""
+def _panels(count: int, ratio: float, below: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure of rows of equally many panels, each so many times as high as wide.
+
+    Below them so many inches are left for a legend.
+    """
     rows = -(-count // COLUMNS)
     columns = -(-count // rows)
     width = min(2.7 if ratio > 0.8 else 3.6, 10.8 / columns)
-    figure = canvas(columns * width, rows * (width * ratio + 0.6))
+    figure = canvas(columns * width, rows * (width * ratio + 0.6) + below)
     return figure, [
         figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)
     ]
@@ -57,8 +64,9 @@ def draw_trajectories(
     entries: Sequence[ReportEntry],
     paths: Mapping[str, Paths],
     colors: Mapping[str, str],
+    by: By | None = None,
 ) -> bytes:
-    """Draw the episodes of each method in a panel, coloured by mode, or by code without a label.
+    """Draw the episodes of each method in a panel, coloured by mode or by code.
 
     Failures lie below in light grey. A task with a plot of its own is drawn by it, any other by
     the first two or three dimensions of its features.
@@ -68,42 +76,55 @@ def draw_trajectories(
         entries: the methods.
         paths: episodes of each, by name.
         colors: of the titles, by name.
+        by: what the colours stand for; None takes the mode where there is a label.
 
     Returns:
         A PNG.
     """
+    by = by or ("code" if task.num_modes is None else "mode")
     own = task.plot if task.num_modes is not None else None
     width = next(iter(paths.values())).positions.shape[-1]
+    if by == "code" and width != 2:
+        own = None  # only in the plane are features known to be what the task's plot shows
     options = {"projection": "3d"} if own is None and width >= 3 else {}
-    figure, axes = _panels(len(entries), _ratio(task, paths) if own else 1.0, **options)
+    legend = _legend(task, max(entry.num_codes for entry in entries), by)
+    ratio = _ratio(task, paths) if own else 1.0
+    figure, axes = _panels(len(entries), ratio, 0.35 * -(-len(legend) // COLUMNS), **options)
     for ax, entry in zip(axes, entries, strict=True):
-        _draw_panel(ax, task, own, paths[entry.name], colors[entry.name])
+        _draw_panel(ax, task, own, paths[entry.name], colors[entry.name], by)
         ax.set_anchor("S")
-        title(ax, entry.label, subtitle(entry.sampled, task.num_modes), colors[entry.name])
+        below = subtitle(entry.sampled, task.num_modes)
+        if by == "code" and task.num_modes is not None:
+            below = f"{entry.num_codes} codes · NMI {entry.sampled['code_mode_nmi']:.2f}"
+        title(ax, entry.label, below, colors[entry.name])
         for spine in ax.spines.values():
             spine.set_color(GRID)
     if own is None:
         _share_limits(axes)
-    _legend(figure, task)
+    if legend:
+        figure.legend(
+            list(legend.values()),
+            list(legend),
+            loc="outside lower center",
+            ncols=COLUMNS,
+            frameon=False,
+            fontsize=9,
+        )
     return png(figure)
 
 
-def _legend(figure: Figure, task: Task) -> None:
-    """Name the modes where they are few enough to be told apart by colour."""
+def _legend(task: Task, codes: int, by: By) -> dict[str, Line2D]:
+    """Name the modes or codes, where they are few enough to be told apart by colour."""
     from matplotlib.lines import Line2D
 
-    names = task.mode_names or ()
-    if not 0 < len(names) <= 8:
-        return
-    lines = [Line2D([], [], color=color, linewidth=2) for color in label_colors(len(names))]
-    figure.legend(
-        [*lines, Line2D([], [], color=FAILED, linewidth=2)],
-        [*names, "failed"],
-        loc="outside lower center",
-        ncols=5,
-        frameon=False,
-        fontsize=9,
-    )
+    names = list(task.mode_names or ()) if by == "mode" else [f"code {z}" for z in range(codes)]
+    if not 0 < len(names) <= 8 or (by == "code" and codes == 1):
+        return {}
+    palette = [*label_colors(len(names)), FAILED]
+    return {
+        name: Line2D([], [], color=color, linewidth=2)
+        for name, color in zip([*names, "failed"], palette, strict=True)
+    }
 
 
 def _ratio(task: Task, paths: Mapping[str, Paths]) -> float:
@@ -114,24 +135,31 @@ def _ratio(task: Task, paths: Mapping[str, Paths]) -> float:
     return abs((high - low) / (right - left)) if ax.get_aspect() != "auto" else 1.0
 
 
-def _draw_panel(ax: Axes, task: Task, own: Any, paths: Paths, single: str) -> None:
+def _draw_panel(ax: Axes, task: Task, own: Any, paths: Paths, single: str, by: By) -> None:
     """Draw failures first, so that they lie below; they count as undecided."""
-    labelled = task.num_modes is not None and paths.modes is not None
+    labelled = by == "mode" and paths.modes is not None
     labels = (paths.modes if labelled else paths.codes).clone()  # type: ignore[union-attr]
     if paths.success is not None:
         labels[~paths.success] = -1
     order = torch.cat([(labels < 0).nonzero(), (labels >= 0).nonzero()]).squeeze(-1)
     positions, lengths, labels = paths.positions[order], paths.lengths[order], labels[order]
-    if own is not None:
+    if own is not None and labelled:
         own(ax, positions, labels, lengths=lengths, limit=len(order))
         return
     count = int(task.num_modes or 1) if labelled else int(paths.codes.max()) + 1
     palette = label_colors(count) if labelled or count > 1 else [single]
-    _draw_lines(ax, positions, lengths, labels, palette)
+    if own is not None:
+        own(ax, positions[:1], torch.full((1,), -1))  # for what stands around the trajectories
+    _draw_lines(ax, positions, lengths, labels, palette, named=own is None)
 
 
 def _draw_lines(
-    ax: Any, positions: Tensor, lengths: Tensor, labels: Tensor, palette: Sequence[str]
+    ax: Any,
+    positions: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    palette: Sequence[str],
+    named: bool,
 ) -> None:
     for path, length, label in zip(positions, lengths.tolist(), labels.tolist(), strict=True):
         points = path[: length + 1].numpy()
@@ -139,12 +167,17 @@ def _draw_lines(
             points = np.concatenate([np.arange(len(points))[:, None], points], -1)
         color = FAILED if label < 0 else palette[label]
         ax.plot(*points[:, :3].T, color=color, linewidth=0.6, alpha=0.6)
+    if named:
+        _name_axes(ax, positions.shape[-1])
+
+
+def _name_axes(ax: Any, width: int) -> None:
     names = ["feature 1", "feature 2", "feature 3"]
-    if positions.shape[-1] == 1:
+    if width == 1:
         names = ["environment step", *names]
     ax.set_xlabel(names[0], fontsize=8, color=MUTED)
     ax.set_ylabel(names[1], fontsize=8, color=MUTED)
-    if positions.shape[-1] >= 3:
+    if width >= 3:
         ax.set_zlabel(names[2], fontsize=8, color=MUTED, labelpad=-2)
         ax.set_box_aspect(None, zoom=0.76)
     ax.locator_params(nbins=4)

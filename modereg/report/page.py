@@ -17,6 +17,7 @@ from modereg.report.entries import ReportEntry
 from modereg.report.figures import draw_shares, draw_trajectories
 from modereg.report.paths import Paths, record_paths
 from modereg.report.results import all_rows, results, summary
+from modereg.report.seeds import over_seeds
 from modereg.report.style import method_colors
 from modereg.storage import read_json, write_atomic
 
@@ -56,11 +57,13 @@ def write_report(
         CheckpointError: if an adapter was made for another base policy.
     """
     folder, rows = Path(folder), list(rows or ())
-    colors = method_colors([entry.name for entry in entries])
+    palette = method_colors([entry.group or entry.name for entry in entries])
+    colors = {entry.name: palette[entry.group or entry.name] for entry in entries}
     paths = {entry.name: _paths(setup, entry, episodes, seed) for entry in entries}
     parts = [f'<p class="lead">{escape(summary(setup, entries))}</p>', "<h2>Results</h2>"]
     parts += [results(setup, entries, rows, colors)]
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes]
+    parts += [_SEEDS + table] if (table := over_seeds(entries, colors)) else []
     parts += ["<h2>Pictures</h2>"]
     parts += [_picture(folder, *picture) for picture in _pictures(setup, entries, paths, colors)]
     parts += _further_rows(entries, rows)
@@ -88,6 +91,11 @@ _MEANING = (
     "reads off the episode. Environment steps count stage 1.</p>"
 )
 
+_SEEDS = (
+    "<h2>Over seeds</h2><p>Mean over the runs that differ in the seed alone, and from the lowest "
+    "to the highest of them; sampled noise.</p>"
+)
+
 Picture = tuple[str, bytes, str, str, str]
 """Name of the file, PNG, alternative text, heading, caption."""
 
@@ -100,15 +108,16 @@ def _pictures(
 ) -> list[Picture]:
     """Draw what the entries have something to show for."""
     labelled = setup.task.num_modes is not None
+    coded = [entry for entry in entries if entry.num_codes > 1]
     pictures = [_trajectories(setup, entries, paths, colors)]
     if labelled:
+        pictures += [_by_code(setup, coded, paths, colors)] if coded else []
         pictures.append(_shares(setup, entries, colors))
-    elif any(entry.num_codes > 1 for entry in entries):
+    if coded:
         pictures.append(_codes(entries, colors))
     if any(entry.series("mean_return") for entry in entries):
         pictures.append(_curves(entries, colors))
-    coded = [entry for entry in entries if labelled and entry.num_codes > 1]
-    if coded:
+    if labelled and coded:
         pictures.append(_tables(setup, coded, colors))
     inferred = [entry for entry in entries if entry.series("bound_share")]
     if inferred:
@@ -130,6 +139,21 @@ def _trajectories(
         f"Trajectories of {', '.join(e.label for e in entries)}, coloured by {kind}{failed}.",
         f"{len(some)} episodes of each method.",
         f"One colour a {kind}{failed}.",
+    )
+
+
+def _by_code(
+    setup: Setup,
+    coded: Sequence[ReportEntry],
+    paths: Mapping[str, Paths],
+    colors: Mapping[str, str],
+) -> Picture:
+    return (
+        "trajectories_by_code",
+        draw_trajectories(setup.task, coded, paths, colors, by="code"),
+        f"The same trajectories of {', '.join(e.label for e in coded)}, coloured by code.",
+        "The same episodes by their codes.",
+        "One colour a code: a code that commands one mode is a bundle of its colour.",
     )
 
 
@@ -166,7 +190,7 @@ def _curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Pictur
         "Success and behaviour on the same budget.",
         "Environment steps count stage 1 (shaded): dotted lines lead from the base to what stage 1 "
         "gave (open circle), solid lines are fine-tuning, filled circles its final evaluation "
-        "on more episodes.",
+        "on more episodes. Of several seeds: their mean, and from the lowest to the highest.",
     )
 
 
@@ -187,11 +211,12 @@ def _bound(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture
     return (
         "bound",
         draw_bound(entries, colors),
-        "Share of the codes' entropy that the discoverer reads off an episode, over time.",
-        "How much of the code an episode reveals.",
+        "Share of the codes' entropy that the discoverer reads off an episode, and the coefficient "
+        "of the intrinsic reward, over time.",
+        "How much of the code an episode reveals, and what that is worth.",
         "The variational bound on the mutual information of code and episode, unclamped, on "
         "held-out episodes, as a share of the codes' entropy H(p): 1 means that every episode "
-        "gives its code away.",
+        "gives its code away. Beside it, where there is one: the coefficient of that reward.",
     )
 
 
@@ -212,7 +237,7 @@ def _further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, An
 def _provenance(entries: Sequence[ReportEntry], commands: Sequence[str]) -> list[str]:
     parts = []
     if commands:
-        parts += ["<h2>Commands</h2>", html.preformatted("\n".join(commands))]
+        parts += ["<h2>Commands</h2>", *map(html.preformatted, commands)]
     runs = [entry for entry in entries if entry.run_folder is not None]
     if runs:
         parts.append("<h2>Versions and configurations</h2>")

@@ -131,6 +131,7 @@ _LABELLED = (
     ("entropy", _number("entropy", ".3f")),
     ("present", _number("present_modes", "d")),
     ("commandable", _number("commandable_modes", "d")),
+    ("NMI", _number("code_mode_nmi", ".2f")),
 )
 
 

@@ -42,6 +42,26 @@ def test_failures_are_drawn_first_and_undecided(avoid: Setup, entries: list[Repo
     assert torch.equal(observations[failed:], paths.positions[paths.success])  # type: ignore[index]
 
 
+def test_by_code_keeps_what_the_task_draws(avoid: Setup, entries: list[ReportEntry]) -> None:
+    """The colours are the codes'; what stands around the trajectories is drawn by the task."""
+    seen: list[Tensor] = []
+
+    def plot(ax: Any, observations: Tensor, modes: Tensor, **options: Any) -> None:
+        seen.append(modes)
+
+    paths = {e.name: record_paths(avoid, None, 3, num_episodes=12, seed=1) for e in entries[1:]}
+    colors = dict.fromkeys(paths, "#000000")
+    task = replace(avoid.task, plot=plot)
+    by_code = draw_trajectories(task, entries[1:], paths, colors, by="code")
+    assert [modes.tolist() for modes in seen] == [[-1]] * 3  # the ratio, and two panels
+    other = {
+        name: replace(path, codes=(path.codes + 1) % 3, success=None)
+        for name, path in paths.items()
+    }
+    assert draw_trajectories(task, entries[1:], other, colors, by="code") != by_code
+    assert width(by_code) > 300
+
+
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
 def test_features_without_a_plot(
     dimensions: int, pendulum: Setup, entries: list[ReportEntry]

@@ -75,7 +75,8 @@ def test_the_page_is_whole_and_self_contained(written: Path) -> None:
 
 
 def test_pictures_are_on_the_page_and_beside_it(written: Path) -> None:
-    names = ["trajectories", "shares", "curves", "codes_and_modes", "bound"]
+    names = ["trajectories", "trajectories_by_code", "shares", "codes", "curves"]
+    names += ["codes_and_modes", "bound"]
     page = Page(written.read_text())
     assert len(page.images) == len(names)
     for name, image in zip(names, page.images, strict=True):

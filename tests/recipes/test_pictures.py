@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import shutil
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from modereg.cli import main
+from modereg.recipes.config import FinetuneConfig, ReportConfig
+from modereg.recipes.pictures import report, report_run
+from modereg.report.commands import command, read_config
+
+
+def copy_of(folder: Path, to: Path, old: str, new: str) -> Path:
+    """Copy a run and change a line of its options."""
+    shutil.copytree(folder, to)
+    path = to / "config.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return to
+
+
+def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
+    """As after the run itself, and after the stage 1 that it started from."""
+    run = copy_of(tuned, tmp_path / "run", f"out: {tuned}", f"out: {tmp_path / 'run'}")
+    page = Path(report(ReportConfig((str(run),)))["page"])
+    assert page == run / "index.html"
+    text = page.read_text()
+    config = read_config(run)
+    assert isinstance(config, FinetuneConfig)
+    assert report_run(config).read_text() == text
+    for words in ("base policy", "after stage 1", "with modereg", "coefficient"):
+        assert words in text
+    for folder in (Path(config.base).parent, Path(config.start or ""), run):
+        assert command(read_config(folder)) in unescape(text)
+
+
+def test_two_runs_stand_side_by_side(
+    clusters: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "both"
+    assert main(["report", str(clusters), str(tuned), "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"page": str(out / "index.html")}
+    text = (out / "index.html").read_text()
+    labels = [f"{folder.parent.name}/{folder.name}" for folder in (clusters, tuned)]
+    for label in labels:
+        assert text.count(label) > 4
+    assert "modereg report " in text
+    assert "Over seeds" not in text
+
+
+def test_runs_that_differ_in_the_seed_alone_share_a_line(tuned: Path, tmp_path: Path) -> None:
+    runs = [copy_of(tuned, tmp_path / f"s{i}", "\nseed: 0", f"\nseed: {i}") for i in range(2)]
+    runs.append(copy_of(tuned, tmp_path / "other", "\ncoef: 0.3", "\ncoef: 0.1"))
+    text = Path(report(ReportConfig(tuple(map(str, runs)), tmp_path / "out"))["page"]).read_text()
+    assert "Over seeds" in text
+    assert "s0, 2 seeds" in text
+    assert "other, " not in text.split("Over seeds")[1].split("</table>")[0]
+
+
+def test_what_cannot_be_reported(
+    cloned: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(tuned / "config.yaml", unfinished)
+    other = copy_of(tuned, tmp_path / "other", "base: ", "base: /elsewhere")
+    for runs, sentence in [
+        ([], "got none; name one"),
+        ([cloned], "of pretrain; name a run on it"),
+        ([unfinished], "without summary.json; repeat its command with --resume first"),
+        ([tmp_path], "without one; name the --out of a run"),
+        ([tuned, other], "report them one by one"),
+    ]:
+        assert main(["report", *map(str, runs)]) == 1
+        assert sentence in " ".join(capsys.readouterr().err.split())
