@@ -72,7 +72,7 @@ def _draw_code_results(
 def _code_axis(ax: Axes, number: int) -> None:
     tidy(ax)
     ax.set_xlim(-0.6, max(number, 6) - 0.4)
-    ax.set_xticks(range(number) if number <= 32 else range(0, number, 8))
+    ax.set_xticks(range(0, number, -(-number // 16)))
 
 
 def draw_tables(task: Task, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:

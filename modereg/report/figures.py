@@ -161,12 +161,18 @@ def _draw_lines(
     palette: Sequence[str],
     named: bool,
 ) -> None:
-    for path, length, label in zip(positions, lengths.tolist(), labels.tolist(), strict=True):
-        points = path[: length + 1].numpy()
-        if points.shape[-1] == 1:
-            points = np.concatenate([np.arange(len(points))[:, None], points], -1)
-        color = FAILED if label < 0 else palette[label]
-        ax.plot(*points[:, :3].T, color=color, linewidth=0.6, alpha=0.6)
+    from matplotlib.collections import LineCollection
+
+    lines = [path[: length + 1].numpy() for path, length in zip(positions, lengths, strict=True)]
+    if positions.shape[-1] == 1:
+        lines = [np.concatenate([np.arange(len(line))[:, None], line], -1) for line in lines]
+    shades = [FAILED if label < 0 else palette[label] for label in labels.tolist()]
+    if positions.shape[-1] >= 3:
+        for line, color in zip(lines, shades, strict=True):
+            ax.plot(*line[:, :3].T, color=color, linewidth=0.6, alpha=0.6)
+    else:
+        ax.add_collection(LineCollection(lines, colors=shades, linewidths=0.6, alpha=0.6))
+        ax.autoscale_view()
     if named:
         _name_axes(ax, positions.shape[-1])
 

@@ -98,6 +98,12 @@ def _number(name: str, form: str) -> Any:
     return show
 
 
+def _nmi(figures: Mapping[str, Any]) -> str:
+    """Return what a single code, which says nothing of the mode, has none of."""
+    single = len(figures["code_shares"]) == 1
+    return NONE if single else _number("code_mode_nmi", ".2f")(figures)
+
+
 def _range(figures: Mapping[str, Any]) -> str:
     known = figures.get("per_code_success")
     values = [v for v in known or figures["per_code_return"] if v is not None]
@@ -131,7 +137,7 @@ _LABELLED = (
     ("entropy", _number("entropy", ".3f")),
     ("present", _number("present_modes", "d")),
     ("commandable", _number("commandable_modes", "d")),
-    ("NMI", _number("code_mode_nmi", ".2f")),
+    ("NMI", _nmi),
 )
 
 

@@ -43,6 +43,8 @@ def over_seeds(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> str
     runs = [entry for group in groups.values() for entry in group]
     names = [name for name in FIGURES if any(e.sampled.get(name) is not None for e in runs)]
     names = [name for name in names if name != "mean_return" or "success" not in names]
+    if all(entry.num_codes == 1 for entry in runs):
+        names = [name for name in names if name != "code_mode_nmi"]
     lines = [
         [f"{group}, {len(runs)} seeds", *(_range(runs, name) for name in names)]
         for group, runs in groups.items()

@@ -57,7 +57,7 @@ def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "versions.json").write_text(json.dumps({"modereg": "0.1.0", "torch": "2.13"}))
     (folder / "timing.json").write_text(json.dumps({"seconds": 20.0}))
-    (folder / "config.yaml").write_text(f"out: <run>\nstart: {start or 'null'}\n")
+    (folder / "config.yaml").write_text(f"out: <run>\nstart: {start or 'null'}\ncoef: 0.3\n")
     _write_curves(folder, env_steps, figures)
     return folder
 

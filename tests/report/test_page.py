@@ -14,6 +14,7 @@ from modereg.policies import as_generative_policy
 from modereg.recipes.build import Setup
 from modereg.report import ReportEntry, write_report
 from modereg.report.html import definitions, table
+from modereg.report.results import results
 
 VOID = {"meta", "img", "br"}
 
@@ -172,3 +173,11 @@ def test_it_is_quick(avoid: Setup, entries: list[ReportEntry], tmp_path: Path) -
     started = time.process_time()
     write_report(tmp_path, avoid, entries, title="Avoid")
     assert time.process_time() - started < 12
+
+
+def test_a_single_code_has_no_nmi(avoid: Setup, entries: list[ReportEntry]) -> None:
+    colors = dict.fromkeys(("base", "discover"), "#000000")
+    text = results(avoid, entries[:2], [], colors)
+    base, run = (line.split("<td")[5] for line in text.split('<tr><th scope="row">')[1:])
+    assert "–" in base
+    assert f"{entries[1].sampled['code_mode_nmi']:.2f}" in run
