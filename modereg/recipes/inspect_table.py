@@ -29,7 +29,7 @@ def advise(result: dict[str, Any]) -> str:
     if share < PARTLY:
         return (
             f"Hardly steerable: {told_apart}; look whether the policy reads its noise, and whether "
-            "its observations already decide the behaviour."
+            "its observations already decide the behaviour; more held_episodes may tell more."
         )
     if found < 2:
         return (

@@ -17,7 +17,7 @@ from modereg.recipes.inspect_table import table
 from tests.recipes.conftest import TASK
 
 PLANTED = "tests.recipes.planted"
-SMALL = InspectConfig(episodes=400, noises=8, held_episodes=512, classifier_steps=200)
+SMALL = InspectConfig(episodes=400, noises=8, held_episodes=512, classifier_steps=120)
 
 
 def planted(policy: str, **changes: Any) -> dict[str, Any]:

@@ -11,7 +11,12 @@ from tensordict import TensorDict
 from modereg import keys
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.information import ross_information
-from modereg.recipes.noise_information import HeldNoise, common_scale, index_information
+from modereg.recipes.noise_information import (
+    HeldNoise,
+    _sharpest,
+    common_scale,
+    index_information,
+)
 from tests.recipes.planted import truth
 
 EPISODES = 2048
@@ -30,7 +35,7 @@ def channel(num_codes: int, size: int, gain: float) -> tuple[torch.Tensor, torch
 def test_the_estimate_is_that_of_a_known_channel_and_near_ross(size: int, gain: float) -> None:
     """Ross's estimate is another method altogether; both are within .12 nats of the truth."""
     index, features, expected = channel(16, size, gain)
-    found = index_information(index, features, 16, noise=0.3, steps=300)
+    found = index_information(index, features, 16, noise=0.3, steps=200)
     smoothed = features + 0.3 * torch.randn_like(features)
     assert found.value == pytest.approx(expected, abs=0.12)
     assert ross_information(index, smoothed) == pytest.approx(expected, abs=0.12)
@@ -61,10 +66,31 @@ def test_features_that_are_all_alike_decide_nothing() -> None:
     assert index_information(index, torch.ones(200, 3), 4, noise=0.0, steps=40).value < 0.05
 
 
+def test_many_features_and_few_episodes_make_it_careful_instead_of_wrong() -> None:
+    """Two groups of noises in one of 60 features: as sure as it may be, log 2 being the truth."""
+    index = torch.randint(16, (1024,))
+    features = torch.randn(1024, 60)
+    features[:, 0] = 12.0 * (index % 2) + 0.1 * features[:, 0]
+    found = index_information(index, features, 16, noise=0.2, steps=200)
+    assert 0.6 * math.log(2) < found.value < math.log(2) + 3 * found.standard_error
+
+
+@pytest.mark.parametrize(("right", "expected"), [(0.995, 1.0), (0.7, 0.35), (0.4, 0.15)])
+def test_a_classifier_that_is_too_sure_is_toned_down(right: float, expected: float) -> None:
+    """One of 8 logits is 8 above the rest, and right so often: log(7 r / (1 - r)) / 8 is best."""
+    index = torch.randint(8, (4000,))
+    named = torch.where(torch.arange(4000) < right * 4000, index, (index + 3) % 8)
+    logits = 8.0 * torch.nn.functional.one_hot(named, 8)[None].float()
+    value, factor = _sharpest(logits, index)
+    assert factor == expected
+    plain = torch.distributions.Categorical(logits=factor * logits[0]).log_prob(index)
+    assert value == pytest.approx(float(plain.mean()) + math.log(8), abs=1e-4)
+
+
 def test_smoothing_takes_information_away() -> None:
     index, features, _ = channel(16, 2, 1.0)
     values = [
-        index_information(index, features, 16, noise=noise, steps=120).value
+        index_information(index, features, 16, noise=noise, steps=80).value
         for noise in (0.0, 0.5, 4.0)
     ]
     assert values[0] > values[1] + 0.2 > values[2] + 0.4
