@@ -42,15 +42,17 @@ def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
     return text if codes is None else f"{text} · {codes:.1f} effective codes"
 
 
-def _panels(count: int, ratio: float, below: float, **options: Any) -> tuple[Figure, list[Axes]]:
+def _panels(
+    count: int, ratio: float, room: tuple[float, float], **options: Any
+) -> tuple[Figure, list[Axes]]:
     """Return a figure of rows of equally many panels, each so many times as high as wide.
 
-    Below them so many inches are left for a legend.
+    A legend below them has room: so many inches in width, at least, and in height.
     """
     rows = -(-count // COLUMNS)
     columns = -(-count // rows)
     width = min(2.7 if ratio > 0.8 else 3.6, 10.8 / columns)
-    figure = canvas(columns * width, rows * (width * ratio + 0.6) + below)
+    figure = canvas(max(columns * width, room[0]), rows * (width * ratio + 0.6) + room[1])
     return figure, [
         figure.add_subplot(rows, columns, index + 1, **options) for index in range(count)
     ]
@@ -88,8 +90,10 @@ def draw_trajectories(
         own = None  # only in the plane are features known to be what the task's plot shows
     options = {"projection": "3d"} if own is None and width >= 3 else {}
     legend = _legend(task, max(entry.num_codes for entry in entries), by)
-    ratio = _ratio(task, paths) if own else 1.0
-    figure, axes = _panels(len(entries), ratio, 0.35 * -(-len(legend) // COLUMNS), **options)
+    each = 0.6 + 0.07 * max(map(len, legend), default=0)  # inches of a name in the legend
+    across = max(1, min(COLUMNS, int(7 / each)))
+    room = (across * each, 0.35 * -(-len(legend) // across)) if legend else (0.0, 0.0)
+    figure, axes = _panels(len(entries), _ratio(task, paths) if own else 1.0, room, **options)
     for ax, entry in zip(axes, entries, strict=True):
         _draw_panel(ax, task, own, paths[entry.name], colors[entry.name], by)
         ax.set_anchor("S")
@@ -106,7 +110,7 @@ def draw_trajectories(
             list(legend.values()),
             list(legend),
             loc="outside lower center",
-            ncols=COLUMNS,
+            ncols=across,
             frameon=False,
             fontsize=9,
         )

@@ -6,14 +6,15 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from modereg.recipes.build import Setup
-from modereg.report import Paths, ReportEntry, record_paths
+from modereg.report import Paths, ReportEntry, figures, record_paths
 from modereg.report.codes import draw_codes, draw_tables
 from modereg.report.curves import behaviour_figure, draw_bound, draw_curves
 from modereg.report.figures import draw_shares, draw_trajectories, subtitle
-from modereg.report.style import method_colors
+from modereg.report.style import method_colors, png
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -93,14 +94,32 @@ def test_pictures_are_pngs_and_leave_matplotlib_alone(
 
 
 def test_success_stands_beside_its_modes(entries: list[ReportEntry]) -> None:
-    figures = entries[2].sampled
-    assert f"{figures['present_modes']} of 24 modes" in subtitle(figures, 24)
-    without = dict(figures) | {"present_modes": None}
+    given = entries[2].sampled
+    assert f"{given['present_modes']} of 24 modes" in subtitle(given, 24)
+    without = dict(given) | {"present_modes": None}
     assert "effective codes" in subtitle(without, None)
     assert subtitle({"mean_return": 1.0}, None) == "return 1.00"
 
 
 def test_the_second_curve_is_entropy_or_codes(entries: list[ReportEntry]) -> None:
     assert behaviour_figure(entries) == "entropy"
-    figures = dict(entries[2].sampled) | {"entropy": None}
-    assert behaviour_figure([ReportEntry("base", "Base", None, figures)]) == "effective_codes"
+    given = dict(entries[2].sampled) | {"entropy": None}
+    assert behaviour_figure([ReportEntry("base", "Base", None, given)]) == "effective_codes"
+
+
+@pytest.mark.parametrize("name", ["a", "a rather long name of a mode"])
+def test_a_legend_is_never_wider_than_its_picture(
+    name: str, avoid: Setup, entries: list[ReportEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Figure] = []
+    monkeypatch.setattr(figures, "png", lambda figure: (seen.append(figure), png(figure))[1])
+    names = tuple(f"{name} {index}" for index in range(5))
+    task = replace(avoid.task, num_modes=5, mode_names=names)
+    paths = record_paths(avoid, None, 1, num_episodes=4, seed=1)
+    paths = replace(paths, modes=torch.zeros(4, dtype=torch.int64))
+    draw_trajectories(task, entries[:1], {"base": paths}, {"base": "#000000"})
+    box, whole = seen[0].legends[0].get_window_extent(), seen[0].bbox
+    assert 0 <= box.x0 < box.x1 <= whole.x1
+    assert box.y0 >= 0
+    for ax in seen[0].axes:
+        assert ax.get_tightbbox().y1 <= whole.y1
