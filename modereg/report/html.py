@@ -36,7 +36,7 @@ def figure(data: bytes, alt: str, heading: str, caption: str) -> str:
     source = base64.b64encode(data).decode()
     width = int.from_bytes(data[16:20], "big") // 1.4  # the header of a PNG says its width
     return (
-        f'<figure><div class="view" tabindex="0" style="max-width:{width:.0f}px">'
+        f'<figure><div class="view" tabindex="0" style="--width:{width:.0f}px">'
         f'<img alt="{escape(alt)}" src="data:image/png;base64,{source}"></div>'
         f"<figcaption><b>{escape(heading)}</b> {escape(caption)}</figcaption></figure>"
     )
