@@ -24,7 +24,8 @@ gives the bound. Estimators:
   ``gaussian``, ``von_mises_fisher``, ``contrastive``: q trained, read on fresh samples.
 - ``dv``, ``nwj``, ``mine``, ``smile``, ``js``, ``info_nce``: critics, read on held-out samples.
 
-``--estimators`` measures some anew and keeps the rows of the others that the JSON has.
+``--estimators`` measures some anew and keeps the rows of the others that the JSON has;
+``--missing`` measures only the rows that it lacks, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def measure(contender: Contender, task: Task, size: int, seeds: int) -> Row:
 
 def measure_all(args: argparse.Namespace) -> list[Row]:
     """Measure what was asked for."""
-    rows = []
+    rows, there = [], existing(args.json) if args.missing else []
+    known = set(map(name_of, there))
     for contender in CONTENDERS:
         if contender.name not in args.estimators:
             continue
@@ -104,18 +106,25 @@ def measure_all(args: argparse.Namespace) -> list[Row]:
                 continue
             sizes = (1_000,) if args.smoke else contender.sizes(task)
             for size in sizes:
+                if (contender.name, task.name, size) in known:
+                    continue
                 rows.append(measure(contender, task, size, args.seeds))
                 print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
         write(args, rows)
     return rows
 
 
-def merged(path: Path | None, rows: list[Row]) -> list[Row]:
-    """Add the rows of other estimators that a file has; in the order of estimators and tasks."""
-    if path is not None and path.exists():
-        names = {row["estimator"] for row in rows}
-        kept = json.loads(path.read_text())["rows"]
-        rows = rows + [row for row in kept if row["estimator"] not in names]
+def existing(path: Path | None) -> list[Row]:
+    """Return the rows of a file, if it is there."""
+    return json.loads(path.read_text())["rows"] if path is not None and path.exists() else []
+
+
+def merged(args: argparse.Namespace, rows: list[Row]) -> list[Row]:
+    """Add the rows that a file has and that stay; in the order of estimators and tasks."""
+    anew = {name_of(row) for row in rows}
+    names = set() if args.missing else {row["estimator"] for row in rows}
+    kept = [row for row in existing(args.json) if row["estimator"] not in names]
+    rows = rows + [row for row in kept if name_of(row) not in anew]
     order = [contender.name for contender in CONTENDERS]
 
     def place(row: Row) -> tuple[int, int, int]:
@@ -128,9 +137,14 @@ def merged(path: Path | None, rows: list[Row]) -> list[Row]:
     return sorted(rows, key=place)
 
 
+def name_of(row: Row) -> tuple[str, str, int]:
+    """Return what there is one row of."""
+    return row["estimator"], row["task"], row["samples"]
+
+
 def lacking(rows: list[Row]) -> dict[str, Any]:
     """Say which rows a whole run would have that are not there, or have fewer than ten seeds."""
-    there = {(row["estimator"], row["task"], row["samples"]) for row in rows}
+    there = set(map(name_of, rows))
     tasks = [find_task(name) for name in TASKS]
     absent = [
         f"{contender.name} on {task.name}"
@@ -148,7 +162,7 @@ def lacking(rows: list[Row]) -> dict[str, Any]:
 
 def write(args: argparse.Namespace, rows: list[Row]) -> list[dict[str, Any]]:
     """Write rows, claims and the plot; return the claims."""
-    rows = merged(args.json, rows)
+    rows = merged(args, rows)
     bounds = {contender.name for contender in CONTENDERS if contender.is_bound}
     claims = check(rows, bounds, CONTRASTS)
     if args.json is not None:
@@ -167,6 +181,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--missing", action="store_true", help="only rows that the JSON lacks")
     parser.add_argument("--estimators", nargs="*", choices=names, default=names)
     args = parser.parse_args()
     torch.set_num_threads(1)

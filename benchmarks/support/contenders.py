@@ -200,10 +200,14 @@ def _neighbour_sizes(task: Task) -> tuple[int, ...]:
     return (500, 2_000, 5_000) if max(task.dims) > 5 else (500, 2_000, 10_000)
 
 
+def _learned_sizes(_: Task) -> tuple[int, ...]:
+    return (2_000, 20_000)
+
+
 def _critics() -> list[Contender]:
     names = {"dv": True, "nwj": True, "mine": True, "smile": False, "js": True}
     others = [
-        Contender(name, lambda _: True, read_critic(name, 100), lambda _: (10_000,), is_bound)
+        Contender(name, lambda _: True, read_critic(name, 100), lambda _: (2_000, 10_000), is_bound)
         for name, is_bound in names.items()
     ]
     info_nce = read_critic("info_nce", 200)
@@ -246,22 +250,20 @@ CONTENDERS = [
         False,
     ),
     Contender("categorical_exact", _has_codes, read_exact, lambda _: (2_000, 20_000), True),
-    Contender("categorical", _has_codes, learn(_categorical, 500), lambda _: (20_000,), True),
+    Contender("categorical", _has_codes, learn(_categorical, 500), _learned_sizes, True),
     Contender(
         "gaussian",
         lambda task: task.to_prior is not None and not is_sphere(task),
         learn(_gaussian, 300),
-        lambda _: (20_000,),
+        _learned_sizes,
         True,
     ),
-    Contender(
-        "von_mises_fisher", is_sphere, learn(_von_mises_fisher, 300), lambda _: (20_000,), True
-    ),
+    Contender("von_mises_fisher", is_sphere, learn(_von_mises_fisher, 300), _learned_sizes, True),
     Contender(
         "contrastive",
         lambda task: _has_codes(task) or task.to_prior is not None,
         learn(_contrastive, 200, FEW),
-        lambda _: (20_000,),
+        _learned_sizes,
         True,
     ),
     *_critics(),
