@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
@@ -12,7 +14,7 @@ from torchrl.modules import ValueOperator
 from modereg.errors import KeyMismatchError
 from modereg.networks import InputNoise
 
-__all__ = ["evaluate", "require"]
+__all__ = ["evaluate", "in_next", "require", "valid_rows"]
 
 
 def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
@@ -63,6 +65,25 @@ def evaluate(
         return module(tensordict.select(*module.in_keys)).get(out_key)
     options: dict[str, Any] = {"noisy": True} if noisy and _has_noise(module) else {}
     return module.module(*values, **options)
+
+
+def in_next(key: NestedKey) -> NestedKey:
+    """Return the key of an entry in ``next``."""
+    return ("next", *key) if isinstance(key, tuple) else ("next", key)
+
+
+def valid_rows(
+    tensordict: TensorDictBase, mask_keys: Iterable[NestedKey] = (("collector", "mask"),)
+) -> Tensor | None:
+    """Return which rows count, ``[*B]`` bool: those that no mask calls padding; None for all.
+
+    Args:
+        tensordict: ``[*B]``.
+        mask_keys: entries ``[*B]`` or ``[*B, 1]``, false for padding; those missing do not count.
+    """
+    masks = [tensordict.get(key, None) for key in mask_keys]
+    rows = [mask.view(tensordict.batch_size) for mask in masks if mask is not None]
+    return torch.stack(rows).all(0) if rows else None
 
 
 def _has_noise(module: TensorDictModuleBase) -> bool:

@@ -11,7 +11,7 @@ from torchrl.modules import ValueOperator
 
 from modereg.errors import KeyMismatchError
 from modereg.networks import InputNoise
-from modereg.reading import evaluate, require
+from modereg.reading import evaluate, in_next, require, valid_rows
 
 
 def two_outputs(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,3 +62,18 @@ def test_require_names_reader_key_and_what_is_there() -> None:
     module = TensorDictModule(nn.Identity(), ["x"], ["y"])
     with pytest.raises(KeyMismatchError, match="the critic reads 'x'"):
         evaluate(module, td, "y", reader="the critic")
+
+
+def test_keys_in_next() -> None:
+    assert in_next("x") == ("next", "x")
+    assert in_next(("agent", "x")) == ("next", "agent", "x")
+
+
+def test_rows_that_no_mask_calls_padding() -> None:
+    first = torch.tensor([[True, True, False], [True, False, False]])
+    second = torch.tensor([[True, False, True], [True, True, True]])
+    td = TensorDict({"other": second.unsqueeze(-1)}, [2, 3])
+    assert valid_rows(td) is None
+    td["collector", "mask"] = first
+    assert torch.equal(valid_rows(td), first)
+    assert torch.equal(valid_rows(td, [("collector", "mask"), "other", "none"]), first & second)

@@ -6,14 +6,14 @@ import copy
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from modereg.discovery.base import ModeDiscoverer
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.estimators import RewardEstimator, Source, check_support
 from modereg.networks import flat_features
-from modereg.reading import require
+from modereg.reading import in_next, require, valid_rows
 
 __all__ = ["VariationalModeDiscoverer"]
 
@@ -91,7 +91,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
             KeyMismatchError: if a feature is missing.
             NonFiniteError: if a feature is not finite.
         """
-        rows = _valid(rollout).nonzero().squeeze(-1)
+        rows = _rows(rollout)
         features = self._features(rollout, rows, self.estimator.source)
         self.estimator.fit_features(flat_features(features))
 
@@ -109,7 +109,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
             ConfigurationError: if a code lies outside the prior's support.
             NonFiniteError: if a feature is not finite.
         """
-        rows = _valid(rollout).nonzero().squeeze(-1)
+        rows = _rows(rollout)
         latent = require(rollout, self.latent_key, "the discoverer")
         latent = latent.flatten(0, rollout.ndim - 1)[rows]
         check_support(self.prior, latent, self.latent_key)
@@ -179,7 +179,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         for i, key in enumerate(self.feature_keys):
             data.set(key, torch.cat([entry["features"][i] for entry in self._window]))
             if self.estimator.transitions:
-                data.set(_in("next", key), torch.cat([entry["after"][i] for entry in self._window]))
+                data.set(in_next(key), torch.cat([entry["after"][i] for entry in self._window]))
         return data
 
     @property
@@ -191,7 +191,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         """Return a copy of each feature at these rows, ``[n, ...]``."""
         features = []
         for key in self.feature_keys:
-            name = _in("next", key) if source == "next" else key
+            name = in_next(key) if source == "next" else key
             value = require(rollout, name, "the discoverer")
             value = value.flatten(0, rollout.ndim - 1)[rows]
             if not bool(torch.isfinite(value).all()):
@@ -203,16 +203,12 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         return features
 
 
-def _in(place: str, key: NestedKey) -> NestedKey:
-    return (place, *key) if isinstance(key, tuple) else (place, key)
-
-
-def _valid(rollout: TensorDictBase) -> Tensor:
-    """Return which rows of a flattened rollout count, ``[N]`` bool."""
-    mask = rollout.get(("collector", "mask"), None)
-    if mask is None:
-        return torch.ones(rollout.numel(), dtype=torch.bool, device=rollout.device)
-    return mask.reshape(-1)
+def _rows(rollout: TensorDictBase) -> Tensor:
+    """Return the numbers of the rows of a flattened rollout that count, ``[n]`` int64."""
+    valid = valid_rows(rollout)
+    if valid is None:
+        return torch.arange(rollout.numel(), device=rollout.device)
+    return valid.reshape(-1).nonzero().squeeze(-1)
 
 
 def _held_out(rollout: TensorDictBase) -> Tensor:

@@ -76,6 +76,7 @@ class JointCritic(nn.Module):
 def make_critic(
     critic: str | nn.Module, x: Tensor, y: Tensor, hidden: Sequence[int], seed: int
 ) -> nn.Module:
+    """Return a critic by its name, seeded, or a copy of the user's."""
     if isinstance(critic, nn.Module):
         return copy.deepcopy(critic)
     if critic not in ("separable", "joint"):

@@ -47,6 +47,7 @@ def batches(size: int, batch_size: int, steps: int, generator: torch.Generator) 
 
 
 def check_samples(x: Tensor, y: Tensor) -> None:
+    """Refuse samples of other shapes, codes below 0, and what is not finite."""
     for name, value in (("x", x), ("y", y)):
         codes = not value.is_floating_point()
         if not value.ndim or len(value) != len(x) or (codes and value.ndim != 1):

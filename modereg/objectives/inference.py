@@ -14,7 +14,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator, check_support
 from modereg.priors import CategoricalPrior
-from modereg.reading import require
+from modereg.reading import in_next, require, valid_rows
 
 __all__ = ["InferenceLoss"]
 
@@ -61,7 +61,7 @@ class InferenceLoss(LossModule):
     def in_keys(self) -> list[NestedKey]:
         """Entries that it reads; the priority weight only where there is one."""
         features = self.estimator.in_keys
-        after = [_in_next(key) for key in features] if self.estimator.transitions else []
+        after = [in_next(key) for key in features] if self.estimator.transitions else []
         return [*features, *after, self.tensor_keys.latent]
 
     @in_keys.setter
@@ -103,7 +103,7 @@ class InferenceLoss(LossModule):
             ShapeError: if the codes are not of the prior's shape.
             ConfigurationError: if a code lies outside the prior's support.
         """
-        valid = self._valid_rows(tensordict)
+        valid = valid_rows(tensordict, self._loss_mask_keys())
         rows = self._rows(tensordict, valid)
         losses = self.estimator.sample_loss(rows)
         if valid is not None:
@@ -125,12 +125,6 @@ class InferenceLoss(LossModule):
         check_support(self.estimator.prior, codes, self.tensor_keys.latent)
         return rows
 
-    def _valid_rows(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Return which rows ``[*B]`` count, None for all."""
-        masks = [tensordict.get(key, None) for key in self._loss_mask_keys()]
-        rows = [mask.view(tensordict.batch_size) for mask in masks if mask is not None]
-        return torch.stack(rows).all(0) if rows else None
-
     @torch.no_grad()
     def _figures(self, rows: TensorDictBase) -> dict[str, Tensor]:
         figures = {"mi_bound": self.estimator.bound(rows)}
@@ -139,7 +133,3 @@ class InferenceLoss(LossModule):
             hits = log_prob.argmax(-1) == self.estimator.codes(rows)
             figures["mode_accuracy"] = hits.to(log_prob.dtype).mean()
         return figures
-
-
-def _in_next(key: NestedKey) -> NestedKey:
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)

@@ -14,6 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from modereg.errors import ConfigurationError
 from modereg.novelty import RandomNetworkDistillation, key_list
+from modereg.reading import valid_rows
 
 __all__ = ["DistillationLoss"]
 
@@ -112,7 +113,7 @@ class DistillationLoss(LossModule):
             NonFiniteError: if a feature of a valid row is not finite.
             ShapeError: if there are more or fewer features than the networks read.
         """
-        valid = self._valid_rows(tensordict)
+        valid = valid_rows(tensordict, self._loss_mask_keys())
         features = self.distillation.features(tensordict, self._in_keys, valid)
         if self.observe:
             error = self.distillation.observe(features, valid)
@@ -136,12 +137,6 @@ class DistillationLoss(LossModule):
         if self.reduction == "none":
             return self._reduce_loss(error * drawn, tensordict=tensordict, weights=weights)
         return self._reduce_loss(error, tensordict=tensordict, mask=drawn, weights=weights)
-
-    def _valid_rows(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Return which rows ``[*B]`` count, None for all."""
-        masks = [tensordict.get(key, None) for key in self._loss_mask_keys()]
-        rows = [mask.view(tensordict.batch_size) for mask in masks if mask is not None]
-        return torch.stack(rows).all(0) if rows else None
 
 
 def _draw(valid: Tensor, proportion: float) -> Tensor:

@@ -14,7 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from modereg import functional, keys
 from modereg.errors import ConfigurationError
-from modereg.reading import evaluate, require
+from modereg.reading import evaluate, require, valid_rows
 
 __all__ = ["LeanPPOLoss"]
 
@@ -147,7 +147,8 @@ class LeanPPOLoss(LossModule):
         Raises:
             KeyMismatchError: if an entry is missing.
         """
-        tensordict = _valid_rows(tensordict)
+        valid = valid_rows(tensordict, _MASKS)
+        tensordict = tensordict if valid is None else tensordict[valid]
         accepted = self.tensor_keys
         dist = _distribution(self.actor_network, tensordict)
         action = require(tensordict, accepted.action, "PPO")
@@ -185,14 +186,6 @@ class LeanPPOLoss(LossModule):
             "clip_fraction": clipped.to(log_weight.dtype).mean(),
             "kl_approx": -log_weight.mean(),
         }
-
-
-def _valid_rows(tensordict: TensorDictBase) -> TensorDictBase:
-    for key in _MASKS:
-        mask = tensordict.get(key, None)
-        if mask is not None:
-            tensordict = tensordict[mask.view(tensordict.batch_size)]
-    return tensordict
 
 
 def _distribution(actor: TensorDictModuleBase, tensordict: TensorDictBase) -> Any:

@@ -18,6 +18,7 @@ __all__ = ["check_bound", "check_log_prob", "check_names", "check_partition"]
 
 
 def check_log_prob(subject: Subject, discoverer: ModeDiscoverer) -> None:
+    """Check form and normalisation of the posterior over codes."""
     name, number = subject.name, discoverer.prior.num_codes
     flat = subject.planted.ends(1)
     for data in (flat, flat[:6].reshape(2, 3)):
@@ -49,6 +50,7 @@ def _agreement(found: Tensor, behaviours: Tensor, number: int) -> float:
 
 
 def check_partition(subject: Subject, discoverer: ModeDiscoverer, least: float) -> None:
+    """Check that codes and planted behaviours agree by at least this NMI."""
     behaviours = subject.planted.behaviours(2)
     number = discoverer.prior.num_codes or 1
     found = _agreement(_likeliest(subject, discoverer), behaviours, number)
@@ -94,6 +96,7 @@ def _check_support(subject: Subject) -> None:
 
 
 def check_bound(subject: Subject, discoverer: ModeDiscoverer) -> None:
+    """Check that learning raised the estimator's bound on fresh data."""
     data = subject.planted.ends(2)
     with torch.no_grad():
         bounds = [float(made.estimator.bound(data)) for made in (subject.fresh(), discoverer)]

@@ -12,7 +12,8 @@ from torch import Tensor
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.estimators import RewardEstimator
 from modereg.priors import CategoricalPrior
-from modereg.testing._estimator_subject import Subject, in_next
+from modereg.reading import in_next
+from modereg.testing._estimator_subject import Subject
 from modereg.testing._expect import expect
 
 __all__ = ["check_form"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from modereg import functional
 from modereg.estimators import RewardEstimator
 from modereg.priors import CategoricalPrior, Prior
+from modereg.reading import in_next
 
 __all__ = ["Channel", "MakeEstimator", "Subject", "in_next", "make_subject"]
 
@@ -20,11 +21,6 @@ MakeEstimator = Callable[[], RewardEstimator]
 
 _SIGMA = 0.5
 """Noise of the Gaussian channel, for continuous codes of any size of one component."""
-
-
-def in_next(key: NestedKey) -> NestedKey:
-    """Return a key below ``next``."""
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)
 
 
 @dataclass(frozen=True)

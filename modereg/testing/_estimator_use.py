@@ -9,8 +9,9 @@ import torch
 from tensordict import TensorDict
 
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.reading import in_next
 from modereg.testing._estimator_loss import trained_parameters
-from modereg.testing._estimator_subject import Subject, in_next
+from modereg.testing._estimator_subject import Subject
 from modereg.testing._expect import expect
 from modereg.transforms import MIReward
 

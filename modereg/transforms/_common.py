@@ -13,7 +13,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, Transform
 from torchrl.envs.transforms import Compose, TransformedEnv
 
-from modereg.reading import require
+from modereg.reading import require, valid_rows
 
 __all__ = [
     "any_flag",
@@ -66,12 +66,6 @@ def _row_flag(value: Tensor, ndim: int) -> Tensor:
     shape = value.shape[:ndim]
     single = value.shape[ndim:].numel() == 1
     return value.view(shape) if single else value.flatten(ndim).any(-1)
-
-
-def valid_rows(tensordict: TensorDictBase) -> Tensor | None:
-    """Return which rows ``[*B]`` are no padding by ``("collector", "mask")``; None for all."""
-    mask = tensordict.get(("collector", "mask"), None)
-    return None if mask is None else mask.view(tensordict.batch_size)
 
 
 def merge_rows(mask: Tensor, kept: TensorDictBase, other: TensorDictBase) -> TensorDictBase:
