@@ -102,6 +102,14 @@ class Task:
             feature units; about a fifth of the distance between modes.
         plot: called as ``plot(ax, observations, modes, **options)`` with observations
             ``[N, T, ...]`` of the first feature key.
+        feature_names: names of the kept dimensions of the first feature entry, which the report
+            writes at the axes. With ``x``, ``y`` and ``z`` among them, paths are drawn from above
+            and from the side.
+        filmstrip_key: an image among the observations, ``[*B, C, H, W]`` or ``[*B, H, W, C]`` with
+            one or three channels, uint8, or float in [0, 1], of which the report shows episodes.
+        renders: whether the environment has a method ``render_frames() -> [num_envs, H, W, 3]``
+            uint8, a picture of every row as it stands now. The report shows episodes by it where
+            there is no ``filmstrip_key``.
 
     Raises:
         ConfigurationError: if the chunk layout or the mode names do not fit.
@@ -124,6 +132,9 @@ class Task:
     num_envs: int = 256
     feature_noise: float | None = None
     plot: Callable[..., None] | None = None
+    feature_names: tuple[str, ...] | None = None
+    filmstrip_key: NestedKey | None = None
+    renders: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steering_keys", "feature_keys"):
