@@ -1,0 +1,34 @@
+"""Configurations of the recipes: plain dataclasses, YAML in and out, no torch.
+
+Every field is an option of the command line (``modereg finetune --help``) and a line of the
+``config.yaml`` that a run writes into its folder.
+"""
+
+from __future__ import annotations
+
+from modereg.recipes.config.looking import (
+    DemoConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    InspectConfig,
+    ReportConfig,
+)
+from modereg.recipes.config.parts import LogConfig, PPOConfig, TaskConfig
+from modereg.recipes.config.text import from_yaml, to_yaml
+from modereg.recipes.config.training import DiscoverConfig, FinetuneConfig, PretrainConfig
+
+__all__ = [
+    "DemoConfig",
+    "DiscoverConfig",
+    "DoctorConfig",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "InspectConfig",
+    "LogConfig",
+    "PPOConfig",
+    "PretrainConfig",
+    "ReportConfig",
+    "TaskConfig",
+    "from_yaml",
+    "to_yaml",
+]

@@ -1,0 +1,120 @@
+"""Options of the commands that look at policies, runs and the machine, and of the demonstration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from modereg.recipes.config.parts import TaskConfig
+
+__all__ = [
+    "DemoConfig",
+    "DoctorConfig",
+    "EvaluateConfig",
+    "InspectConfig",
+    "ReportConfig",
+]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Judge a base policy, or a run on it.
+
+    Attributes:
+        base: the base policy: a folder, or ``module:factory``.
+        run: run folder of ``discover`` or ``finetune``; None judges the base itself.
+        out: folder for ``evaluation.json``; None prints only.
+        task: the task.
+        episodes: episodes of each evaluation.
+        seed: of the evaluation.
+    """
+
+    base: str = "runs/base"
+    run: str | None = None
+    out: Path | None = None
+    task: TaskConfig = TaskConfig()
+    episodes: int = 4096
+    seed: int = 12345
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """Say what a base policy can do before anything is trained.
+
+    Attributes:
+        base: the base policy: a folder, or ``module:factory``.
+        out: folder for ``inspection.json``; None prints only.
+        task: the task.
+        episodes: episodes under N(0, I).
+        noises: M noises, each held for whole episodes: information is at most log M nats.
+        held_episodes: episodes of all held noises together.
+        smoothing: noise on the final feature, in units of its common scale.
+        classifier_steps: gradient steps of the classifier that is trained at each smoothing.
+        seed: of everything.
+    """
+
+    base: str = "runs/base"
+    out: Path | None = None
+    task: TaskConfig = TaskConfig()
+    episodes: int = 2048
+    noises: int = 32
+    held_episodes: int = 2048
+    smoothing: tuple[float, ...] = (0.1, 0.2, 0.4)
+    classifier_steps: int = 600
+    seed: int = 12345
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Look whether this machine has what modereg needs, and mend what can be mended.
+
+    Attributes:
+        fix: run the command that mends each fault, after asking.
+        yes: do not ask.
+        json: print JSON instead of a table.
+    """
+
+    fix: bool = False
+    yes: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Draw finished runs on one page, side by side; runs that differ in the seed alone share lines.
+
+    Attributes:
+        runs: run folders of ``discover`` or ``finetune``, of one task on one base policy.
+        out: folder of the page and its pictures; None takes the run's own, or ``runs/report``
+            for several.
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The main job on Avoid: clone a base, fine-tune it plainly and with modereg, report.
+
+    Attributes:
+        out: folder of all runs, ``summary.json`` and the report ``index.html``.
+        pay_spread: routes pay between 1 minus and 1 plus this.
+        wide_spread: a second, wider spread at which the coefficient decides; None leaves it out.
+        env_steps: environment steps of each method, stage 1 included.
+        wide_env_steps: the same at the wider spread, longer, because forgetting takes time.
+        episodes: episodes of the evaluations in the table.
+        jobs: runs side by side; each takes one core.
+        seed: of everything.
+    """
+
+    out: Path = Path("runs/demo")
+    pay_spread: float = 0.3
+    wide_spread: float | None = 0.5
+    env_steps: int = 4_000_000
+    wide_env_steps: int = 8_000_000
+    episodes: int = 4096
+    jobs: int = 2
+    seed: int = 0
