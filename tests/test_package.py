@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 import modereg
 import modereg_integrations
+from modereg_integrations.maniskill.registry import OWN_TASKS
 
 PACKAGES = (modereg, modereg_integrations)
 OPTIONAL = (
@@ -29,8 +30,10 @@ OPTIONAL = (
     "wandb",
     "jaxtyping",
 )
-# It says so in its first lines, and the package around it imports it when the task is made.
-SUBCLASSES_OF_MANISKILL = {"modereg_integrations.maniskill.wall"}
+# They say so in their first lines, and the package around them imports them when a task is made.
+SUBCLASSES_OF_MANISKILL = {
+    f"modereg_integrations.maniskill.{package}.env" for package in OWN_TASKS.values()
+}
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}
 
 

@@ -1,4 +1,4 @@
-"""ManiSkill for modereg: environments, a multimodal task with its expert, and a software driver.
+"""ManiSkill for modereg: environments, multimodal tasks with their experts, and a software driver.
 
 The names below are imported when they are first used, so that
 ``python -m modereg_integrations.maniskill.vulkan`` starts without torch.
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modereg_integrations.maniskill.env import ManiSkillEnv
-    from modereg_integrations.maniskill.tasks import make_task, wall_task
+    from modereg_integrations.maniskill.tasks import make_task
+    from modereg_integrations.maniskill.wall.task import wall_task
 
 __all__ = ["ManiSkillEnv", "make_task", "wall_task"]
 
-_HOMES = {"ManiSkillEnv": "env", "make_task": "tasks", "wall_task": "tasks"}
+_HOMES = {"ManiSkillEnv": "env", "make_task": "tasks", "wall_task": "wall.task"}
 
 
 def __getattr__(name: str) -> object:

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError, MissingDependencyError, MissingDeviceError
 from modereg.keys import ACTION, MODE, OBSERVATION, REWARD, SUCCESS
+from modereg_integrations.maniskill.registry import register_own_tasks
 from modereg_integrations.maniskill.spaces import flatten, observation_specs
 from modereg_integrations.maniskill.vulkan import COMMAND, activate
 
@@ -208,8 +209,7 @@ def _make_simulation(env_id: str, num_envs: int, options: Mapping[str, Any]) -> 
     import gymnasium
     from mani_skill.utils.registration import REGISTERED_ENVS
 
-    import modereg_integrations.maniskill.wall  # noqa: F401  (registers our task)
-
+    register_own_tasks()
     if env_id not in REGISTERED_ENVS:
         raise ConfigurationError(
             f"ManiSkill knows no task {env_id!r}; known are {', '.join(sorted(REGISTERED_ENVS))}."

@@ -21,7 +21,7 @@ from mani_skill.utils.scene_builder.table import TableSceneBuilder
 from mani_skill.utils.structs.pose import Pose
 from torch import Tensor
 
-from modereg_integrations.maniskill.wall_geometry import (
+from modereg_integrations.maniskill.wall.geometry import (
     CUBE_HALF_SIZE,
     CUBE_START,
     GOAL,

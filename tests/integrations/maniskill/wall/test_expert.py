@@ -4,16 +4,17 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tensordict import TensorDict
 from torchrl.envs.utils import check_env_specs
 
 from modereg.errors import ConfigurationError
 from modereg.tasks.base import Demonstrations
-from modereg_integrations.maniskill.wall_expert import (
+from modereg_integrations.maniskill.wall.expert import (
     WallExpert,
     demonstrate_wall,
     make_wall_env,
 )
-from modereg_integrations.maniskill.wall_geometry import (
+from modereg_integrations.maniskill.wall.geometry import (
     GOAL,
     GOAL_RADIUS,
     MAX_STEPS,
@@ -90,13 +91,13 @@ def test_shares() -> None:
     shown = demonstrate_wall(4, seed=2, shares=(1, 0, 3))
     assert shown.mode_counts(3).tolist() == [1, 0, 3]
     for shares in ((1, 2), (-1, 1, 1), (0, 0, 0)):
-        with pytest.raises(ConfigurationError, match="three non-negative numbers"):
+        with pytest.raises(ConfigurationError, match="shares of the 3 modes"):
             demonstrate_wall(1, seed=0, shares=shares)
 
 
 def test_the_expert_knows_three_modes() -> None:
     with pytest.raises(ConfigurationError, match="0, 1 and 2, got 3"):
-        WallExpert(3, torch.zeros(3))
+        WallExpert(3, TensorDict(cube_position=torch.zeros(1, 3), batch_size=1))
 
 
 def test_the_environment() -> None:
@@ -116,10 +117,10 @@ def test_the_environment() -> None:
 def test_the_label_stays_and_is_forgotten_at_reset() -> None:
     env = make_wall_env(1, seed=0)
     td = env.reset()
-    expert = WallExpert(0, td["cube_position"][0])
+    expert = WallExpert(0, td)
     modes = []
     while not td["done"].any():
-        td = env.step(td.copy().set("action", expert(td["observation"][0])[None]))["next"]
+        td = env.step(td.copy().set("action", expert(td)[None]))["next"]
         modes.append(int(td["mode"]))
     first = modes.index(0)
     assert modes == [-1] * first + [0] * (len(modes) - first)
@@ -133,10 +134,10 @@ def test_the_label_stays_and_is_forgotten_at_reset() -> None:
 def test_modes_may_pay_unequally(mode: int, pay: float) -> None:
     env = make_wall_env(1, seed=0, pay_spread=0.5)
     td = env.reset()
-    expert = WallExpert(mode, td["cube_position"][0])
+    expert = WallExpert(mode, td)
     total = 0.0
     while not td["done"].any():
-        td = env.step(td.copy().set("action", expert(td["observation"][0])[None]))["next"]
+        td = env.step(td.copy().set("action", expert(td)[None]))["next"]
         total += float(td["reward"])
     assert (int(td["mode"]), total) == (mode, pay)
     env.close()

@@ -1,0 +1,173 @@
+"""What the scripted experts share: a plan of stages for the tool, and demonstrations of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from modereg.errors import ConfigurationError
+from modereg.keys import ACTION, MODE, SUCCESS
+from modereg.tasks.base import Demonstrations
+
+__all__ = ["Expert", "Stage", "StagedPlan", "demonstrate", "planned_modes"]
+
+Expert = Callable[[TensorDictBase], Tensor]
+"""From what one environment shows (batch size ``[1]``) to its action ``[A]``."""
+
+
+class Stage(NamedTuple):
+    """Where the tool goes next, whether the gripper is open, and how near is near enough."""
+
+    target: tuple[float, float, float]
+    is_open: bool
+    tolerance: float
+    steps: int = 0  # fewest steps to stay in the stage
+
+
+class StagedPlan:
+    """Moves the tool from stage to stage by ``pd_ee_delta_pos`` actions, each in [-1, 1].
+
+    Args:
+        stages: in their order; the last one is never left.
+        reach: metres of error at which the tool moves at full speed.
+        full_speed: norm of the fastest move, at most 1.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], *, reach: float = 0.06, full_speed: float = 0.6
+    ) -> None:
+        self._stages, self._reach, self._full_speed = list(stages), reach, full_speed
+        self._index = self._stayed = 0
+
+    @property
+    def stage(self) -> int:
+        """Index of the stage that the last action was for."""
+        return self._index
+
+    def __call__(self, tool: Tensor) -> Tensor:
+        """Returns the action ``[4]`` for a tool at ``[3]``, in metres, and moves on in the plan."""
+        stage = self._stages[self._index]
+        while self._is_over(stage, tool):
+            self._index, self._stayed = self._index + 1, 0
+            stage = self._stages[self._index]
+        self._stayed += 1
+        error = (torch.tensor(stage.target) - tool) / self._reach
+        move = self._full_speed * error / error.norm().clamp(min=1.0)
+        return torch.cat([move, torch.tensor([1.0 if stage.is_open else -1.0])])
+
+    def _is_over(self, stage: Stage, tool: Tensor) -> bool:
+        if self._index + 1 == len(self._stages) or self._stayed < stage.steps:
+            return False
+        return float((torch.tensor(stage.target) - tool).norm()) < stage.tolerance
+
+
+def demonstrate(
+    make_env: Callable[..., EnvBase],
+    make_expert: Callable[[int, TensorDictBase], Expert],
+    num_modes: int,
+    num_episodes: int,
+    seed: int,
+    *,
+    max_steps: int,
+    observed: Sequence[NestedKey],
+    shares: Sequence[float] | Tensor | None = None,
+    noise: float = 0.1,
+) -> Demonstrations:
+    """Episodes of an expert, the mode of each drawn independently of its start.
+
+    The executed action is the expert's plus normal noise, so that the expert is seen to recover;
+    the stored one is the expert's own. Modes are apportioned: with equal shares their planned
+    numbers differ by one at most. Failed episodes are returned too.
+
+    Args:
+        make_env: called as ``make_env(1, seed=, device=)``.
+        make_expert: called as ``make_expert(mode, td)`` at the start of each episode.
+        num_modes: number of modes ``M``.
+        num_episodes: number of episodes ``N``.
+        seed: seeds the starts, the order of modes and the noise.
+        max_steps: steps of the longest episode ``T``.
+        observed: entries of the observation that are stored.
+        shares: ``[M]``, relative frequencies of the modes; None: equal.
+        noise: standard deviation of the noise on the executed action, whose range is [-1, 1].
+
+    Returns:
+        Demonstrations with ``observed`` ``[N, T + 1, ...]`` and actions ``[N, T, A]``.
+
+    Raises:
+        ConfigurationError: if ``shares`` are not ``M`` non-negative numbers with a positive sum.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    modes = planned_modes(num_episodes, num_modes, shares, generator)
+    env = make_env(1, seed=seed, device="cpu")
+    episodes = []
+    for mode in modes:
+        start = env.reset()
+        expert = make_expert(int(mode), start)
+        episodes.append(_episode(env, start, expert, max_steps, observed, noise, generator))
+    env.close()
+    *values, actions, lengths, shown, success = (torch.stack(part) for part in zip(*episodes))
+    return Demonstrations(dict(zip(observed, values)), actions, lengths, shown, success)
+
+
+def planned_modes(
+    num: int,
+    num_modes: int,
+    shares: Sequence[float] | Tensor | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Modes ``[num]`` int64 in random order, each as often as its share says, up to rounding.
+
+    Args:
+        num: number of episodes.
+        num_modes: number of modes ``M``.
+        shares: ``[M]``, relative frequencies; None: equal.
+        generator: draws the order.
+
+    Raises:
+        ConfigurationError: if ``shares`` are not ``M`` non-negative numbers with a positive sum.
+    """
+    weights = torch.ones(num_modes) if shares is None else torch.as_tensor(shares).float()
+    fits = weights.shape == (num_modes,) and bool((weights >= 0).all())
+    if not fits or not float(weights.sum()) > 0:
+        raise ConfigurationError(
+            f"expected shares of the {num_modes} modes, non-negative numbers with a positive sum, "
+            f"got {shares}; give one number a mode."
+        )
+    ends = (weights.cumsum(0) / weights.sum() * num).round()
+    modes = torch.bucketize(torch.arange(num) + 0.5, ends)
+    return modes[torch.randperm(num, generator=generator)]
+
+
+def _episode(
+    env: EnvBase,
+    td: TensorDictBase,
+    expert: Expert,
+    max_steps: int,
+    observed: Sequence[NestedKey],
+    noise: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, ...]:
+    """One episode: observed entries, actions, length, mode and success, padded."""
+    seen, actions = [td], torch.zeros(max_steps, env.action_spec.shape[-1])
+    for step in range(max_steps):
+        actions[step] = expert(td)
+        shaken = actions[step] + noise * torch.randn(actions.shape[1:], generator=generator)
+        td = _advance(env, td, shaken)
+        seen.append(td)
+        if td["done"].any():
+            break
+    length = len(seen) - 1
+    seen += [td] * (max_steps - length)
+    stacked = [torch.cat([entry[key] for entry in seen]) for key in observed]
+    return *stacked, actions, torch.tensor(length), td[MODE].view(()), td[SUCCESS].view(())
+
+
+def _advance(env: EnvBase, td: TensorDictBase, action: Tensor) -> TensorDictBase:
+    td = td.copy().set(ACTION, action.clamp(-1, 1).unsqueeze(0))
+    following: TensorDictBase = env.step(td)["next"]
+    return following
