@@ -6,6 +6,11 @@ Every object of modereg takes the keys that it reads and writes as arguments
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensordict import NestedKey
+
 __all__ = [
     "ACTION",
     "CHUNK",
@@ -25,8 +30,10 @@ __all__ = [
     "OBSERVATION",
     "REGULARIZED_REWARD",
     "REWARD",
+    "STACKED",
     "STEPS",
     "SUCCESS",
+    "stacked",
 ]
 
 OBSERVATION = "observation"
@@ -43,6 +50,9 @@ CHUNK = "action_chunk"
 
 EXECUTED = "executed_chunk"
 """The part of the chunk that was played, clipped to the action spec, ``[*B, execute, A]``."""
+
+STACKED = "stacked"
+"""Under it, the latest observations of policies that read several, each ``[*B, S, ...]``."""
 
 LATENT = "latent"
 """The code ``z`` of the episode, ``[*B]`` int64 for discrete priors."""
@@ -89,3 +99,8 @@ SUCCESS = "success"
 
 MODE = "mode"
 """Mode label of the episode so far, ``[*B, 1]`` int64, -1 while undecided."""
+
+
+def stacked(key: NestedKey) -> NestedKey:
+    """Return the key of the stack of an entry: its name under :data:`STACKED`."""
+    return (STACKED, key) if isinstance(key, str) else (STACKED, *key)

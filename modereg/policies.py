@@ -48,6 +48,11 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
         ShapeError: if a shape is not one of positive sizes.
     """
 
+    observation_steps: int = 1
+    """Environment steps S that each observation covers. Above 1 :meth:`decode` is given
+    ``[*B, S, ...]``, the newest last, from :class:`~modereg.transforms.ObservationStack` where
+    there is one."""
+
     def __init__(
         self,
         *,
@@ -92,7 +97,8 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
 
         Subclasses add their options: number of steps, scheduler, normalisation.
         """
-        return {
+        several = {} if self.observation_steps == 1 else {"observation_steps": self.observation_steps}
+        return several | {
             "class": type(self).__name__,
             "observation_keys": [
                 list(k) if isinstance(k, tuple) else k for k in self.observation_keys
@@ -133,7 +139,8 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
                 f"expected noise of shape {expected} (batch {tuple(tensordict.batch_size)} and "
                 f"noise_shape {tuple(self.noise_shape)}), got {tuple(noise.shape)}"
             )
-        values = [tensordict.get(key, None) for key in self.observation_keys]
+        entries = self.observation_entries(tensordict)
+        values = [tensordict.get(key, None) for key in entries]
         for key, value in zip(self.observation_keys, values, strict=True):
             if value is None:
                 raise KeyMismatchError(
@@ -142,6 +149,15 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
                     "the policy other observation keys"
                 )
         return values
+
+    def observation_entries(self, tensordict: TensorDictBase) -> list[NestedKey]:
+        """Return where the observations stand: in their stacks, where the policy reads any."""
+        if self.observation_steps == 1:
+            return self.observation_keys
+        stacks = [keys.stacked(key) for key in self.observation_keys]
+        found = [tensordict.get(stack, None) is not None for stack in stacks]
+        rows = zip(self.observation_keys, stacks, found, strict=True)
+        return [stack if there else key for key, stack, there in rows]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the chunk; missing noise is drawn from N(0, I)."""
@@ -217,6 +233,7 @@ def as_generative_policy(
     chunk_shape: Sequence[int],
     module: nn.Module | None = None,
     example: TensorDictBase | None = None,
+    observation_steps: int = 1,
     noise_key: NestedKey = keys.NOISE,
     chunk_key: NestedKey = keys.CHUNK,
 ) -> GenerativePolicy:
@@ -232,13 +249,20 @@ def as_generative_policy(
             ``to``, ``parameters`` and fingerprints see them.
         example: observations to probe the function with now; without them it is probed when
             :class:`~modereg.transforms.NoiseAction` meets the environment.
+        observation_steps: environment steps S that each observation covers; above 1 the function
+            is given ``[*B, S, ...]``, the newest last.
         noise_key: entry of the noise.
         chunk_key: entry of the chunk.
 
     Raises:
+        ConfigurationError: if ``observation_steps`` is not positive.
         StochasticSamplerError: if the function is not deterministic in the noise.
         ShapeError: if it returns another shape than ``chunk_shape``.
     """
+    if observation_steps < 1:
+        raise ConfigurationError(
+            f"expected observation_steps of at least 1, got {observation_steps}"
+        )
     policy = _FunctionPolicy(
         function,
         module,
@@ -248,6 +272,7 @@ def as_generative_policy(
         noise_key=noise_key,
         chunk_key=chunk_key,
     )
+    policy.observation_steps = observation_steps
     if example is not None:
         assert_deterministic(policy, example)
     return policy

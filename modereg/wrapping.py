@@ -18,7 +18,13 @@ from modereg.networks import MLP
 from modereg.policies import GenerativePolicy
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
 from modereg.steering import SteeringPolicy
-from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction
+from modereg.transforms import (
+    ActionChunk,
+    History,
+    LatentConditioner,
+    NoiseAction,
+    ObservationStack,
+)
 
 __all__ = ["Wrapped", "make_steering", "observation_size", "steer_env", "wrap"]
 
@@ -47,7 +53,9 @@ def steer_env(
 
     A composition of transforms, from the inside out: :class:`~modereg.transforms.ActionChunk`,
     :class:`~modereg.transforms.NoiseAction`, :class:`~modereg.transforms.History`,
-    :class:`~modereg.transforms.LatentConditioner`. A random action reproduces the base policy.
+    :class:`~modereg.transforms.LatentConditioner`, and inside of them an
+    :class:`~modereg.transforms.ObservationStack` for a policy that reads several observations. A
+    random action reproduces the base policy.
 
     Args:
         env: environment, batch ``[B]``, with actions ``[B, A]``.
@@ -60,7 +68,11 @@ def steer_env(
         feature_keys: entries whose history the discoverer sees, in common physical units.
         feature_dims: dimensions of them to keep; None keeps all.
     """
+    stack = []
+    if policy.observation_steps > 1:
+        stack.append(ObservationStack(policy.observation_keys, steps=policy.observation_steps))
     transforms = [
+        *stack,
         ActionChunk(execute, offset=offset, gamma=gamma, horizon=policy.chunk_shape[0]),
         NoiseAction(policy),
         History(list(feature_keys), length=max_decisions, dims=feature_dims),

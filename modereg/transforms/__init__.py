@@ -6,6 +6,7 @@ from modereg.transforms.latent_conditioner import LatentConditioner
 from modereg.transforms.mi_reward import MIReward
 from modereg.transforms.noise_action import NoiseAction
 from modereg.transforms.novelty import NoveltyReward, ParticleEntropyReward
+from modereg.transforms.observation_stack import ObservationStack
 from modereg.transforms.time_limit import TimeLimit
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MIReward",
     "NoiseAction",
     "NoveltyReward",
+    "ObservationStack",
     "ParticleEntropyReward",
     "TimeLimit",
 ]

@@ -165,7 +165,7 @@ class NoiseAction(Transform):
 
     def _probe(self, tensordict: TensorDictBase) -> None:
         """Check determinism on a few rows, leaving torch's generators as they are."""
-        rows = tensordict.select(*self.policy.observation_keys)
+        rows = tensordict.select(*self.policy.observation_entries(tensordict))
         if rows.batch_dims:
             rows = rows.reshape(-1)[:_PROBE_ROWS]
         devices = [rows.device] if rows.device is not None and rows.device.type == "cuda" else []
