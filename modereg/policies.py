@@ -97,7 +97,8 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
 
         Subclasses add their options: number of steps, scheduler, normalisation.
         """
-        several = {} if self.observation_steps == 1 else {"observation_steps": self.observation_steps}
+        steps = self.observation_steps
+        several = {} if steps == 1 else {"observation_steps": steps}
         return several | {
             "class": type(self).__name__,
             "observation_keys": [
