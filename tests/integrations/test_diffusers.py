@@ -331,18 +331,6 @@ def test_history_normalisation_and_nested_keys() -> None:
         policy(data)
 
 
-def test_minmax_maps_the_data_to_the_unit_interval_and_keeps_constants() -> None:
-    normalizer = Normalizer([(2,)], 1)
-    data = torch.stack([torch.linspace(3, 7, 20), torch.full((20,), 4.0)], -1)
-    normalizer.fit([data], torch.linspace(-2, 0, 20)[:, None, None])
-    scaled = normalizer.normalize_observation(0, data)
-    torch.testing.assert_close(scaled[:, 0], torch.linspace(-1, 1, 20))
-    assert (scaled[:, 1] == 0).all()
-    action = torch.randn(3, 4, 1)
-    round_trip = normalizer.denormalize_action(normalizer.normalize_action(action))
-    torch.testing.assert_close(round_trip, action)
-
-
 def test_errors_say_what_was_expected() -> None:
     scheduler = scheduler_of("DDIM", "sample", {})
     policy = policy_of(scheduler)

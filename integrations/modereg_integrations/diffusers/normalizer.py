@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,12 @@ from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 __all__ = ["Normalizer"]
 
 Mode = Literal["minmax", "meanstd", "identity"]
+
+
+Statistics = Mapping[str, Any]
+"""Name -> values of ``min``, ``max``, ``mean`` or ``std``, as in a LeRobot data set."""
+
+_STATISTICS = {"minmax": ("min", "max"), "meanstd": ("mean", "std")}
 
 
 class Normalizer(nn.Module):
@@ -54,6 +60,40 @@ class Normalizer(nn.Module):
             self.register_buffer(f"observation_scale_{index}", torch.ones(shape))
         self.register_buffer("action_shift", torch.zeros(action_dim))
         self.register_buffer("action_scale", torch.ones(action_dim))
+
+    @classmethod
+    def from_statistics(
+        cls,
+        observations: Sequence[Statistics],
+        action: Statistics,
+        mode: Mode = "minmax",
+    ) -> Normalizer:
+        """Make a normalizer from the statistics that came with a policy or a data set.
+
+        Args:
+            observations: of each observation at one step, in the order of the policy's observation
+                keys: ``"min"`` and ``"max"``, or ``"mean"`` and ``"std"``, each of the shape of the
+                observation; lists, arrays or tensors.
+            action: the same of an action, ``[A]``.
+            mode: which of them the policy was trained with.
+
+        Raises:
+            ConfigurationError: if the mode is ``"identity"``, or a statistic that it needs is
+                missing.
+            ShapeError: if a pair of them disagrees in shape.
+        """
+        if mode not in _STATISTICS:
+            raise ConfigurationError(
+                f"expected the mode of the statistics, 'minmax' or 'meanstd', got {mode!r}"
+            )
+        pairs = [_shift_and_scale(given, mode) for given in (*observations, action)]
+        *seen, (action_shift, _) = pairs
+        normalizer = cls([shift.shape for shift, _ in seen], len(action_shift), mode)
+        names = [f"observation_{{}}_{index}" for index in range(len(seen))]
+        for name, (shift, scale) in zip([*names, "action_{}"], pairs, strict=True):
+            normalizer.get_buffer(name.format("shift")).copy_(shift)
+            normalizer.get_buffer(name.format("scale")).copy_(scale)
+        return normalizer
 
     @torch.no_grad()
     def fit(self, observations: Sequence[Tensor], chunks: Tensor) -> None:
@@ -116,6 +156,32 @@ def _statistics(data: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
     if mode == "meanstd":
         shift, scale = data.mean(0), data.std(0, correction=0)
     else:
-        low, high = data.amin(0), data.amax(0)
-        shift, scale = (high + low) / 2, (high - low) / 2
-    return shift, torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+        shift, scale = _center(data.amin(0), data.amax(0))
+    return shift, _without_zeros(scale)
+
+
+def _shift_and_scale(statistics: Statistics, mode: Mode) -> tuple[Tensor, Tensor]:
+    """Shift and scale from the pair of statistics that a mode needs."""
+    names = _STATISTICS[mode]
+    missing = [name for name in names if name not in statistics]
+    if missing:
+        raise ConfigurationError(
+            f"expected the statistics {' and '.join(names)} for mode={mode!r}, got "
+            f"{sorted(statistics)}; add {' and '.join(missing)} or choose the other mode"
+        )
+    first, second = (torch.as_tensor(statistics[name], dtype=torch.float64) for name in names)
+    if first.shape != second.shape:
+        raise ShapeError(
+            f"expected {' and '.join(names)} of one shape, got {tuple(first.shape)} and "
+            f"{tuple(second.shape)}"
+        )
+    shift, scale = _center(first, second) if mode == "minmax" else (first, second)
+    return shift, _without_zeros(scale)
+
+
+def _center(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    return (high + low) / 2, (high - low) / 2
+
+
+def _without_zeros(scale: Tensor) -> Tensor:
+    return torch.where(scale > 1e-6, scale, torch.ones_like(scale))

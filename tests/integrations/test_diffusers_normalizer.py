@@ -1,0 +1,52 @@
+"""Normalizer: fitted to data, or made of statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from modereg.errors import ConfigurationError, ShapeError
+from modereg_integrations.diffusers import Normalizer
+
+
+def test_minmax_maps_the_data_to_the_unit_interval_and_keeps_constants() -> None:
+    normalizer = Normalizer([(2,)], 1)
+    data = torch.stack([torch.linspace(3, 7, 20), torch.full((20,), 4.0)], -1)
+    normalizer.fit([data], torch.linspace(-2, 0, 20)[:, None, None])
+    scaled = normalizer.normalize_observation(0, data)
+    torch.testing.assert_close(scaled[:, 0], torch.linspace(-1, 1, 20))
+    assert (scaled[:, 1] == 0).all()
+    action = torch.randn(3, 4, 1)
+    round_trip = normalizer.denormalize_action(normalizer.normalize_action(action))
+    torch.testing.assert_close(round_trip, action)
+
+
+@pytest.mark.parametrize("mode", ["minmax", "meanstd"])
+def test_statistics_of_a_data_set_give_the_normalizer_that_the_data_give(mode: Any) -> None:
+    data, chunks = 5 * torch.randn(64, 3), 0.1 * torch.randn(64, 4, 2) - 7
+    fitted = Normalizer([(3,)], 2, mode)
+    fitted.fit([data], chunks)
+    given = [
+        {
+            "min": rows.amin(0).tolist(),
+            "max": rows.amax(0).numpy(),
+            "mean": rows.mean(0),
+            "std": rows.std(0, correction=0),
+        }
+        for rows in (data, chunks.flatten(0, 1))
+    ]
+    made = Normalizer.from_statistics(given[:1], given[1], mode)
+    for name, value in fitted.named_buffers():
+        torch.testing.assert_close(made.get_buffer(name), value)
+
+
+def test_statistics_that_do_not_fit_are_refused() -> None:
+    bounds = {"min": [0.0, 0.0], "max": [1.0, 1.0]}
+    with pytest.raises(ConfigurationError, match="mean and std .* got .'max', 'min'.; add mean"):
+        Normalizer.from_statistics([bounds], bounds, "meanstd")
+    with pytest.raises(ConfigurationError, match="got 'identity'"):
+        Normalizer.from_statistics([bounds], bounds, "identity")
+    with pytest.raises(ShapeError, match=r"of one shape, got \(2,\) and \(1,\)"):
+        Normalizer.from_statistics([], {"min": [0.0, 0.0], "max": [1.0]})
