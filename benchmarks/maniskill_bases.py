@@ -52,6 +52,7 @@ class Base:
 
 BASES = {
     "ModeregWall-v1": Base(demonstrations=150, steps=1600, hidden=(64, 64, 64)),
+    "ModeregDiscs-v1": Base(demonstrations=200, steps=4000),
 }
 """One row a task, by its id."""
 

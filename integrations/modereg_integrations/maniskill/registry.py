@@ -6,7 +6,12 @@ from importlib import import_module
 
 __all__ = ["OWN_TASKS", "register_own_tasks"]
 
-OWN_TASKS = {"ModeregWall-v1": "wall"}
+OWN_TASKS = {
+    "ModeregDiscs-v1": "discs",
+    "ModeregPosts6-v1": "posts",
+    "ModeregPosts24-v1": "posts",
+    "ModeregWall-v1": "wall",
+}
 """Id -> sub-package; its ``env`` registers the id, its ``task`` has ``make_task(env_id, ...)``."""
 
 
