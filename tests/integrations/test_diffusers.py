@@ -300,6 +300,26 @@ def test_unet1d_is_called_channels_first(observed: int) -> None:
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+def test_unet1d_sees_a_history_step_by_step() -> None:
+    network, scheduler = unet(2 * 5), scheduler_of("DDIM", "sample", {})
+    policy = policy_of(
+        scheduler,
+        network,
+        observation_keys=["place", "pillars"],
+        chunk_shape=(8, ACTION),
+        observation_steps=2,
+    )
+    noise, place, pillars = torch.randn(3, 8, ACTION), torch.randn(3, 2, 2), torch.randn(3, 2, 3)
+    history = torch.cat([place[:, 0], pillars[:, 0], place[:, 1], pillars[:, 1]], -1)
+
+    def channels_first(sample: Tensor, timestep: Tensor) -> Tensor:
+        return network(torch.cat([sample, history[:, :, None].expand(-1, -1, 8)], 1), timestep)[0]
+
+    expected = diffusers_loop(channels_first, scheduler, 6, noise.mT).mT
+    decoded = policy.decode(noise, place, pillars)
+    torch.testing.assert_close(decoded, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_history_normalisation_and_nested_keys() -> None:
     normalizer = Normalizer([(3,), (2, 2)], ACTION, "meanstd")
     observed = [5 + 2 * torch.randn(50, 2, 3), torch.randn(50, 2, 2, 2)]

@@ -137,7 +137,12 @@ def _silu(x: Tensor) -> Tensor:
 
 
 def call_denoiser(
-    denoiser: nn.Module, sample: Tensor, timestep: Tensor, observations: Sequence[Tensor]
+    denoiser: nn.Module,
+    sample: Tensor,
+    timestep: Tensor,
+    observations: Sequence[Tensor],
+    *,
+    steps: int = 1,
 ) -> Tensor:
     """Call a denoiser on chunks ``[B, H, A]``.
 
@@ -145,17 +150,23 @@ def call_denoiser(
     step that is a scalar or ``[B]``, and returns ``[B, H, A]`` or an object whose ``sample`` is
     that. :class:`diffusers.UNet1DModel` is called in its own layout instead: channels first, the
     observations, flattened, as further channels that are constant over the horizon. Its
-    ``in_channels`` is A plus their length.
+    ``in_channels`` is A plus their length. Histories of several steps, ``[B, steps, ...]``, are
+    joined as diffusion policies do it: all observations of the first step, then of the next.
     """
     if isinstance(denoiser, UNet1DModel):
-        constant = _as_channels(sample, observations)
+        constant = _as_channels(sample, observations, steps)
         return _call_unet(denoiser, sample, timestep, constant)
     output = denoiser(sample, timestep, *observations)
     return output if isinstance(output, Tensor) else output.sample
 
 
 def bind_denoiser(
-    denoiser: nn.Module, sample: Tensor, timesteps: Tensor, observations: Sequence[Tensor]
+    denoiser: nn.Module,
+    sample: Tensor,
+    timesteps: Tensor,
+    observations: Sequence[Tensor],
+    *,
+    steps: int = 1,
 ) -> Callable[[Tensor, int], Tensor]:
     """Bind observations and time steps ``[S]``; what does not change is computed here, once.
 
@@ -168,7 +179,7 @@ def bind_denoiser(
     """
     timesteps = timesteps.to(sample.device)
     if isinstance(denoiser, UNet1DModel):
-        constant = _as_channels(sample, observations)
+        constant = _as_channels(sample, observations, steps)
         return lambda x, step: _call_unet(denoiser, x, timesteps[step], constant)
     if all(hasattr(denoiser, name) for name in ("condition", "embed_times", "denoise")):
         hooks: Any = denoiser
@@ -179,11 +190,12 @@ def bind_denoiser(
     return lambda x, step: call_denoiser(denoiser, x, times[step], observations)
 
 
-def _as_channels(sample: Tensor, observations: Sequence[Tensor]) -> Tensor | None:
-    """Observations as channels that are constant over the horizon, ``[B, sum O, H]``."""
+def _as_channels(sample: Tensor, observations: Sequence[Tensor], steps: int) -> Tensor | None:
+    """Observations as channels that are constant over the horizon, ``[B, steps * sum O, H]``."""
     if not observations:
         return None
-    flat = torch.cat([value.flatten(1) for value in observations], -1)
+    entry = 1 if steps == 1 else 2
+    flat = torch.cat([value.flatten(entry) for value in observations], -1).flatten(1)
     return flat.unsqueeze(-1).expand(-1, -1, sample.shape[-2])
 
 

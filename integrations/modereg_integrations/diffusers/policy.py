@@ -116,7 +116,10 @@ class DiffusersPolicy(GenerativePolicy):
 
     def _sample(self, noise: Tensor, *observations: Tensor) -> Tensor:
         """Decode noise ``[N, H, A]`` given prepared observations ``[N, ...]``."""
-        model = bind_denoiser(self.denoiser, noise, self.schedule.timesteps, observations)
+        steps = self.observation_steps
+        model = bind_denoiser(
+            self.denoiser, noise, self.schedule.timesteps, observations, steps=steps
+        )
         chunk = self.schedule.integrate(noise, model)
         return chunk if self.normalizer is None else self.normalizer.denormalize_action(chunk)
 
@@ -141,7 +144,8 @@ class DiffusersPolicy(GenerativePolicy):
         if self.normalizer is not None:
             data = self.normalizer.normalize_action(data)
         mixed, timesteps, target = corrupt(self.scheduler, data)
-        error = call_denoiser(self.denoiser, mixed, timesteps, values) - target
+        steps = self.observation_steps
+        error = call_denoiser(self.denoiser, mixed, timesteps, values, steps=steps) - target
         if mask is None:
             return error.square().mean()
         kept = mask.reshape(-1, self.chunk_shape[0]).to(error.dtype)
