@@ -26,7 +26,7 @@ from modereg.transforms import (
     ObservationStack,
 )
 
-__all__ = ["Wrapped", "make_steering", "observation_size", "steer_env", "wrap"]
+__all__ = ["Wrapped", "make_steering", "observation_size", "stack_env", "steer_env", "wrap"]
 
 
 class Wrapped(NamedTuple):
@@ -68,17 +68,26 @@ def steer_env(
         feature_keys: entries whose history the discoverer sees, in common physical units.
         feature_dims: dimensions of them to keep; None keeps all.
     """
-    stack = []
-    if policy.observation_steps > 1:
-        stack.append(ObservationStack(policy.observation_keys, steps=policy.observation_steps))
     transforms = [
-        *stack,
         ActionChunk(execute, offset=offset, gamma=gamma, horizon=policy.chunk_shape[0]),
         NoiseAction(policy),
         History(list(feature_keys), length=max_decisions, dims=feature_dims),
         LatentConditioner(prior),
     ]
-    return TransformedEnv(env, Compose(*transforms), auto_unwrap=True)
+    return TransformedEnv(stack_env(env, policy), Compose(*transforms), auto_unwrap=True)
+
+
+def stack_env(env: EnvBase, policy: GenerativePolicy) -> EnvBase:
+    """Return the environment with the latest observations side by side, if the policy reads any.
+
+    Args:
+        env: environment, batch ``[B]``, where a step is an environment step.
+        policy: the base policy; with one observation step the environment is returned as it is.
+    """
+    if policy.observation_steps == 1:
+        return env
+    stack = ObservationStack(policy.observation_keys, steps=policy.observation_steps)
+    return TransformedEnv(env, stack, auto_unwrap=True)
 
 
 def observation_size(env: EnvBase, observation_keys: Sequence[NestedKey]) -> int:
