@@ -73,7 +73,7 @@ class ModeregDiscsEnv(BaseEnv):
 
     @property
     def _default_human_render_camera_configs(self) -> CameraConfig:
-        pose = sapien_utils.look_at(eye=(0.45, 0.3, 0.5), target=(-0.1, 0.0, 0.06))
+        pose = sapien_utils.look_at(eye=(0.32, 0.15, 0.4), target=(-0.1, 0.0, 0.04))
         return CameraConfig("render_camera", pose, 512, 512, 1, 0.01, 100)
 
     def _load_agent(self, options: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""``ModeregPosts6-v1`` and ``ModeregPosts24-v1``: a stick goes between posts, as in D3IL's Avoid."""
+"""``ModeregPosts6-v1`` and ``ModeregPosts24-v1``: a stick goes between posts (D3IL's Avoid)."""

@@ -28,7 +28,7 @@ from modereg_integrations.maniskill.posts.geometry import (
     Posts,
 )
 
-__all__ = ["ModeregPosts24Env", "ModeregPosts6Env"]
+__all__ = ["ModeregPosts6Env", "ModeregPosts24Env"]
 
 START_QPOS = (0.0, -0.0803, 0.0, -2.8954, 0.0, 2.8108, 0.7857)
 START_QPOS_NOISE = 0.01  # about half a centimetre of the tip
@@ -71,7 +71,7 @@ class _PostsEnv(BaseEnv):
 
     @property
     def _default_human_render_camera_configs(self) -> CameraConfig:
-        pose = sapien_utils.look_at(eye=(0.5, 0.25, 0.55), target=(-0.1, 0.0, 0.03))
+        pose = sapien_utils.look_at(eye=(0.4, 0.0, 0.66), target=(-0.09, 0.0, 0.03))
         return CameraConfig("render_camera", pose, 512, 512, 1, 0.01, 100)
 
     def _load_agent(self, options: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ TIP_POSITION = "tip_position"
 """Position of the stick's tip in metres, ``[*B, 3]``."""
 
 BEYOND_GOAL = 0.02
+ENTER, LEAVE = 0.02, 0.012  # how near to its way point the tip turns, before and behind a row
 
 
 class PostsExpert:
@@ -62,8 +63,8 @@ def _stages(posts: Posts, digits: list[int]) -> list[Stage]:
     stages = []
     for row, digit in enumerate(digits):
         x, y = float(posts.row_x[row]), float(posts.gap_y(row)[digit])
-        for along in (x - BETWEEN_ROWS / 2, x + BETWEEN_ROWS / 2):
-            stages.append(Stage((along, y, TIP_HEIGHT), False, 0.02))
+        stages.append(Stage((x - BETWEEN_ROWS / 2, y, TIP_HEIGHT), False, ENTER))
+        stages.append(Stage((x + BETWEEN_ROWS / 2, y, TIP_HEIGHT), False, LEAVE))
     last = stages[-1].target
     return [*stages[:-1], Stage((posts.goal_x + BEYOND_GOAL, *last[1:]), False, 0.0)]
 
