@@ -6,14 +6,17 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import tyro
 
 from modereg.errors import ModeregError
+from modereg.interruption import Terminated, again, interruptible
 from modereg.recipes.config import (
+    CompletionConfig,
     DemoConfig,
     DiscoverConfig,
     DoctorConfig,
@@ -23,42 +26,69 @@ from modereg.recipes.config import (
     PretrainConfig,
     ReportConfig,
 )
+from modereg.suggestions import did_you_mean
 
 __all__ = ["main"]
 
-Command = (
-    Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
-    | Annotated[DiscoverConfig, tyro.conf.subcommand("discover")]
-    | Annotated[FinetuneConfig, tyro.conf.subcommand("finetune")]
-    | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
-    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
-    | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
-    | Annotated[InspectConfig, tyro.conf.subcommand("inspect")]
-    | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
-)
+COMMANDS: dict[str, type] = {
+    "pretrain": PretrainConfig,
+    "discover": DiscoverConfig,
+    "finetune": FinetuneConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "demo": DemoConfig,
+    "inspect": InspectConfig,
+    "doctor": DoctorConfig,
+    "completion": CompletionConfig,
+}
+"""What each command's options become."""
+
+INTERRUPTED, TERMINATED = 128 + 2, 128 + 15
+"""Exit statuses after SIGINT and SIGTERM, as a shell has them."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return 0, or 1 after printing one sentence about what is wrong.
 
+    After Ctrl-C and SIGTERM the command that goes on is printed, and 130 or 143 returned.
+
     Args:
         arguments: of the command line; None reads the process's own.
     """
-    config = tyro.cli(
-        Command, prog="modereg", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)
-    )
-    try:
-        if isinstance(config, DoctorConfig):
-            from modereg.doctor import doctor
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        known, hint = ", ".join(COMMANDS), did_you_mean(given[0], COMMANDS)
+        print(f"modereg: There is no command {given[0]!r}, only {known}.{hint}", file=sys.stderr)
+        return 2
+    config = _parse(given)
+    with interruptible():
+        try:
+            return _execute(config)
+        except ModeregError as error:
+            print(f"modereg: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as interruption:
+            _explain_interruption(config, given)
+            return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
 
-            return doctor(config)
-        result = _run(config)
-    except ModeregError as error:
-        print(f"modereg: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        _explain_interruption(config)
-        return 130
+
+def _parse(given: list[str]) -> Any:
+    if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
+        tyro._experimental_options["ansi_codes"] = False
+    kinds = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()]
+    command: Any = Union[tuple(kinds)]  # noqa: UP007  (made of a list)
+    return tyro.cli(command, prog="modereg", args=given, config=(tyro.conf.OmitSubcommandPrefixes,))
+
+
+def _execute(config: Any) -> int:
+    """Run a command and print what it found."""
+    if isinstance(config, CompletionConfig):
+        _parse(["--tyro-print-completion", config.shell])
+    if isinstance(config, DoctorConfig):
+        from modereg.doctor import doctor
+
+        return doctor(config)
+    result = _run(config)
     if isinstance(config, InspectConfig):
         from modereg.recipes.inspect_table import table
 
@@ -110,15 +140,12 @@ def _with_page(result: dict[str, Any], config: DiscoverConfig | FinetuneConfig) 
     return result | {"page": str(report_run(config))}
 
 
-def _explain_interruption(config: Any) -> None:
-    if hasattr(config, "resume"):
-        print(
-            f"\nmodereg: interrupted; the run in {config.out} is kept. Repeat the command with "
-            "--resume to go on.",
-            file=sys.stderr,
-        )
-    else:
-        print("\nmodereg: interrupted; repeat the command to go on.", file=sys.stderr)
+def _explain_interruption(config: Any, given: list[str]) -> None:
+    resume = hasattr(config, "resume")
+    then = "To begin again:"
+    if resume or isinstance(config, DemoConfig):
+        then = f"the run in {config.out} is kept. To go on:"
+    print(f"\nmodereg: interrupted; {then}\n{again(given, resume=resume)}", file=sys.stderr)
 
 
 def _short(value: Any) -> Any:

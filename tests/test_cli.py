@@ -3,31 +3,45 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from modereg import cli
 from modereg.cli import main
+from modereg.interruption import Terminated
 from modereg.recipes.config import DemoConfig, EvaluateConfig, PretrainConfig
 
-COMMANDS = ("pretrain", "discover", "finetune", "evaluate", "demo", "inspect", "doctor")
+COMMANDS = tuple(cli.COMMANDS)
+HEAVY = {
+    "IPython",
+    "diffusers",
+    "gymnasium",
+    "matplotlib",
+    "numpy",
+    "rich",
+    "scipy",
+    "tensorboard",
+    "tensordict",
+    "torch",
+    "torchrl",
+    "tqdm",
+}
 
 
-def test_help_is_fast_and_loads_nothing_heavy() -> None:
+def test_help_is_fast_as_it_loads_nothing_heavy() -> None:
+    """The time itself, .1 to .2 s of a core, is measured and not asserted: machines differ."""
     code = (
         "import sys\nfrom modereg.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'torch', 'torchrl', 'diffusers', 'gymnasium', 'matplotlib', 'scipy'}\n"
-        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        "for words in (['--help'], ['finetune', '--help'], ['finetune', '--coeff', '1'], ['x']):\n"
+        "    try:\n        main(words)\n    except SystemExit:\n        pass\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
-    before = time.process_time(), time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr == "[]\n"
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "[]"
     for command in COMMANDS:
         assert command in done.stdout
-    assert time.perf_counter() - before[1] < 10  # about .3 s on an idle machine, torch takes 4
 
 
 @pytest.mark.parametrize(
@@ -94,6 +108,9 @@ def test_an_error_is_one_sentence_on_stderr(tmp_path: Path) -> None:
         ("evaluate --base tests.recipes.pendulum:nothing", "has no 'nothing'"),
         ("evaluate --base tests.recipes.conftest:read_rows_of", "has no 'read_rows_of'"),
         ("discover --start x", "Unrecognized options"),
+        ("finetune --coeff 1", "--coef FLOAT"),
+        ("finetun --coef 1", "There is no command 'finetun', only pretrain, "),
+        ("evaluat", "Did you mean 'evaluate'?"),
         ("finetune --env-steps many", "many"),
     ],
 )
@@ -112,28 +129,37 @@ def test_mistakes_are_explained(
     assert sentence in " ".join((shown.out + shown.err).split())
 
 
+RUN_IS_KEPT = "interrupted; the run in runs/x y is kept. To go on:\n"
+
+
 @pytest.mark.parametrize(
-    ("command", "sentence"),
+    ("command", "sentence", "again"),
     [
-        ("finetune", "the run in runs/x is kept. Repeat the command with --resume to go on."),
-        ("discover", "the run in runs/x is kept. Repeat the command with --resume to go on."),
-        ("pretrain", "interrupted; repeat the command to go on."),
-        ("demo", "interrupted; repeat the command to go on."),
+        ("finetune", RUN_IS_KEPT, "modereg finetune --out 'runs/x y' --resume"),
+        ("finetune --resume", RUN_IS_KEPT, "modereg finetune --out 'runs/x y' --resume"),
+        ("discover --seed 3", RUN_IS_KEPT, "modereg discover --seed 3 --out 'runs/x y' --resume"),
+        ("pretrain", RUN_IS_KEPT, "modereg pretrain --out 'runs/x y' --resume"),
+        ("demo", RUN_IS_KEPT, "modereg demo --out 'runs/x y'"),
+        ("evaluate", "interrupted; To begin again:\n", "modereg evaluate --out 'runs/x y'"),
     ],
 )
-def test_ctrl_c_says_how_to_go_on(
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
+def test_ctrl_c_and_sigterm_print_the_command_that_goes_on(
     command: str,
     sentence: str,
+    again: str,
+    kind: type[BaseException],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(config: object) -> dict:
-        raise KeyboardInterrupt
+        raise kind
 
     monkeypatch.setattr(cli, "_run", interrupt)
-    assert main([command, "--out", "runs/x"]) == 130
+    code = main([*command.split(), "--out", "runs/x y"])
+    assert code == (130 if kind is KeyboardInterrupt else 143)
     shown = capsys.readouterr()
-    assert sentence in shown.err
+    assert shown.err == f"\nmodereg: {sentence}{again}\n"
     assert shown.out == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from modereg.recipes.config import (
     FinetuneConfig,
     LogConfig,
     PretrainConfig,
+    ProgressConfig,
     TaskConfig,
 )
 from modereg.recipes.discover import discover
@@ -84,7 +86,7 @@ def _runs(config: DemoConfig, out: Path) -> list[tuple[str, Path, float]]:
 def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
     """Return the jobs in the order of their dependence; those of one list are independent."""
     base, task = str(out / "base" / "policy"), _task(config.pay_spread)
-    clone = PretrainConfig(out=out / "base", task=task, seed=config.seed, log=QUIET)
+    clone = PretrainConfig(out=out / "base", task=task, seed=config.seed, log=QUIET, resume=True)
     find = DiscoverConfig(
         base=base, out=out / "discover", task=task, seed=config.seed, log=QUIET, resume=True
     )
@@ -97,7 +99,13 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
         log=QUIET,
         resume=True,
     )
-    judge = EvaluateConfig(base=base, out=out / "base", task=task, episodes=config.episodes)
+    judge = EvaluateConfig(
+        base=base,
+        out=out / "base",
+        task=task,
+        episodes=config.episodes,
+        log=ProgressConfig(progress=False),
+    )
     first: list[Job] = [
         ("discover", discover, find),
         ("plain", finetune, replace(common, out=out / "plain", coef=0.0)),
@@ -123,12 +131,24 @@ def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str
     """Run independent jobs in processes of one thread each, and print how each ended."""
     results: list[dict[str, Any]] = []
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {name: pool.submit(_run_job, function, job) for name, function, job in jobs}
-        for name, future in futures.items():
-            results.append(future.result())
-            print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals) as pool:
+        try:
+            futures = {name: pool.submit(_run_job, function, job) for name, function, job in jobs}
+            for name, future in futures.items():
+                results.append(future.result())
+                print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # they are at work, and each goes on from its checkpoint
+            raise
     return results
+
+
+def _leave_signals() -> None:
+    """Let Ctrl-C be the parent's, which ends its workers by SIGTERM, at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run_job(function: Callable[[Any], dict[str, Any]], config: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +15,80 @@ from modereg.discovery.self_imitation import as_rows
 from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import DiscoverConfig
 from modereg.recipes.evaluate import evaluate_policy, final_keys
+from modereg.recipes.events import Event, Finished, drain
+from modereg.recipes.progress import counted_steps
 from modereg.recipes.runs import Run, seed_everything
+from modereg.recipes.summaries import Summary
 from modereg.recipes.variational import discover_variational
-from modereg.rollouts import collect_episodes
+from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.wrapping import make_steering
 
-__all__ = ["discover"]
+__all__ = ["discover", "discover_events"]
+
+CLASSIFIER_STEPS = 800
+"""Gradient steps of the discoverer on the clusters."""
 
 
-def discover(config: DiscoverConfig) -> dict[str, Any]:
+def discover(config: DiscoverConfig) -> Summary:
     """Run stage 1; see :class:`~modereg.recipes.config.DiscoverConfig`.
 
     Returns:
         The run's summary; the adapter lies in ``out/adapter``.
     """
-    run = Run(config)
-    if run.finished:
-        return run.summary
+    return drain(discover_events(config))
+
+
+def discover_events(config: DiscoverConfig) -> Generator[Event, None, Summary]:
+    """Run stage 1 step by step; :func:`~modereg.recipes.follow.follow` is the way to use it."""
+    with Run(config) as run:
+        yield run.started()
+        summary = run.summary if run.finished else (yield from _find(run))
+        yield Finished(run.folder, summary)
+        return summary
+
+
+def _find(run: Run) -> Generator[Event, None, Summary]:
+    config: DiscoverConfig = run.config
     setup = set_up(config.task, config.base)
     if config.method == "variational":
-        return discover_variational(run, setup)
-    return _discover_clusters(run, setup)
+        return (yield from discover_variational(run, setup))
+    return (yield from _discover_clusters(run, setup))
 
 
-def _discover_clusters(run: Run, setup: Setup) -> dict[str, Any]:
+def _discover_clusters(run: Run, setup: Setup) -> Generator[Event, None, Summary]:
     config: DiscoverConfig = run.config
-    state = run.load() or _partition(run, setup)
+    state = run.load()
+    fresh = state is None
+    if state is None:
+        state = _partition(run, setup)
     discoverer = _restore_discoverer(config, state)
     env = setup.steered(discoverer.prior, 1.0)
     steering = make_steering(
         env, setup.base, discoverer.prior, setup.steering_keys, hidden=config.hidden
     )
     stage = _make_stage(setup, steering, discoverer)
-    if "steering" in state:
+    if fresh:
+        _checkpoint(run, stage, state)
+        yield run.advanced()
+    else:
         steering.load_state_dict(state["steering"])
         stage.load_state_dict(state)
-    else:
+    if "data" in state:
         _first_fit(run, stage, state)
+        yield run.advanced()
+    run.phase("refining", config.refinements * config.refine_steps, _steps(config, state))
     for number in range(state["refined"], config.refinements):
         if state["commanded"] >= config.target:
             break
         _refine(run, stage, env, state, number)
+        yield run.advanced()
     return _close(run, setup, env, stage, state)
+
+
+def _steps(config: DiscoverConfig, state: dict[str, Any]) -> int:
+    """Return the gradient steps of the refinements so far."""
+    return state["refined"] * config.refine_steps
 
 
 def _make_stage(
@@ -72,26 +104,16 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
     config: DiscoverConfig = run.config
     env = setup.steered(1, 1.0)
     env.set_seed(seed_everything(config.seed, 0))
+    run.phase("episodes of the base", config.episodes)
     episodes = collect_episodes(
         env,
         config.episodes,
         max_decisions=setup.task.max_decisions,
         keep=[*setup.steering_keys, keys.ACTION],
         final=final_keys(setup),
-        progress=lambda done: run.progress(done, config.episodes),
+        progress=run.progress,
     )
-    run.close()
-    success = episodes.final.get(keys.SUCCESS, None)
-    discoverer, metrics = ClusterModeDiscoverer.from_episodes(
-        episodes.final.get(keys.HISTORY),
-        None if success is None else success.squeeze(-1),
-        num_codes=config.num_codes,
-        oversegment=config.oversegment,
-        noise=setup.task.feature_noise,
-        history_length=setup.task.max_decisions + 1,
-        hidden=config.hidden,
-        seed=config.seed,
-    )
+    discoverer, metrics = _cluster(run, setup, episodes)
     steering = make_steering(env, setup.base, discoverer.num_codes, setup.steering_keys)
     stage = _make_stage(setup, steering, discoverer)
     env_steps = episodes.spent
@@ -108,6 +130,32 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
     }
 
 
+def _cluster(
+    run: Run, setup: Setup, episodes: Episodes
+) -> tuple[ClusterModeDiscoverer, dict[str, float]]:
+    config: DiscoverConfig = run.config
+    success = episodes.final.get(keys.SUCCESS, None)
+    run.phase("clustering")
+    with counted_steps(lambda done: _show_classifier(run, done)):
+        return ClusterModeDiscoverer.from_episodes(
+            episodes.final.get(keys.HISTORY),
+            None if success is None else success.squeeze(-1),
+            num_codes=config.num_codes,
+            oversegment=config.oversegment,
+            noise=setup.task.feature_noise,
+            history_length=setup.task.max_decisions + 1,
+            hidden=config.hidden,
+            seed=config.seed,
+            steps=CLASSIFIER_STEPS,
+        )
+
+
+def _show_classifier(run: Run, done: int) -> None:
+    if done == 1:  # the clusters are found, q begins to learn them
+        run.phase("learning the clusters", CLASSIFIER_STEPS)
+    run.progress(done)
+
+
 def _restore_discoverer(config: DiscoverConfig, state: dict[str, Any]) -> ClusterModeDiscoverer:
     num_codes, feature_dim = state["discoverer"]["centroids"].shape
     discoverer = ClusterModeDiscoverer(
@@ -121,7 +169,9 @@ def _first_fit(run: Run, stage: SelfImitation, state: dict[str, Any]) -> None:
     """Fit the steering policy to the noises of each cluster of the base's episodes."""
     config: DiscoverConfig = run.config
     seed_everything(config.seed, 1)
-    loss = stage.fit_triples(as_rows(state.pop("data")), config.imitation_steps)
+    run.phase("imitation", config.imitation_steps)
+    with counted_steps(run.progress):
+        loss = stage.fit_triples(as_rows(state.pop("data")), config.imitation_steps)
     run.log({"phase": "imitate", "env_steps": state["env_steps"], "nll": loss})
     _checkpoint(run, stage, state)
 
@@ -132,19 +182,21 @@ def _refine(
     """Roll out the steering policy, keep what reached its code, and fit again."""
     config: DiscoverConfig = run.config
     env.set_seed(seed_everything(config.seed, 2, number))
-    row, episodes = stage.refine(
-        env,
-        config.refine_episodes,
-        std=annealed(config.std, number, config.refinements),
-        next_std=annealed(config.std, number + 1, config.refinements),
-        steps=config.refine_steps,
-    )
+    before = _steps(config, state)
+    with counted_steps(lambda done: run.progress(before + done)):
+        row, episodes = stage.refine(
+            env,
+            config.refine_episodes,
+            std=annealed(config.std, number, config.refinements),
+            next_std=annealed(config.std, number + 1, config.refinements),
+            steps=config.refine_steps,
+        )
     state["commanded"], state["refined"] = row["commanded"], number + 1
     state["env_steps"] += episodes.spent
     figures = stage.discoverer.estimator.figures(episodes.final)
     figures["clipped_share"] = episodes.clipped
     run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)
-    run.progress(number + 1, config.refinements, **row)
+    run.progress(_steps(config, state), None, **row)
     _checkpoint(run, stage, state)
 
 
@@ -154,10 +206,11 @@ def _close(
     env: EnvBase,
     stage: SelfImitation,
     state: dict[str, Any],
-) -> dict[str, Any]:
+) -> Summary:
     """Judge what stage 1 gave, save the adapter, and write the summary."""
     config: DiscoverConfig = run.config
     steering, discoverer = stage.steering, stage.discoverer
+    run.phase("judging", config.refine_episodes)
     metrics, episodes = evaluate_policy(
         setup,
         env,
@@ -166,6 +219,7 @@ def _close(
         episodes=config.refine_episodes,
         seed=config.seed + 10_000,
         estimator=discoverer.estimator,
+        progress=run.progress,
     )
     summary = {
         "method": config.method,

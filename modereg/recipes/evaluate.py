@@ -16,6 +16,7 @@ from modereg.estimators import RewardEstimator
 from modereg.metrics import BehaviourMetrics, behaviour_metrics
 from modereg.recipes.build import Setup, discrete, set_up
 from modereg.recipes.config import EvaluateConfig
+from modereg.recipes.progress import Progress
 from modereg.recipes.runs import seed_everything
 from modereg.rollouts import Episodes, collect_episodes
 from modereg.storage import write_json
@@ -61,6 +62,7 @@ def evaluate_policy(
     seed: int,
     estimator: RewardEstimator | None = None,
     deterministic: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[BehaviourMetrics, Episodes]:
     """Roll out whole episodes with codes from the prior, and judge them.
 
@@ -75,6 +77,7 @@ def evaluate_policy(
         seed: of the episodes.
         estimator: q, which reads the code off each episode.
         deterministic: whether to steer by the mean noise.
+        progress: called with the number of episodes after each batch of them.
     """
     with torch.random.fork_rng(devices=[]):
         env.set_seed(seed_everything(seed, int(deterministic)))
@@ -85,6 +88,7 @@ def evaluate_policy(
             policy=policy,
             final=final_keys(setup),
             deterministic=deterministic,
+            progress=progress,
         )
     return judge(setup, rolled, num_codes, estimator), rolled
 
@@ -98,27 +102,33 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     setup = set_up(config.task, config.base)
     result: dict[str, Any] = {"base": config.base, "run": config.run, "task": setup.task.name}
-    if config.run is None:
-        metrics, episodes = evaluate_policy(
-            setup,
-            setup.steered(1, 1.0),
-            None,
-            num_codes=1,
-            episodes=config.episodes,
-            seed=config.seed,
-        )
-        result["sampled"] = metrics.to_dict() | {"clipped_share": episodes.clipped}
-    else:
-        result |= _evaluate_run(config, setup)
+    with Progress("evaluate", shown=config.log.progress) as progress:
+        judge_it = _evaluate_base if config.run is None else _evaluate_run
+        result |= judge_it(config, setup, progress)
     if config.out is not None:
         write_json(Path(config.out) / "evaluation.json", result)
     return result
 
 
-def _evaluate_run(config: EvaluateConfig, setup: Setup) -> dict[str, Any]:
+def _evaluate_base(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
+    progress.phase("base", config.episodes)
+    metrics, episodes = evaluate_policy(
+        setup,
+        setup.steered(1, 1.0),
+        None,
+        num_codes=1,
+        episodes=config.episodes,
+        seed=config.seed,
+        progress=progress.update,
+    )
+    return {"sampled": metrics.to_dict() | {"clipped_share": episodes.clipped}}
+
+
+def _evaluate_run(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
     adapter = load_adapter(Path(config.run or "") / "adapter", setup.base)
     env, result = setup.steered(adapter.prior, 1.0), {}
     for name, deterministic in (("sampled", False), ("deterministic", True)):
+        progress.phase(name, config.episodes)
         metrics, episodes = evaluate_policy(
             setup,
             env,
@@ -128,6 +138,7 @@ def _evaluate_run(config: EvaluateConfig, setup: Setup) -> dict[str, Any]:
             seed=config.seed,
             estimator=adapter.estimator,
             deterministic=deterministic,
+            progress=progress.update,
         )
         result[name] = metrics.to_dict() | {"clipped_share": episodes.clipped}
         if adapter.estimator is not None:

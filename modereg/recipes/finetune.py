@@ -6,8 +6,9 @@ Plain fine-tuning is this very recipe with one code and coefficient 0.
 from __future__ import annotations
 
 import copy
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter
@@ -17,27 +18,40 @@ from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup, discrete, set_up
 from modereg.recipes.config import FinetuneConfig
-from modereg.recipes.loop import Stage, close, fit_to_base, train
+from modereg.recipes.events import Event, Finished, drain
+from modereg.recipes.loop import Stage, close, fit_to_base, iterate
 from modereg.recipes.ppo import PPO, make_critic
 from modereg.recipes.runs import Run, seed_everything
+from modereg.recipes.summaries import Summary
 from modereg.recipes.variational import fresh_discoverer
 from modereg.wrapping import make_steering, observation_size
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "finetune_events"]
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
+def finetune(config: FinetuneConfig) -> Summary:
     """Run stage 2; see :class:`~modereg.recipes.config.FinetuneConfig`.
 
     Returns:
         The run's summary; the adapter lies in ``out/adapter``.
     """
-    run = Run(config)
-    if run.finished:
-        return run.summary
+    return drain(finetune_events(config))
+
+
+def finetune_events(config: FinetuneConfig) -> Generator[Event, None, Summary]:
+    """Run stage 2 step by step; :func:`~modereg.recipes.follow.follow` is the way to use it."""
+    with Run(config) as run:
+        yield run.started()
+        summary = run.summary if run.finished else (yield from _train(run))
+        yield Finished(run.folder, summary)
+        return summary
+
+
+def _train(run: Run) -> Generator[Event, None, Summary]:
+    config: FinetuneConfig = run.config
     setup = set_up(config.task, config.base)
     stage = _make_stage(config, setup)
-    env_steps = train(
+    env_steps = yield from iterate(
         run,
         setup,
         stage,

@@ -18,9 +18,11 @@ from modereg.recipes.config import InspectConfig
 from modereg.recipes.evaluate import evaluate_policy
 from modereg.recipes.inspect_table import advise
 from modereg.recipes.noise_information import HeldNoise, common_scale, index_information
+from modereg.recipes.progress import Progress, counted_steps
 from modereg.recipes.runs import seed_everything
 from modereg.rollouts import Episodes
 from modereg.storage import write_json
+from modereg.wrapping import stack_env
 
 __all__ = ["inspect_base"]
 
@@ -46,14 +48,17 @@ def inspect_base(config: InspectConfig) -> dict[str, Any]:
             smoothing is not positive.
     """
     _check(config)
-    with torch.random.fork_rng(devices=[]):
-        result = _inspect(config, set_up(config.task, config.base))
+    with (
+        torch.random.fork_rng(devices=[]),
+        Progress("inspect", shown=config.log.progress) as progress,
+    ):
+        result = _inspect(config, set_up(config.task, config.base), progress)
     if config.out is not None:
         write_json(Path(config.out) / "inspection.json", result)
     return result
 
 
-def _inspect(config: InspectConfig, setup: Setup) -> dict[str, Any]:
+def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {
         "base": config.base,
         "task": setup.task.name,
@@ -61,12 +66,12 @@ def _inspect(config: InspectConfig, setup: Setup) -> dict[str, Any]:
         "deterministic": True,
     }
     try:
-        assert_deterministic(setup.base, setup.env.reset())
+        assert_deterministic(setup.base, stack_env(setup.env, setup.base).reset())
     except StochasticSamplerError as error:
         result |= {"deterministic": False, "advice": f"Not steerable: {error}."}
     else:
-        result |= _sampled(config, setup)
-        result["noise"] = _held(config, setup)
+        result |= _sampled(config, setup, progress)
+        result["noise"] = _held(config, setup, progress)
         result["advice"] = advise(result)
     return result
 
@@ -104,8 +109,9 @@ def _layout(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _sampled(config: InspectConfig, setup: Setup) -> dict[str, Any]:
+def _sampled(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
     """Roll out the base under N(0, I): success, and the spread of its behaviours."""
+    progress.phase("episodes of the base", config.episodes)
     metrics, episodes = evaluate_policy(
         setup,
         setup.steered(1, 1.0),
@@ -113,10 +119,12 @@ def _sampled(config: InspectConfig, setup: Setup) -> dict[str, Any]:
         num_codes=1,
         episodes=config.episodes,
         seed=config.seed,
+        progress=progress.update,
     )
     figures = metrics.to_dict()
     sampled = {name: figures[name] for name in ("mean_return", "success", "success_error")}
     if metrics.present_modes is None:
+        progress.phase("clustering")
         spread = _clusters(episodes, config.seed)
     else:
         spread = {name: figures[name] for name in LABELS} | {"num_modes": setup.task.num_modes}
@@ -137,8 +145,9 @@ def _clusters(episodes: Episodes, seed: int) -> dict[str, Any]:
     return {"clusters": found, "silhouette": silhouette}
 
 
-def _held(config: InspectConfig, setup: Setup) -> dict[str, Any]:
+def _held(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
     """Hold each of M noises for whole episodes, and estimate what their index decides."""
+    progress.phase("episodes of held noises", config.held_episodes)
     env = setup.steered(config.noises, 1.0)
     metrics, episodes = evaluate_policy(
         setup,
@@ -147,11 +156,30 @@ def _held(config: InspectConfig, setup: Setup) -> dict[str, Any]:
         num_codes=config.noises,
         episodes=config.held_episodes,
         seed=config.seed + 1,
+        progress=progress.update,
     )
     final = episodes.final
     index, features = final.get(keys.LATENT), final.get(keys.HISTORY)
     history = features.unflatten(-1, (setup.task.max_decisions + 1, -1))
     scale = common_scale(history)
+    progress.phase("information", len(config.smoothing) * config.classifier_steps)
+    with counted_steps(progress.update):
+        rows = _information(config, index, features, scale)
+    return {
+        "noises": config.noises,
+        "episodes": config.held_episodes,
+        "limit": math.log(config.noises),
+        "scale": scale,
+        "information": rows,
+        "success": metrics.success,
+        "commandable_modes": metrics.commandable_modes,
+    }
+
+
+def _information(
+    config: InspectConfig, index: Tensor, features: Tensor, scale: float
+) -> list[dict[str, float]]:
+    """Estimate I(index; smoothed feature) at each level of smoothing, nats."""
     rows = []
     for level in config.smoothing:
         found = index_information(
@@ -164,15 +192,7 @@ def _held(config: InspectConfig, setup: Setup) -> dict[str, Any]:
         )
         error = found.standard_error
         rows.append({"smoothing": level, "nats": found.value, "standard_error": error})
-    return {
-        "noises": config.noises,
-        "episodes": config.held_episodes,
-        "limit": math.log(config.noises),
-        "scale": scale,
-        "information": rows,
-        "success": metrics.success,
-        "commandable_modes": metrics.commandable_modes,
-    }
+    return rows
 
 
 def _draw(config: InspectConfig, setup: Setup) -> Tensor:

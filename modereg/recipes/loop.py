@@ -6,7 +6,7 @@ and then evaluates, and closes with a checkpoint. Copy this file and change it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +23,15 @@ from modereg.networks import MLP
 from modereg.priors import Prior
 from modereg.recipes.build import Setup, discrete
 from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.events import Evaluated, Event, drain
 from modereg.recipes.ppo import PPO, fit_features
 from modereg.recipes.runs import Run, seed_everything
+from modereg.recipes.summaries import Summary
 from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 
-__all__ = ["Stage", "close", "fit_to_base", "judge_stage", "learn", "train"]
+__all__ = ["Stage", "close", "fit_to_base", "iterate", "judge_stage", "learn", "train"]
 
 EVALUATION_SEED, FINAL_SEED = 10_000, 20_000
 """Added to a run's seed for the evaluations during it and at its end."""
@@ -70,28 +72,58 @@ def train(
     eval_every: int,
     eval_episodes: int,
 ) -> int:
-    """Iterate from the last checkpoint until ``done(iteration, env_steps)``; return the steps.
+    """Go through :func:`iterate` to its end; return the environment steps."""
+    return drain(
+        iterate(
+            run, setup, stage,
+            done=done, total=total, eval_every=eval_every, eval_episodes=eval_episodes,
+        )
+    )  # fmt: skip
+
+
+def iterate(
+    run: Run,
+    setup: Setup,
+    stage: Stage,
+    *,
+    done: Callable[[int, int], bool],
+    total: int,
+    eval_every: int,
+    eval_episodes: int,
+) -> Generator[Event, None, int]:
+    """Iterate from the last checkpoint until ``done(iteration, env_steps)``.
 
     Args:
         run: the run folder.
         setup: task and base.
         stage: what is trained, in place.
         done: says when to stop.
-        total: environment steps to expect, for the progress bar.
+        total: environment steps to expect, for the estimate of the remaining time.
         eval_every: iterations between evaluations.
         eval_episodes: episodes of each.
+
+    Yields:
+        An event after each iteration, and one after each evaluation.
+
+    Returns:
+        The environment steps.
     """
     iteration, env_steps = _restore(run, stage)
+    run.phase("training", max(total, env_steps), env_steps)
     while not done(iteration, env_steps):
         batch = stage.learner.collect(run.config.seed, iteration)
         env_steps += int(batch.get(("next", keys.STEPS)).sum())
         row = {"iteration": iteration, "env_steps": env_steps} | learn(stage, batch)
         iteration += 1
+        judged: dict[str, Any] = {}
         if iteration % eval_every == 0:
-            row |= judge_stage(setup, stage, eval_episodes, run.config.seed + EVALUATION_SEED)[0]
-        run.log(row)
+            judged, _ = judge_stage(setup, stage, eval_episodes, run.config.seed + EVALUATION_SEED)
+        run.log(row | judged)
         run.checkpoint(_state(stage, iteration, env_steps))
         run.progress(env_steps, max(total, env_steps), **_shown(run.rows))
+        yield run.advanced()
+        if judged:
+            yield Evaluated(env_steps, judged)
     return env_steps
 
 
@@ -115,11 +147,18 @@ def learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
     if stage.mi_reward is not None:
         batch = stage.mi_reward(batch)
         figures["mi_reward"] = float(batch.get(("next", keys.MI_REWARD)).mean())
+        figures["coef"] = round(float(stage.mi_reward.coef), 7)  # of float32
     return figures | stage.learner.update(batch)
 
 
 def judge_stage(
-    setup: Setup, stage: Stage, episodes: int, seed: int, *, deterministic: bool = False
+    setup: Setup,
+    stage: Stage,
+    episodes: int,
+    seed: int,
+    *,
+    deterministic: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], Episodes]:
     """Return the figures of the one evaluation path, and the episodes behind them.
 
@@ -137,6 +176,7 @@ def judge_stage(
         seed=seed,
         estimator=stage.estimator,
         deterministic=deterministic,
+        progress=progress,
     )
     figures = metrics.to_dict() | {"clipped_share": rolled.clipped}
     if stage.estimator is not None:
@@ -197,7 +237,7 @@ def _shown(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def close(
     run: Run, setup: Setup, stage: Stage, env_steps: int, *, method: str, episodes: int
-) -> dict[str, Any]:
+) -> Summary:
     """Save the adapter, judge it sampled and deterministic, and write the summary."""
     adapter = Adapter(
         steering=stage.steering,
@@ -209,8 +249,19 @@ def close(
     )
     save_adapter(Path(run.config.out) / "adapter", adapter)
     summary: dict[str, Any] = {"method": method, "env_steps": env_steps}
-    for name, deterministic in (("sampled", False), ("deterministic", True)):
+    run.phase("judging", 2 * episodes)
+    for before, name in enumerate(("sampled", "deterministic")):
         summary[name], _ = judge_stage(
-            setup, stage, episodes, run.config.seed + FINAL_SEED, deterministic=deterministic
+            setup,
+            stage,
+            episodes,
+            run.config.seed + FINAL_SEED,
+            deterministic=name == "deterministic",
+            progress=_shown_from(run, before * episodes),
         )
     return run.finish(summary)
+
+
+def _shown_from(run: Run, before: int) -> Callable[[int], None]:
+    """Return what shows the progress of a part that begins after so many of the whole."""
+    return lambda done: run.progress(before + done)

@@ -20,6 +20,7 @@ from modereg.recipes.config import (
     to_yaml,
 )
 from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.progress import Progress
 from modereg.report import ReportEntry, write_report
 from modereg.report.commands import commands, read_config
 
@@ -49,7 +50,8 @@ def report(config: ReportConfig) -> dict[str, Any]:
     out = config.out or (folders[0] if len(folders) == 1 else Path("runs/report"))
     entries = _single(folders[0], runs[0]) if len(folders) == 1 else _several(folders, runs)
     title = entries[-1].label if len(folders) == 1 else f"{len(folders)} runs"
-    return {"page": str(_write(Path(out), runs, folders, entries, title))}
+    with Progress("report", shown=config.log.progress) as progress:
+        return {"page": str(_write(Path(out), runs, folders, entries, title, progress))}
 
 
 def report_run(config: RunConfig) -> Path:
@@ -63,7 +65,8 @@ def report_run(config: RunConfig) -> Path:
     """
     out = Path(config.out)
     entries = _single(out, config)
-    return _write(out, [config], [out], entries, entries[-1].label)
+    with Progress("report", shown=config.log.progress) as progress:
+        return _write(out, [config], [out], entries, entries[-1].label, progress)
 
 
 def _finished(folder: Path) -> RunConfig:
@@ -129,15 +132,18 @@ def _write(
     folders: Sequence[Path],
     entries: Sequence[ReportEntry],
     title: str,
+    progress: Progress,
 ) -> Path:
     """Judge the base, and write the page with the task's options of the first run."""
     setup = set_up(runs[0].task, runs[0].base)
     judged = min(_judged(run) for run in runs)
     report_command = ["modereg", "report", *map(str, folders), "--out", str(out)]
+    base = _base(setup, min(EPISODES, judged), progress)
+    progress.phase(f"pictures of {len(entries)} {'runs' if len(entries) > 1 else 'run'}")
     return write_report(
         out,
         setup,
-        [_base(setup, min(EPISODES, judged)), *entries],
+        [base, *entries],
         title=f"modereg: {title}, {setup.task.name}",
         commands=[*commands(folders), shlex.join(report_command)],
         notes=_notes(folders, [run.task for run in runs]),
@@ -146,9 +152,12 @@ def _write(
     )
 
 
-def _base(setup: Setup, episodes: int) -> ReportEntry:
+def _base(setup: Setup, episodes: int, progress: Progress) -> ReportEntry:
     env = setup.steered(1, 1.0)
-    metrics, _ = evaluate_policy(setup, env, None, num_codes=1, episodes=episodes, seed=SEED)
+    progress.phase("base", episodes)
+    metrics, _ = evaluate_policy(
+        setup, env, None, num_codes=1, episodes=episodes, seed=SEED, progress=progress.update
+    )
     return ReportEntry("base", "base policy", None, {"sampled": metrics.to_dict()})
 
 

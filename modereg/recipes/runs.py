@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torchrl.record.loggers.common import Logger
-from tqdm import tqdm
 
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.recipes.config import LogConfig, from_yaml, to_yaml
+from modereg.recipes.events import Advanced, Started
+from modereg.recipes.progress import Progress
+from modereg.recipes.summaries import Summary
 from modereg.storage import load_state, read_json, save_state, write_atomic, write_json
 
 __all__ = ["Run", "seed_everything"]
@@ -51,6 +53,8 @@ class Run:
     number, and a checkpoint closes it: so a run that is interrupted and resumed goes through the
     same numbers as one that never was. A run without checkpoints starts over.
 
+    As a context manager it closes what it shows, however it ends.
+
     Args:
         config: dataclass with ``out``, ``seed``, ``log`` and, if it has checkpoints, ``resume``.
 
@@ -63,9 +67,10 @@ class Run:
         self.config, self.folder = config, Path(config.out)
         self.rows: list[dict[str, Any]] = []
         self._loggers: list[Logger] | None = None
-        self._bar: tqdm | None = None
+        self._progress = Progress(self.folder.name, shown=config.log.progress)
         self._started, self._spent = time.perf_counter(), 0.0
         resume = getattr(config, "resume", False)
+        self.resumed = resume and (self.folder / CHECKPOINT).exists()
         if not _holds_work(self.folder):
             write_json(self.folder / VERSIONS, _versions())
             write_atomic(self.folder / CONFIG, to_yaml(_identity(config)))
@@ -102,9 +107,9 @@ class Run:
         return (self.folder / SUMMARY).exists()
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What :meth:`finish` wrote."""
-        return read_json(self.folder / SUMMARY)
+        return Summary(read_json(self.folder / SUMMARY), self.folder)
 
     @property
     def seconds(self) -> float:
@@ -137,29 +142,46 @@ class Run:
         whole = {"rows": self.rows, "seconds": self.seconds, "state": state}
         save_state(self.folder / CHECKPOINT, whole)
 
-    def progress(self, done: int, total: int, **figures: float) -> None:
-        """Move the progress bar, with some figures beside it."""
-        if not self.config.log.progress:
-            return
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=self.folder.name, dynamic_ncols=True)
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-        self._bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items()})
+    def phase(self, name: str, total: int | None = None, done: int = 0) -> None:
+        """Begin to show a part of the work.
 
-    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        Args:
+            name: what is done.
+            total: how much there is to do, None if nobody knows.
+            done: how much of it an earlier process did.
+        """
+        self._progress.phase(name, total, done)
+
+    def progress(self, done: int, total: int | None = None, **figures: float) -> None:
+        """Show how much of the phase is done, with some figures beside it."""
+        self._progress.update(done, total, **figures)
+
+    def started(self) -> Started:
+        """Return the first event."""
+        return Started(self.folder, self.resumed)
+
+    def advanced(self) -> Advanced:
+        """Return the event of the newest row."""
+        now = self._progress.current
+        return Advanced(now.name, self.rows[-1], now.done, now.total, now.seconds_left)
+
+    def finish(self, summary: dict[str, Any]) -> Summary:
         """Write curves, time and summary, which closes the run."""
         self.close()
         write_atomic(self.folder / CURVES, _csv(self.rows))
         write_json(self.folder / TIMING, {"seconds": round(self.seconds, 2)})
         write_json(self.folder / SUMMARY, summary)
-        return summary
+        return Summary(summary, self.folder)
 
     def close(self) -> None:
-        """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """End what is shown."""
+        self._progress.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _open_loggers(self) -> list[Logger]:
         """Open the loggers afresh and replay what a checkpoint had: nothing is logged twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, cast
 
 import torch
@@ -20,9 +21,11 @@ from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.build import Setup, discrete
 from modereg.recipes.config import DiscoverConfig
-from modereg.recipes.loop import Stage, close, fit_to_base, train
+from modereg.recipes.events import Event
+from modereg.recipes.loop import Stage, close, fit_to_base, iterate
 from modereg.recipes.ppo import PPO, make_critic
 from modereg.recipes.runs import Run, seed_everything
+from modereg.recipes.summaries import Summary
 from modereg.rollouts import collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.wrapping import make_steering, observation_size
@@ -32,11 +35,11 @@ __all__ = ["discover_variational", "fresh_discoverer", "make_stage"]
 DEFAULT_CODES = 16
 
 
-def discover_variational(run: Run, setup: Setup) -> dict[str, Any]:
+def discover_variational(run: Run, setup: Setup) -> Generator[Event, None, Summary]:
     """Maximise log q(z|s) - log p(z) by PPO while q learns beside it; return the summary."""
     config: DiscoverConfig = run.config
     stage = make_stage(config, setup)
-    env_steps = train(
+    env_steps = yield from iterate(
         run,
         setup,
         stage,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def test_an_interrupted_run_needs_resume_and_a_damaged_checkpoint_is_named(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "progress", interrupt)  # what comes after the first checkpoint
         assert main(common) == 130
-    assert "is kept. Repeat the command with --resume to go on." in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"{shlex.join(['modereg', *common, '--resume'])}\n")
 
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert main(common) == 1

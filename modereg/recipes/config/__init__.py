@@ -7,17 +7,19 @@ Every field is an option of the command line (``modereg finetune --help``) and a
 from __future__ import annotations
 
 from modereg.recipes.config.looking import (
+    CompletionConfig,
     DemoConfig,
     DoctorConfig,
     EvaluateConfig,
     InspectConfig,
     ReportConfig,
 )
-from modereg.recipes.config.parts import LogConfig, PPOConfig, TaskConfig
+from modereg.recipes.config.parts import LogConfig, PPOConfig, ProgressConfig, TaskConfig
 from modereg.recipes.config.text import from_yaml, to_yaml
 from modereg.recipes.config.training import DiscoverConfig, FinetuneConfig, PretrainConfig
 
 __all__ = [
+    "CompletionConfig",
     "DemoConfig",
     "DiscoverConfig",
     "DoctorConfig",
@@ -27,6 +29,7 @@ __all__ = [
     "LogConfig",
     "PPOConfig",
     "PretrainConfig",
+    "ProgressConfig",
     "ReportConfig",
     "TaskConfig",
     "from_yaml",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from modereg.recipes.config.parts import TaskConfig
+from modereg.recipes.config.parts import ProgressConfig, TaskConfig
 
 __all__ = [
+    "CompletionConfig",
     "DemoConfig",
     "DoctorConfig",
     "EvaluateConfig",
@@ -29,6 +31,7 @@ class EvaluateConfig:
         task: the task.
         episodes: episodes of each evaluation.
         seed: of the evaluation.
+        log: what is shown meanwhile.
     """
 
     base: str = "runs/base"
@@ -37,6 +40,7 @@ class EvaluateConfig:
     task: TaskConfig = TaskConfig()
     episodes: int = 4096
     seed: int = 12345
+    log: ProgressConfig = ProgressConfig()
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class InspectConfig:
         smoothing: noise on the final feature, in units of its common scale.
         classifier_steps: gradient steps of the classifier that is trained at each smoothing.
         seed: of everything.
+        log: what is shown meanwhile.
     """
 
     base: str = "runs/base"
@@ -64,6 +69,7 @@ class InspectConfig:
     smoothing: tuple[float, ...] = (0.1, 0.2, 0.4)
     classifier_steps: int = 600
     seed: int = 12345
+    log: ProgressConfig = ProgressConfig()
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,28 @@ class ReportConfig:
         runs: run folders of ``discover`` or ``finetune``, of one task on one base policy.
         out: folder of the page and its pictures; None takes the run's own, or ``runs/report``
             for several.
+        log: what is shown meanwhile.
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]]
     out: Path | None = None
+    log: ProgressConfig = ProgressConfig()
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """Print what makes a shell complete commands and options of modereg.
+
+    bash: ``modereg completion bash > ~/.local/share/bash-completion/completions/modereg``;
+    zsh: ``modereg completion zsh > ~/.zfunc/_modereg``, with ``fpath+=~/.zfunc`` before
+    ``compinit`` in ``~/.zshrc``;
+    fish: ``modereg completion fish > ~/.config/fish/completions/modereg.fish``.
+
+    Attributes:
+        shell: which one.
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["LogConfig", "PPOConfig", "TaskConfig"]
+__all__ = ["LogConfig", "PPOConfig", "ProgressConfig", "TaskConfig"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,24 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class ProgressConfig:
+    """What a command that logs no curves says while it works.
+
+    Attributes:
+        progress: how far the work is, on stderr.
+    """
+
+    progress: bool = True
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """Where a run writes its curves besides its own files.
 
     Attributes:
         tensorboard: event files for TensorBoard.
         wandb: a project of Weights & Biases, or None.
-        progress: a progress bar on the terminal.
+        progress: how far the work is, on stderr.
     """
 
     tensorboard: bool = True

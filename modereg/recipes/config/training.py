@@ -29,6 +29,7 @@ class PretrainConfig:
         inference_steps: denoising steps of the saved policy.
         seed: of demonstrations and training.
         log: loggers.
+        resume: go on with an interrupted run in the same folder.
     """
 
     out: Path = Path("runs/base")
@@ -44,6 +45,7 @@ class PretrainConfig:
     inference_steps: int = 8
     seed: int = 0
     log: LogConfig = LogConfig()
+    resume: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""Real signals to real processes: the command that they print goes on to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modereg.cli import main
+from modereg.recipes.finetune import finetune
+from modereg.recipes.pretrain import pretrain
+from tests.recipes.conftest import finetune_config, pretrain_config, read_summary
+
+BIN = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def interrupt(
+    arguments: list[str], out: Path, numbers: list[int], *, code: int, checkpoints: int
+) -> tuple[str, str]:
+    """Signal ``modereg`` after some checkpoints; return its log and the command it printed."""
+    process = subprocess.Popen(
+        [BIN / "modereg", *arguments], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 180
+    seen: set[int] = set()
+    while len(seen) < checkpoints:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        if (out / "checkpoint.pt").exists():
+            seen.add((out / "checkpoint.pt").stat().st_mtime_ns)
+        time.sleep(0.002)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.005)
+    log = process.communicate(timeout=60)[1]
+    assert process.returncode == code, log
+    assert not (out / "summary.json").exists(), "the run ended before the signal"
+    before, command = log.split(f"modereg: interrupted; the run in {out} is kept. To go on:\n")
+    return before, command.splitlines()[0]
+
+
+def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> None:
+    """Pressed three times; the printed line is run by a shell."""
+    out, steps = tmp_path / "it's mine", read_summary(clusters)["env_steps"] + 15_000
+    config = finetune_config(base, out, steps, start=str(clusters), eval_every=100)
+    options = [
+        "finetune", "--base", base, "--start", str(clusters), "--out", str(out),
+        "--task.name", config.task.name, "--task.num-envs", str(config.task.num_envs),
+        "--env-steps", str(steps), "--eval-every", "100", "--eval-episodes", "64",
+        "--final-episodes", "128", "--hidden", "32", "32", "--std", "0.4", "--ppo.epochs", "2",
+        "--log.no-tensorboard",
+    ]  # fmt: skip
+    log, command = interrupt(options, out, [signal.SIGINT] * 3, code=130, checkpoints=2)
+    assert "\r" not in log
+    assert "it's mine, training: " in log
+    assert shlex.split(command) == ["modereg", *options, "--resume"]
+    done = subprocess.run(["bash", "-c", command], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    finetune(replace(config, out=tmp_path / "whole"))
+    for name in ("summary.json", "curves.csv", "adapter/modereg_model.safetensors"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_sigterm_while_cloning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    config = pretrain_config(out, steps=600, hidden=(32,), episodes=20)
+    options = [
+        "pretrain", "--out", str(out), "--task.name", config.task.name, "--steps", "600",
+        "--episodes", "20", "--hidden", "32", "--batch", "256", "--ema", "0.98",
+        "--task.num-envs", "64", "--inference-steps", "3", "--log.no-tensorboard",
+        "--log.no-progress",
+    ]  # fmt: skip
+    log, command = interrupt(options, out, [signal.SIGTERM], code=143, checkpoints=1)
+    assert log == "\n"
+    assert main(shlex.split(command)[1:]) == 0
+    assert "cloning" not in capsys.readouterr().err
+    whole = Path(pretrain(replace(config, out=tmp_path / "whole"))["policy"])
+    for path in whole.rglob("*.safetensors"):
+        assert (out / "policy" / path.relative_to(whole)).read_bytes() == path.read_bytes()
+    assert (out / "curves.csv").read_bytes() == (tmp_path / "whole" / "curves.csv").read_bytes()
