@@ -30,14 +30,11 @@ def draw_codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> byt
     """
     coded = [entry for entry in entries if entry.num_codes > 1]
     base = next((entry for entry in entries if entry.run_folder is None), None)
-    figure = canvas(9.0, 0.5 + 1.8 * len(coded))
+    figure = canvas(10.8, 0.3 + 1.7 * len(coded))
     axes = figure.subplots(len(coded), 2, squeeze=False)
     for (left, right), entry in zip(axes, coded, strict=True):
         _draw_code_shares(left, entry, colors[entry.name])
         _draw_code_results(right, entry, base, colors)
-    if base is not None:
-        handles, labels = axes[0, 1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", frameon=False, fontsize=8.5)
     for ax in axes[-1]:
         ax.set_xlabel("code", fontsize=8, color=MUTED)
     return png(figure)
@@ -59,13 +56,15 @@ def _draw_code_results(
     name = "mean_return" if known is None else "success"
     values = entry.sampled["per_code_return"] if known is None else known
     heights = [np.nan if value is None else value for value in values]
-    ax.plot(heights, "o", color=colors[entry.name], markersize=6, zorder=3)
+    ax.plot(heights, "o", color=colors[entry.name], markersize=5.5, zorder=3, clip_on=False)
     if base is not None:
         style: Any = {"color": colors[base.name], "linewidth": 1.2, "linestyle": (0, (5, 3))}
-        ax.axhline(base.sampled[name], label=base.label, **style)
+        ax.axhline(base.sampled[name], **style)
+        said = f"dashed: {base.label}"
+        ax.set_title(said, loc="right", fontsize=8.5, color=legible(colors[base.name]))
     ax.set_ylabel("return" if known is None else "success", fontsize=8, color=MUTED)
     if known is not None:
-        ax.set_ylim(0, 1.03)
+        ax.set_ylim(0, 1.02)
     _code_axis(ax, len(heights))
 
 

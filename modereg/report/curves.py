@@ -132,7 +132,8 @@ def _draw_run(ax: Axes, entry: ReportEntry, name: str, start: float | None, colo
     points, final = entry.series(name), entry.final(name)
     before = _draw_start(ax, entry, name, start, color)
     if points:
-        _line(ax, [*before, *points], "-", color=color, linewidth=1.9, label=entry.label, zorder=3)
+        line = [*before, *points, *([] if final is None else [final])]
+        _line(ax, line, "-", color=color, linewidth=1.9, label=entry.label, zorder=3)
     if final is not None and entry.run_folder is not None:
         label = None if points else entry.label
         _line(ax, [final], "o", color=color, markersize=5, label=label, zorder=4)

@@ -10,10 +10,13 @@ from importlib.resources import files
 from typing import Any
 
 __all__ = [
+    "command_lines",
     "definitions",
     "details",
     "document",
+    "dot",
     "figure",
+    "image",
     "preformatted",
     "table",
     "versions",
@@ -31,15 +34,33 @@ def document(title: str, body: Iterable[str]) -> str:
     )
 
 
+def image(data: bytes, alt: str, kind: str = "") -> str:
+    """Return a PNG or WebP with its bytes within the page.
+
+    Args:
+        data: the file.
+        alt: alternative text.
+        kind: class of the element.
+    """
+    media = "png" if data.startswith(b"\x89PNG") else "webp"
+    named = f' class="{kind}"' if kind else ""
+    source = f"data:image/{media};base64,{base64.b64encode(data).decode()}"
+    return f'<img{named} alt="{escape(alt)}" src="{source}">'
+
+
 def figure(data: bytes, alt: str, heading: str, caption: str) -> str:
     """Return a picture (PNG) with its caption, its bytes within the page; never enlarged."""
-    source = base64.b64encode(data).decode()
     width = int.from_bytes(data[16:20], "big") // 1.4  # the header of a PNG says its width
     return (
-        f'<figure><div class="view" tabindex="0" style="--width:{width:.0f}px">'
-        f'<img alt="{escape(alt)}" src="data:image/png;base64,{source}"></div>'
-        f"<figcaption><b>{escape(heading)}</b> {escape(caption)}</figcaption></figure>"
+        f"<figure><figcaption><b>{escape(heading)}</b> {escape(caption)}</figcaption>"
+        f'<div class="view" tabindex="0" style="--width:{width:.0f}px">{image(data, alt)}</div>'
+        "</figure>"
     )
+
+
+def dot(color: str | None) -> str:
+    """Return a dot in the colour of a method, nothing without one."""
+    return f'<span class="dot" style="background:{escape(color)}"></span>' if color else ""
 
 
 def table(
@@ -72,9 +93,8 @@ def table(
     lines = []
     for index, row in enumerate(rows):
         color = dots[index] if index < len(dots) else None
-        dot = f'<span class="dot" style="background:{escape(color)}"></span>' if color else ""
         cells = "".join(f"<td{edge(i)}>{escape(c)}</td>" for i, c in enumerate(row) if i)
-        lines.append(f'<tr><th scope="row">{dot}{escape(row[0])}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{dot(color)}{escape(row[0])}</th>{cells}</tr>')
     return (
         f'<div class="box" tabindex="0"><table><thead>{top}<tr>{below}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
@@ -84,6 +104,11 @@ def table(
 def preformatted(text: str) -> str:
     """Return text as it is."""
     return f"<pre>{escape(text.rstrip())}</pre>"
+
+
+def command_lines(lines: Sequence[str]) -> str:
+    """Return commands to be copied at once, each of which hangs where it is wrapped."""
+    return f'<pre class="lines">{chr(10).join(f"<code>{escape(x)}</code>" for x in lines)}</pre>'
 
 
 def details(heading: str, body: str) -> str:

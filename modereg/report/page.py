@@ -11,13 +11,15 @@ from modereg import metrics
 from modereg.checkpoints import load_adapter
 from modereg.recipes.build import Setup, discrete
 from modereg.report import html
-from modereg.report.codes import draw_codes, draw_tables
-from modereg.report.curves import draw_bound, draw_curves
+from modereg.report.commands import commands as commands_of
 from modereg.report.entries import ReportEntry
-from modereg.report.figures import draw_shares, draw_trajectories
+from modereg.report.films import record_films
+from modereg.report.gallery import pictures
+from modereg.report.headline import headline
 from modereg.report.paths import Paths, record_paths
 from modereg.report.results import all_rows, results, summary
-from modereg.report.seeds import over_seeds
+from modereg.report.seeds import over_seeds, seed_groups
+from modereg.report.strips import Strips, side_of
 from modereg.report.style import method_colors
 from modereg.storage import read_json, write_atomic
 
@@ -35,6 +37,7 @@ def write_report(
     notes: Sequence[str] = (),
     episodes: int = 400,
     seed: int = 12345,
+    animate: bool = True,
 ) -> Path:
     """Draw the pictures into a folder as PNG, and write them all on one page beside them.
 
@@ -49,23 +52,31 @@ def write_report(
         notes: sentences below the table of results.
         episodes: trajectories a method.
         seed: of the trajectories.
+        animate: whether a moving picture stands beside each filmstrip, where the task has an image
+            or renders; a reader who prefers less motion sees the strips alone.
 
     Returns:
         The path of the page.
 
     Raises:
         CheckpointError: if an adapter was made for another base policy.
+        ConfigurationError: if the task's names do not fit its feature, or it names an image that
+            its environment lacks.
     """
     folder, rows = Path(folder), list(rows or ())
     palette = method_colors([entry.group or entry.name for entry in entries])
     colors = {entry.name: palette[entry.group or entry.name] for entry in entries}
     paths = {entry.name: _paths(setup, entry, episodes, seed) for entry in entries}
-    parts = [f'<p class="lead">{escape(summary(setup, entries))}</p>', "<h2>Results</h2>"]
+    parts = [headline(setup.task, entries, paths, colors)]
+    parts += [f'<p class="lead">{escape(summary(setup, entries))}</p>', "<h2>Results</h2>"]
     parts += [results(setup, entries, rows, colors)]
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes]
     parts += [_SEEDS + table] if (table := over_seeds(entries, colors)) else []
+    parts += _films(folder, setup, entries, colors, seed, animate)
     parts += ["<h2>Pictures</h2>"]
-    parts += [_picture(folder, *picture) for picture in _pictures(setup, entries, paths, colors)]
+    for name, data, alt, heading, caption in pictures(setup, entries, paths, colors):
+        write_atomic(folder / f"{name}.png", data)
+        parts.append(html.figure(data, alt, heading, caption))
     parts += _further_rows(entries, rows)
     parts += ["<h2>What the figures mean</h2>", html.definitions(metrics.__doc__ or ""), _MEANING]
     parts += _provenance(entries, commands)
@@ -74,13 +85,42 @@ def write_report(
     return page
 
 
-def _paths(setup: Setup, entry: ReportEntry, episodes: int, seed: int) -> Paths:
+def _steering(setup: Setup, entry: ReportEntry) -> tuple[Any, Any]:
+    """Return what writes the noise, None for the base, and the prior of its codes."""
     if entry.run_folder is None:
-        return record_paths(setup, None, 1, num_episodes=episodes, seed=seed)
+        return None, 1
     adapter = load_adapter(Path(entry.run_folder) / "adapter", setup.base)
-    return record_paths(
-        setup, adapter.steering, discrete(adapter.prior), num_episodes=episodes, seed=seed
-    )
+    return adapter.steering, discrete(adapter.prior)
+
+
+def _paths(setup: Setup, entry: ReportEntry, episodes: int, seed: int) -> Paths:
+    return record_paths(setup, *_steering(setup, entry), num_episodes=episodes, seed=seed)
+
+
+def _films(
+    folder: Path,
+    setup: Setup,
+    entries: Sequence[ReportEntry],
+    colors: Mapping[str, str],
+    seed: int,
+    animate: bool,
+) -> list[str]:
+    """Show an episode of each mode or code as pictures, of one run where several share a group."""
+    if setup.task.filmstrip_key is None and not setup.task.renders:
+        return []
+    shown = [runs[0] for runs in seed_groups(entries).values()]
+    films = {
+        entry.name: record_films(setup, *_steering(setup, entry), entry.sampled, seed=seed)
+        for entry in shown
+    }
+    number = sum(map(len, films.values()))
+    height, width = next(film for row in films.values() for film in row).frames.shape[1:3]
+    strips = Strips(folder, setup.task, side_of(number, (height, width)), animate)
+    parts = [_FILMS]
+    for entry in shown:
+        parts.append(f"<h3>{html.dot(colors[entry.name])}{escape(entry.label)}</h3>")
+        parts.append(strips.rows(entry.name, films[entry.name]))
+    return parts
 
 
 _MEANING = (
@@ -96,133 +136,18 @@ _SEEDS = (
     "to the highest of them; sampled noise.</p>"
 )
 
-Picture = tuple[str, bytes, str, str, str]
-"""Name of the file, PNG, alternative text, heading, caption."""
+_FILMS = (
+    "<h2>Episodes</h2><p>Frames from the reset to the end, evenly over the episode. A policy with "
+    "codes is told the code, which for each mode is the one that commands it most often, and "
+    "steers by its mean noise. A policy without codes samples its noise, and each outcome of a "
+    "few episodes is shown once.</p>"
+)
 
 
-def _pictures(
-    setup: Setup,
-    entries: Sequence[ReportEntry],
-    paths: Mapping[str, Paths],
-    colors: Mapping[str, str],
-) -> list[Picture]:
-    """Draw what the entries have something to show for."""
-    labelled = setup.task.num_modes is not None
-    coded = [entry for entry in entries if entry.num_codes > 1]
-    pictures = [_trajectories(setup, entries, paths, colors)]
-    if labelled:
-        pictures += [_by_code(setup, coded, paths, colors)] if coded else []
-        pictures.append(_shares(setup, entries, colors))
-    if coded:
-        pictures.append(_codes(entries, colors))
-    if any(entry.series("mean_return") for entry in entries):
-        pictures.append(_curves(entries, colors))
-    if labelled and coded:
-        pictures.append(_tables(setup, coded, colors))
-    inferred = [entry for entry in entries if entry.series("bound_share")]
-    if inferred:
-        pictures.append(_bound(inferred, colors))
-    return pictures
-
-
-def _trajectories(
-    setup: Setup,
-    entries: Sequence[ReportEntry],
-    paths: Mapping[str, Paths],
-    colors: Mapping[str, str],
-) -> Picture:
-    kind, some = "code" if setup.task.num_modes is None else "mode", next(iter(paths.values()))
-    failed = "" if some.success is None else "; failed episodes in faint grey"
-    return (
-        "trajectories",
-        draw_trajectories(setup.task, entries, paths, colors),
-        f"Trajectories of {', '.join(e.label for e in entries)}, coloured by {kind}{failed}.",
-        f"{len(some)} episodes of each method.",
-        f"One colour a {kind}{failed}.",
-    )
-
-
-def _by_code(
-    setup: Setup,
-    coded: Sequence[ReportEntry],
-    paths: Mapping[str, Paths],
-    colors: Mapping[str, str],
-) -> Picture:
-    return (
-        "trajectories_by_code",
-        draw_trajectories(setup.task, coded, paths, colors, by="code"),
-        f"The same trajectories of {', '.join(e.label for e in coded)}, coloured by code.",
-        "The same episodes by their codes.",
-        "One colour a code: a code that commands one mode is a bundle of its colour.",
-    )
-
-
-def _shares(setup: Setup, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
-    present = "; ".join(
-        f"{entry.label}: {entry.sampled['present_modes']} of {setup.task.num_modes}"
-        for entry in entries
-    )
-    return (
-        "shares",
-        draw_shares(setup.task, entries, colors),
-        f"Share of each mode among the successful episodes. Modes present: {present}.",
-        "Which modes the successes show.",
-        "Bars: share of each mode among the successful episodes, on a square-root scale. Outlines: "
-        "the untouched base. A mode above the dashed line (1 %) counts as present.",
-    )
-
-
-def _codes(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
-    return (
-        "codes",
-        draw_codes(entries, colors),
-        "Share of the episodes of each code, and its success or return.",
-        "Each code by itself.",
-        "Left: its share of the episodes. Right: what it achieves; the dashed line is the base.",
-    )
-
-
-def _curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
-    return (
-        "curves",
-        draw_curves(entries, colors),
-        "Success and behaviour of each method against environment steps.",
-        "Success and behaviour on the same budget.",
-        "Environment steps count stage 1 (shaded): dotted lines lead from the base to what stage 1 "
-        "gave (open circle), solid lines are fine-tuning, filled circles its final evaluation "
-        "on more episodes. Of several seeds: their mean, and from the lowest to the highest.",
-    )
-
-
-def _tables(setup: Setup, entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
-    nmi = "; ".join(f"{entry.label}: NMI {entry.sampled['code_mode_nmi']:.2f}" for entry in entries)
-    return (
-        "codes_and_modes",
-        draw_tables(setup.task, entries, colors),
-        f"Probability of success in each mode given each code. {nmi}.",
-        "What each code commands.",
-        "Each row is a code: the probability that an episode with it succeeds in a mode. Rows are "
-        "sorted by their most frequent mode, so codes that command one mode each lie on the "
-        "diagonal. NMI is the normalised mutual information of code and mode.",
-    )
-
-
-def _bound(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Picture:
-    return (
-        "bound",
-        draw_bound(entries, colors),
-        "Share of the codes' entropy that the discoverer reads off an episode, and the coefficient "
-        "of the intrinsic reward, over time.",
-        "How much of the code an episode reveals, and what that is worth.",
-        "The variational bound on the mutual information of code and episode, unclamped, on "
-        "held-out episodes, as a share of the codes' entropy H(p): 1 means that every episode "
-        "gives its code away. Beside it, where there is one: the coefficient of that reward.",
-    )
-
-
-def _picture(folder: Path, name: str, data: bytes, alt: str, heading: str, caption: str) -> str:
-    write_atomic(folder / f"{name}.png", data)
-    return html.figure(data, alt, heading, caption)
+_STEPS = (
+    "<p>The runs one by one. On the same machine, with <code>OMP_NUM_THREADS=1</code>, they come "
+    "to the same figures.</p>"
+)
 
 
 def _further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -236,9 +161,13 @@ def _further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, An
 
 def _provenance(entries: Sequence[ReportEntry], commands: Sequence[str]) -> list[str]:
     parts = []
-    if commands:
-        parts += ["<h2>Commands</h2>", *map(html.preformatted, commands)]
     runs = [entry for entry in entries if entry.run_folder is not None]
+    steps = commands_of([Path(entry.run_folder) for entry in runs if entry.run_folder is not None])
+    steps = [] if set(steps) <= set(commands) else steps
+    if commands or steps:
+        parts.append("<h2>Commands</h2>")
+        parts += [html.command_lines(commands)] if commands else []
+        parts += [_STEPS if commands else "", html.command_lines(steps)] if steps else []
     if runs:
         parts.append("<h2>Versions and configurations</h2>")
         parts += _each_run(runs, _versions)

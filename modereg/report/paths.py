@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.envs import Transform
 
 from modereg import keys
+from modereg.errors import ConfigurationError
 from modereg.priors import CategoricalPrior
 from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy
@@ -111,6 +112,9 @@ def record_paths(
         num_episodes: N.
         seed: of the episodes; an evaluation with the same seed has the same ones.
         deterministic: whether to steer by the mean noise.
+
+    Raises:
+        ConfigurationError: if the task names another number of dimensions than its feature has.
     """
     task = setup.task
     key = (task.feature_keys or task.observation_keys)[0]
@@ -128,7 +132,17 @@ def record_paths(
         seed=seed,
         deterministic=deterministic,
     )
-    return _cut(trace.recordings, episodes)
+    paths = _cut(trace.recordings, episodes)
+    _check_names(task.feature_names, paths.positions.shape[-1])
+    return paths
+
+
+def _check_names(names: tuple[str, ...] | None, width: int) -> None:
+    if names is not None and len(names) != width:
+        raise ConfigurationError(
+            f"expected a name for each of the {width} kept dimensions of the first feature, got "
+            f"{names}; change the task's feature_names"
+        )
 
 
 def _dims_within(dims: tuple[int, ...] | None, width: int) -> tuple[int, ...] | None:

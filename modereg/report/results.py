@@ -8,6 +8,7 @@ from typing import Any
 from modereg.recipes.build import Setup
 from modereg.report import html
 from modereg.report.entries import ReportEntry, amount
+from modereg.report.style import percent
 
 __all__ = ["all_rows", "results", "summary"]
 
@@ -39,7 +40,7 @@ def _outcome(entry: ReportEntry, number: int | None) -> str:
     success = figures.get("success")
     rate = f"a return of {figures['mean_return']:.2f}"
     if success is not None:
-        rate = f"{100 * success:.0f}\u00a0% success"
+        rate = f"{percent(success)} success"
     if number is not None and figures.get("present_modes") is not None:
         return f"{rate} with {figures['present_modes']} of {number} modes present"
     codes = figures.get("effective_codes")

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ __all__ = [
     "canvas",
     "legible",
     "method_colors",
+    "percent",
     "png",
     "tidy",
     "title",
@@ -33,6 +36,12 @@ KNOWN = {
     "bmd": "#cc79a7",
 }
 OTHERS = ("#009e73", "#56b4e9", "#8c6d1f", "#7b3294", "#a6761d", "#1b9e77")
+
+
+def percent(rate: float) -> str:
+    """Return a rate in percent; none below 1 is called 100."""
+    value = 100 * rate
+    return f"{min(value, 99.9):.1f}\u2009%" if 99 < value < 100 else f"{value:.0f}\u2009%"
 
 
 def method_colors(names: Sequence[str]) -> dict[str, str]:
@@ -76,7 +85,8 @@ def canvas(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    size = (width, height)
+    figure = Figure(size, dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -94,9 +104,15 @@ def tidy(ax: Axes, *, grid: bool = True) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Render a figure at 150 dots an inch, without the metadata that would make it differ."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    """Render a figure at 150 dots an inch in 256 colours, a third of the bytes of all of them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    agg, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    agg.draw()
+    whole = Image.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
+    reduced = whole.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    reduced.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 

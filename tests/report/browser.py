@@ -63,7 +63,14 @@ class Browser:
         return message["result"]
 
     def show(
-        self, page: Path, width: int, height: int = 900, *, scheme: str = "light", media: str = ""
+        self,
+        page: Path,
+        width: int,
+        height: int = 900,
+        *,
+        scheme: str = "light",
+        media: str = "",
+        motion: str = "no-preference",
     ) -> None:
         """Load a page in a window of so many pixels, on the screen or as it would be printed."""
         self.ask(
@@ -73,7 +80,8 @@ class Browser:
             deviceScaleFactor=1,
             mobile=False,
         )
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
         self.ask("Emulation.setEmulatedMedia", media=media, features=features)
         self.ask("Page.navigate", url=page.resolve().as_uri())
         while self._read().get("method") != "Page.loadEventFired":

@@ -19,6 +19,7 @@ from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy
 from modereg.report import ReportEntry
 from modereg.wrapping import make_steering, observation_size
+from tests.report.pictured import pictured_setup, pictured_task
 
 NUM_CODES = 3
 
@@ -95,6 +96,17 @@ def avoid() -> Setup:
 @pytest.fixture(scope="session")
 def pendulum() -> Setup:
     return make_setup("gymnasium:Pendulum-v1", 3, (8, 1), [0.1])
+
+
+@pytest.fixture(scope="session")
+def pictured() -> Setup:
+    """Return a task whose episodes can be seen."""
+    return pictured_setup(pictured_task())
+
+
+@pytest.fixture(scope="session")
+def filmed(pictured: Setup, tmp_path_factory: pytest.TempPathFactory) -> list[ReportEntry]:
+    return make_entries(pictured, tmp_path_factory.mktemp("pictured"))
 
 
 @pytest.fixture(scope="session")

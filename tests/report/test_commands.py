@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import tyro
 
-from modereg.cli import Command
 from modereg.errors import ConfigurationError
 from modereg.recipes.config import (
     DiscoverConfig,
@@ -19,7 +18,7 @@ from modereg.recipes.config import (
     TaskConfig,
     to_yaml,
 )
-from modereg.report.commands import command, commands, read_config
+from modereg.report.commands import KINDS, command, commands, read_config
 
 TASK = TaskConfig("gymnasium:Pendulum-v1", {"pay_spread": 0.5, "max_steps": 22, "on": True}, 64)
 CONFIGS = [
@@ -34,7 +33,7 @@ CONFIGS = [
 def parse(line: str) -> Any:
     program, *arguments = shlex.split(line)
     assert program == "modereg"
-    return tyro.cli(Command, args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,))
+    return tyro.cli(KINDS[arguments[0]], args=arguments[1:])
 
 
 @pytest.mark.parametrize("config", CONFIGS)

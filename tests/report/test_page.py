@@ -15,6 +15,7 @@ from modereg.recipes.build import Setup
 from modereg.report import ReportEntry, write_report
 from modereg.report.html import definitions, table
 from modereg.report.results import results
+from modereg.report.style import percent
 
 VOID = {"meta", "img", "br"}
 
@@ -79,9 +80,12 @@ def test_pictures_are_on_the_page_and_beside_it(written: Path) -> None:
     names = ["trajectories", "trajectories_by_code", "shares", "codes", "curves"]
     names += ["codes_and_modes", "bound"]
     page = Page(written.read_text())
-    assert len(page.images) == len(names)
-    for name, image in zip(names, page.images, strict=True):
-        assert len(image["alt"] or "") > 20
+    assert all(len(image["alt"] or "") > 20 for image in page.images)
+    thumbs = [image for image in page.images if image.get("class") == "thumb"]
+    assert page.images[: len(thumbs)] == thumbs
+    assert len(thumbs) == 3
+    assert len(page.images) == 3 + len(names)
+    for name, image in zip(names, page.images[3:], strict=True):
         head, _, body = (image["src"] or "").partition(",")
         assert head == "data:image/png;base64"
         assert base64.b64decode(body) == (written.parent / f"{name}.png").read_bytes()
@@ -103,7 +107,7 @@ def test_success_never_stands_alone(written: Path, entries: list[ReportEntry]) -
     for entry in entries:
         figures = entry.sampled
         assert f"{figures['success']:.3f} ± {figures['success_error']:.3f}" in words
-        assert f"{100 * figures['success']:.0f}\u00a0% success with " in words
+        assert f"{percent(figures['success'])} success with " in words
         assert f"with {figures['present_modes']} of 24 modes present" in words
     for name in ("entropy", "present", "commandable", "mean noise", "env steps"):
         assert name in words
@@ -145,7 +149,7 @@ def test_without_a_label(pendulum: Setup, unlabelled: list[ReportEntry], tmp_pat
     for name in ("effective codes", "return a code", "share a code"):
         assert name in page.words
     assert "commandable modes" not in page.words.split("What the figures mean")[0]
-    assert len(page.images) == 4
+    assert len(page.images) == 3 + 4
 
 
 def test_a_base_alone_and_no_rows(avoid: Setup, entries: list[ReportEntry], tmp_path: Path) -> None:

@@ -3,18 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from modereg.recipes.build import Setup
-from modereg.report import Paths, ReportEntry, figures, record_paths
-from modereg.report.codes import draw_codes, draw_tables
-from modereg.report.curves import behaviour_figure, draw_bound, draw_curves
-from modereg.report.figures import draw_shares, draw_trajectories, subtitle
-from modereg.report.style import method_colors, png
+from modereg.report import Paths, ReportEntry, record_paths, trajectories
+from modereg.report.style import percent, png
+from modereg.report.trajectories import draw_thumbnail, draw_trajectories, make_scene, subtitle
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -54,7 +51,7 @@ def test_by_code_keeps_what_the_task_draws(avoid: Setup, entries: list[ReportEnt
     colors = dict.fromkeys(paths, "#000000")
     task = replace(avoid.task, plot=plot)
     by_code = draw_trajectories(task, entries[1:], paths, colors, by="code")
-    assert [modes.tolist() for modes in seen] == [[-1]] * 3  # the ratio, and two panels
+    assert [modes.tolist() for modes in seen] == [[-1]] * 3  # the range, and two panels
     other = {
         name: replace(path, codes=(path.codes + 1) % 3, success=None)
         for name, path in paths.items()
@@ -63,34 +60,37 @@ def test_by_code_keeps_what_the_task_draws(avoid: Setup, entries: list[ReportEnt
     assert width(by_code) > 300
 
 
-@pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("dimensions", "names"), [(1, None), (2, None), (3, None), (3, ("x", "y", "z")), (5, None)]
+)
 def test_features_without_a_plot(
-    dimensions: int, pendulum: Setup, entries: list[ReportEntry]
+    dimensions: int,
+    names: tuple[str, ...] | None,
+    pendulum: Setup,
+    entries: list[ReportEntry],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    positions = torch.randn(6, 10, dimensions)
+    """Each line lies within its axes, which are the same for all methods."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(trajectories, "png", lambda figure: (drawn.append(figure), png(figure))[1])
     codes = torch.tensor([0, 1, 2, 0, 1, 2])
-    paths = Paths(positions, torch.full((6,), 9), codes, success=codes > 0)
-    data = draw_trajectories(pendulum.task, entries[:1], {"base": paths}, {"base": "#000000"})
+    paths = {
+        entry.name: Paths(
+            scale * torch.randn(6, 10, dimensions), torch.full((6,), 9), codes, success=codes > 0
+        )
+        for entry, scale in zip(entries[:2], (1, 3), strict=True)
+    }
+    task = replace(pendulum.task, feature_names=names)
+    data = draw_trajectories(task, entries[:2], paths, dict.fromkeys(paths, "#000000"))
     assert width(data) > 300
-
-
-def test_pictures_are_pngs_and_leave_matplotlib_alone(
-    avoid: Setup, entries: list[ReportEntry]
-) -> None:
-    colors = method_colors([entry.name for entry in entries])
-    before = dict(mpl.rcParams)
-    draw = [
-        lambda: draw_shares(avoid.task, entries, colors),
-        lambda: draw_tables(avoid.task, entries[1:], colors),
-        lambda: draw_curves(entries, colors),
-        lambda: draw_bound(entries[1:], colors),
-        lambda: draw_codes(entries, colors),
-    ]
-    for function in draw:
-        first = function()
-        assert 600 < width(first) < 2500
-        assert function() == first
-    assert dict(mpl.rcParams) == before
+    axes = drawn[0].axes
+    assert len(axes) == (4 if names else 2)
+    assert axes[0].get_xlim() == axes[len(axes) // 2].get_xlim()
+    for ax in axes:
+        (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+        for path in ax.collections[0].get_paths():
+            assert (path.vertices >= [left, low]).all()
+            assert (path.vertices <= [right, high]).all()
 
 
 def test_success_stands_beside_its_modes(entries: list[ReportEntry]) -> None:
@@ -101,18 +101,12 @@ def test_success_stands_beside_its_modes(entries: list[ReportEntry]) -> None:
     assert subtitle({"mean_return": 1.0}, None) == "return 1.00"
 
 
-def test_the_second_curve_is_entropy_or_codes(entries: list[ReportEntry]) -> None:
-    assert behaviour_figure(entries) == "entropy"
-    given = dict(entries[2].sampled) | {"entropy": None}
-    assert behaviour_figure([ReportEntry("base", "Base", None, given)]) == "effective_codes"
-
-
 @pytest.mark.parametrize("name", ["a", "a rather long name of a mode"])
 def test_a_legend_is_never_wider_than_its_picture(
     name: str, avoid: Setup, entries: list[ReportEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Figure] = []
-    monkeypatch.setattr(figures, "png", lambda figure: (seen.append(figure), png(figure))[1])
+    monkeypatch.setattr(trajectories, "png", lambda figure: (seen.append(figure), png(figure))[1])
     names = tuple(f"{name} {index}" for index in range(5))
     task = replace(avoid.task, num_modes=5, mode_names=names)
     paths = record_paths(avoid, None, 1, num_episodes=4, seed=1)
@@ -123,3 +117,19 @@ def test_a_legend_is_never_wider_than_its_picture(
     assert box.y0 >= 0
     for ax in seen[0].axes:
         assert ax.get_tightbbox().y1 <= whole.y1
+
+
+def test_a_thumbnail_is_small_and_has_no_frame(
+    avoid: Setup, pendulum: Setup, entries: list[ReportEntry]
+) -> None:
+    for setup in (avoid, pendulum):
+        paths = record_paths(setup, None, 1, num_episodes=20, seed=1)
+        data = draw_thumbnail(make_scene(setup.task, [paths]), paths, "#0072b2")
+        assert 300 < width(data) < 400
+        assert len(data) < 60_000
+
+
+def test_no_rate_below_one_is_called_all() -> None:
+    rates = (0.0, 0.5, 0.99, 0.9951, 0.9999, 1.0)
+    said = [percent(rate).removesuffix("\u2009%") for rate in rates]
+    assert said == ["0", "50", "99", "99.5", "99.9", "100"]
