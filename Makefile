@@ -14,12 +14,14 @@ PIP_ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --compile $(PIP_ARGS) \
 	-c constraints.txt
 LOCK := pyproject.toml constraints.txt
+LEROBOT := .venv-lerobot
 
 # One thread each: the networks are small, and several threads only wait for each other.
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help demo docs test test-deep test-example lint format bench-smoke mutants wheel clean
+.PHONY: help demo docs test test-deep test-example test-lerobot lint format bench-smoke mutants
+.PHONY: wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -56,6 +58,9 @@ test-example: $(STAMPS)/dev ## docs/examples/own_estimator as a repository of it
 	cd "$$work/repository"; \
 	PYTHONPATH="$$work/site" "$$python" -m pytest -q -p no:cacheprovider
 
+test-lerobot: $(LEROBOT)/stamp ## the adapter with the real LeRobot, in its own 5.6 GB of .venv-lerobot
+	$(LEROBOT)/bin/python -m pytest -q --durations=10 $(or $(ARGS),tests/integrations/lerobot)
+
 SITE := docs/_build/html
 docs: $(STAMPS)/docs ## docs/_build/html, offline; a warning or a public name without a place is an error
 	$(BIN)/python -m sphinx -q -W -n --keep-going -d docs/_build/doctrees docs $(SITE)
@@ -83,7 +88,7 @@ wheel: $(STAMPS)/dev ## dist/modereg-*.whl
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 clean: ## remove what was built here; runs/ stays
-	rm -rf $(VENV) .vulkan dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEROBOT) .vulkan dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # --- set-up -----------------------------------------------------------------------------------
 
@@ -149,4 +154,28 @@ $(STAMPS)/bench: $(STAMPS)/vla $(STAMPS)/maniskill .vulkan/env.sh
 
 $(STAMPS)/mutation: $(STAMPS)/dev
 	$(PIP) --no-build-isolation -e ".[mutation]"
+	@touch $@
+
+# LeRobot 0.6 needs Python 3.12, an older torch than modereg elsewhere, and no LeRobot in .venv.
+LEROBOT_PYTHON ?=
+LEROBOT_NEEDS := "lerobot[diffusion,pi,smolvla]" gymnasium hatchling editables hypothesis matplotlib \
+	pytest pytest-timeout pyyaml scipy tensorboard tensordict torchrl tqdm tyro
+$(LEROBOT)/stamp: integrations/lerobot-constraints.txt pyproject.toml
+	@if ! [ -x $(LEROBOT)/bin/python ]; then \
+		for python in $(LEROBOT_PYTHON) python3.12 python3.13 \
+				"$$(pyenv prefix 3.12 2>/dev/null)/bin/python" python3 none; do \
+			if $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' \
+				2>/dev/null; then break; fi; \
+		done; \
+		if [ "$$python" = none ]; then \
+			echo "LeRobot 0.6 needs Python 3.12 or newer, and none is on the PATH: install one," \
+				"or name it: make LEROBOT_PYTHON=... test-lerobot" >&2; \
+			exit 1; \
+		fi; \
+		$$python -m venv $(LEROBOT); \
+	fi
+	$(LEROBOT)/bin/python -m pip --disable-pip-version-check install --quiet --compile $(PIP_ARGS) \
+		-c integrations/lerobot-constraints.txt $(LEROBOT_NEEDS)
+	$(LEROBOT)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+		--no-build-isolation -e .
 	@touch $@
