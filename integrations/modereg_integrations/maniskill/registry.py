@@ -8,8 +8,10 @@ __all__ = ["OWN_TASKS", "register_own_tasks"]
 
 OWN_TASKS = {
     "ModeregDiscs-v1": "discs",
+    "ModeregLiftPeg-v1": "lift_peg",
     "ModeregPosts6-v1": "posts",
     "ModeregPosts24-v1": "posts",
+    "ModeregReach-v1": "reach",
     "ModeregWall-v1": "wall",
 }
 """Id -> sub-package; its ``env`` registers the id, its ``task`` has ``make_task(env_id, ...)``."""
