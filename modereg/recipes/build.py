@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torchrl.envs import EnvBase, TransformedEnv
@@ -13,6 +13,7 @@ from modereg.estimators import RewardEstimator
 from modereg.policies import GenerativePolicy
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.config import TaskConfig
+from modereg.suggestions import with_suggestion
 from modereg.tasks import Task
 from modereg.transforms import MIReward, TimeLimit
 from modereg.wrapping import steer_env
@@ -136,7 +137,8 @@ def set_up(config: TaskConfig, base: str) -> Setup:
     """Resolve a task and a base policy, freeze the policy and make the environment.
 
     Raises:
-        ConfigurationError: if the policy's chunk does not fit the task's chunk layout.
+        ConfigurationError: if the policy's chunk does not fit the task's chunk layout, or the
+            environment lacks an entry that the discoverer is to see.
     """
     task = plugins.resolve_task(config.name, **config.options)
     policy = plugins.resolve_policy(base)
@@ -148,4 +150,23 @@ def set_up(config: TaskConfig, base: str) -> Setup:
             "in the task's options"
         )
     env = task.make_env(config.num_envs or task.num_envs)
+    task = _with_features(task, config, env)
     return Setup(task, env, policy, base, policy.fingerprint())
+
+
+def _with_features(task: Task, config: TaskConfig, env: EnvBase) -> Task:
+    """Return the task with the features that the configuration names, if it names any."""
+    dims = config.feature_dims
+    if config.feature_keys is None:
+        return task if dims is None else replace(task, feature_dims=dims, feature_names=None)
+    present = env.observation_spec.keys(include_nested=True, leaves_only=True)
+    known = {key if isinstance(key, str) else ".".join(key): key for key in present}
+    missing = [name for name in config.feature_keys if name not in known]
+    if missing:
+        sentence = (
+            f"expected feature_keys among the entries of task {task.name!r}, "
+            f"{', '.join(sorted(known))}, got {', '.join(missing)}"
+        )
+        raise ConfigurationError(with_suggestion(sentence, missing, sorted(known)))
+    chosen = tuple(known[name] for name in config.feature_keys)
+    return replace(task, feature_keys=chosen, feature_dims=dims, feature_names=None, plot=None)

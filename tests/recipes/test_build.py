@@ -95,3 +95,13 @@ def test_an_iteration_holds_the_longest_episode() -> None:
     assert setup.decisions(6) == 6
     with pytest.raises(ConfigurationError, match="at least 4, the longest episode"):
         setup.decisions(3)
+
+
+def test_the_configuration_may_name_what_the_discoverer_sees(base: str) -> None:
+    task = replace(TASK, num_envs=2)
+    chosen = set_up(replace(task, feature_keys=("observation",), feature_dims=(1,)), base)
+    assert (chosen.task.feature_keys, chosen.task.feature_dims) == (("observation",), (1,))
+    assert chosen.steered(2, 1.0).observation_spec[keys.HISTORY].shape[-1] == 7
+    assert set_up(replace(task, feature_dims=(0,)), base).task.feature_dims == (0,)
+    with pytest.raises(ConfigurationError, match="Did you mean 'observation'"):
+        set_up(replace(task, feature_keys=("observations",)), base)

@@ -16,11 +16,17 @@ class TaskConfig:
             ``module:factory`` of your own.
         options: options of the task, such as ``pay_spread 0.3``.
         num_envs: environments in a batch; None takes what the task suggests.
+        feature_keys: entries whose history the discoverer sees, nested ones with dots
+            (``agent.pos``); None takes the task's own.
+        feature_dims: which dimensions of them, side by side; None takes all of ``feature_keys``,
+            or the task's own.
     """
 
     name: str = "task:avoid"
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     num_envs: int | None = None
+    feature_keys: tuple[str, ...] | None = None
+    feature_dims: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
