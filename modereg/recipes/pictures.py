@@ -111,11 +111,21 @@ def _several(folders: Sequence[Path], runs: Sequence[RunConfig]) -> list[ReportE
     common = Path(os.path.commonpath([folder.parent for folder in whole]))
     labels = [folder.relative_to(common).as_posix() for folder in whole]
     kinds = [_but_for_seed(run) for run in runs]
-    groups = [labels[kinds.index(kind)] for kind in kinds]
+    groups = [_common(labels, kinds, kind) for kind in kinds]
     return [
         ReportEntry(label, label, folder, group=group)
         for label, folder, group in zip(labels, folders, groups, strict=True)
     ]
+
+
+def _common(labels: Sequence[str], kinds: Sequence[str], kind: str) -> str:
+    """Name a group by the folder that its runs alone lie in, else by its first run."""
+    own = [Path(label) for label, other in zip(labels, kinds, strict=True) if other == kind]
+    others = [Path(label) for label, other in zip(labels, kinds, strict=True) if other != kind]
+    shared = Path(os.path.commonpath([label.parent for label in own]))
+    if len(own) == 1 or shared == Path() or any(shared in label.parents for label in others):
+        return own[0].as_posix()
+    return shared.as_posix()
 
 
 def _but_for_seed(config: RunConfig) -> str:

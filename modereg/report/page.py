@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ def write_report(
             its environment lacks.
     """
     folder, rows = Path(folder), list(rows or ())
+    entries = [replace(entry, label=entry.label.replace("+-", "±")) for entry in entries]
     palette = method_colors([entry.group or entry.name for entry in entries])
     colors = {entry.name: palette[entry.group or entry.name] for entry in entries}
     paths = {entry.name: _paths(setup, entry, episodes, seed) for entry in entries}
     parts = [headline(setup.task, entries, paths, colors)]
     parts += [f'<p class="lead">{escape(summary(setup, entries))}</p>', "<h2>Results</h2>"]
     parts += [results(setup, entries, rows, colors)]
-    parts += [f'<p class="note">{escape(note)}</p>' for note in notes]
+    parts += [f'<p class="note">{escape(note.replace("+-", "±"))}</p>' for note in notes]
     parts += [_SEEDS + table] if (table := over_seeds(entries, colors)) else []
     parts += _films(folder, setup, entries, colors, seed, animate)
     parts += ["<h2>Pictures</h2>"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modereg.recipes.build import Setup
 from modereg.report import html
 from modereg.report.entries import ReportEntry, amount
+from modereg.report.seeds import seed_groups
 from modereg.report.style import percent
 
 __all__ = ["all_rows", "results", "summary"]
@@ -18,11 +19,12 @@ NONE = "–"
 def summary(setup: Setup, entries: Sequence[ReportEntry]) -> str:
     """Say in three sentences what was done and what came of it; no success without its modes."""
     number = setup.task.num_modes
-    base = [_outcome(entry, number) for entry in entries if entry.run_folder is None]
+    groups = seed_groups(entries).values()
+    base = [_outcome(runs, number) for runs in groups if runs[0].run_folder is None]
     tuned = [
-        f"{_outcome(entry, number)} ({entry.label})"
-        for entry in entries
-        if entry.run_folder is not None
+        f"{_outcome(runs, number)} ({_named(runs)})"
+        for runs in groups
+        if runs[0].run_folder is not None
     ]
     done = (
         f"A pretrained policy for {setup.task.name} was fine-tuned through the noise that it "
@@ -35,18 +37,31 @@ def summary(setup: Setup, entries: Sequence[ReportEntry]) -> str:
     return f"{done} {before} {after}"
 
 
-def _outcome(entry: ReportEntry, number: int | None) -> str:
-    figures = entry.sampled
-    success = figures.get("success")
-    rate = f"a return of {figures['mean_return']:.2f}"
-    if success is not None:
-        rate = f"{percent(success)} success"
-    if number is not None and figures.get("present_modes") is not None:
-        return f"{rate} with {figures['present_modes']} of {number} modes present"
-    codes = figures.get("effective_codes")
-    if codes is None:
-        return f"{rate} with {_count(entry.num_codes)}"
-    return f"{rate} with {codes:.1f} effective codes of {entry.num_codes}"
+def _named(runs: Sequence[ReportEntry]) -> str:
+    return runs[0].label if len(runs) == 1 else f"{runs[0].group}, {len(runs)} seeds"
+
+
+def _outcome(runs: Sequence[ReportEntry], number: int | None) -> str:
+    """Say what a run came to, or from what to what several seeds did."""
+    rates = _known(runs, "success")
+    rate = f"a return of {_span(_known(runs, 'mean_return'), '{:.2f}'.format)}"
+    if rates:
+        rate = f"{_span(rates, percent)} success"
+    present, codes = _known(runs, "present_modes"), _known(runs, "effective_codes")
+    if number is not None and present:
+        return f"{rate} with {_span(present, '{:.0f}'.format)} of {number} modes present"
+    if not codes:
+        return f"{rate} with {_count(runs[0].num_codes)}"
+    return f"{rate} with {_span(codes, '{:.1f}'.format)} effective codes of {runs[0].num_codes}"
+
+
+def _known(runs: Sequence[ReportEntry], name: str) -> list[float]:
+    return [float(entry.sampled[name]) for entry in runs if entry.sampled.get(name) is not None]
+
+
+def _span(values: Sequence[float], show: Callable[[float], str]) -> str:
+    low, high = show(min(values)), show(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def _count(codes: int) -> str:

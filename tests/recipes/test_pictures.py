@@ -9,7 +9,7 @@ import pytest
 
 from modereg.cli import main
 from modereg.recipes.config import FinetuneConfig, ReportConfig
-from modereg.recipes.pictures import report, report_run
+from modereg.recipes.pictures import _common, report, report_run
 from modereg.report.commands import command, read_config
 
 
@@ -58,6 +58,14 @@ def test_runs_that_differ_in_the_seed_alone_share_a_line(tuned: Path, tmp_path: 
     assert "Over seeds" in text
     assert "s0, 2 seeds" in text
     assert "other, " not in text.split("Over seeds")[1].split("</table>")[0]
+
+
+def test_seeds_are_named_by_the_folder_that_they_alone_lie_in() -> None:
+    labels = ["plain/s0", "plain/s1", "mine/s0", "mine/s1", "alone/s0"]
+    assert _common(labels, list("aabbc"), "a") == "plain"
+    assert _common(labels, list("aabbc"), "c") == "alone/s0"
+    assert _common(["s0", "s1", "other"], list("aab"), "a") == "s0"
+    assert _common(["runs/s0", "runs/s1", "runs/other"], list("aab"), "a") == "runs/s0"
 
 
 def test_what_cannot_be_reported(

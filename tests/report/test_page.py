@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from modereg.errors import CheckpointError
 from modereg.policies import as_generative_policy
 from modereg.recipes.build import Setup
 from modereg.report import ReportEntry, write_report
+from modereg.report.commands import command, read_config
 from modereg.report.html import definitions, table
-from modereg.report.results import results
+from modereg.report.results import results, summary
 from modereg.report.style import percent
 
 VOID = {"meta", "img", "br"}
@@ -111,6 +113,32 @@ def test_success_never_stands_alone(written: Path, entries: list[ReportEntry]) -
         assert f"with {figures['present_modes']} of 24 modes present" in words
     for name in ("entropy", "present", "commandable", "mean noise", "env steps"):
         assert name in words
+
+
+def test_several_seeds_are_summed_up(avoid: Setup, entries: list[ReportEntry]) -> None:
+    """From the lowest to the highest, with the modes beside the success."""
+    runs = [
+        replace(
+            entries[1],
+            name=f"s{seed}",
+            group="mine",
+            metrics={"sampled": {**entries[1].sampled, "success": rate, "present_modes": modes}},
+        )
+        for seed, (rate, modes) in enumerate([(0.92, 24), (0.9, 20), (0.95, 22)])
+    ]
+    text = summary(avoid, [entries[0], *runs])
+    assert (
+        "90\u2009% to 95\u2009% success with 20 to 24 of 24 modes present (mine, 3 seeds)." in text
+    )
+
+
+def test_the_runs_commands_stand_beside_that_of_the_whole(
+    written: Path, entries: list[ReportEntry]
+) -> None:
+    words = Page(written.read_text()).words
+    for entry in entries[1:]:
+        assert command(read_config(entry.run_folder or Path())) in words
+    assert "OMP_NUM_THREADS=1" in words
 
 
 def test_rows_that_the_table_lacks_stand_in_their_own(written: Path) -> None:
