@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +26,7 @@ from torchrl.envs import EnvBase
 
 from modereg.errors import CheckpointError, ConfigurationError, MissingDependencyError
 from modereg.policies import GenerativePolicy
+from modereg.suggestions import did_you_mean
 from modereg.tasks import (
     Task,
     avoid_task,
@@ -34,6 +34,7 @@ from modereg.tasks import (
     gymnasium_task,
 )
 from modereg.tasks.environment import environment_task, parameters_of
+from modereg.tasks.visual import visual_avoid_task
 
 __all__ = [
     "POLICY_GROUP",
@@ -53,6 +54,7 @@ TASK_GROUP = "modereg.tasks"
 TASKS: dict[str, Callable[..., Task]] = {
     "avoid": avoid_task,
     "gaussian_mixture": gaussian_mixture_task,
+    "visual_avoid": visual_avoid_task,
 }
 """The tasks that modereg ships, as ``task:NAME``."""
 
@@ -91,7 +93,7 @@ def resolve_task(reference: str, **options: Any) -> Task:
     if not separator or not prefix or not rest:
         known = [f"task:{name}" for name in _task_names()]
         raise ConfigurationError(
-            f"Expected a task as {FORMS}, got {reference!r}.{_suggest(reference, known)}"
+            f"Expected a task as {FORMS}, got {reference!r}.{did_you_mean(reference, known)}"
         )
     if prefix == "task":
         return _call(reference, _named_task(rest), options=options)
@@ -122,8 +124,10 @@ def resolve_policy(reference: str, **options: Any) -> GenerativePolicy:
             raise ConfigurationError(f"The policy in a folder takes no options, got {options}.")
         return _load_folder(folder)
     if ":" not in reference:
+        near = [str(part) for part in folder.parent.glob("*") if part.is_dir()]
         raise ConfigurationError(
             f"Expected a policy as a folder or as module:factory, and {reference!r} is no folder."
+            f"{did_you_mean(reference, near)}"
         )
     return _expect_policy(reference, _import_object(reference)(**options))
 
@@ -138,6 +142,7 @@ def policy_loader(name: str) -> Any:
     if name not in points:
         raise ConfigurationError(
             f"There is no loader of policies named {name!r}, only {', '.join(sorted(points))}."
+            f"{did_you_mean(name, points)}"
         )
     return _load(points[name])
 
@@ -153,7 +158,7 @@ def _named_task(name: str) -> Callable[..., Task]:
     if name not in points:
         names = _task_names()
         raise ConfigurationError(
-            f"There is no task named {name!r}, only {', '.join(names)}.{_suggest(name, names)}"
+            f"There is no task named {name!r}, only {', '.join(names)}.{did_you_mean(name, names)}"
         )
     factory: Callable[..., Task] = _load(points[name])
     return factory
@@ -163,7 +168,7 @@ def _from_factory(reference: str, options: dict[str, Any], prefixes: Sequence[st
     try:
         factory = _import_object(reference)
     except ConfigurationError as error:
-        hint = _suggest(reference.partition(":")[0], prefixes)
+        hint = did_you_mean(reference.partition(":")[0], prefixes)
         raise ConfigurationError(f"{error} A task is {FORMS}.{hint}") from error
     max_steps = options.get("max_steps")
     if not _accepts(factory, "max_steps"):
@@ -214,7 +219,7 @@ def _split(
             known = sorted({*parameters_of(factory), *LAYOUT})
             raise ConfigurationError(
                 f"{reference!r} has no option {name!r}; its options are {', '.join(known)}."
-                f"{_suggest(name, known)}"
+                f"{did_you_mean(name, known)}"
             )
     return given, layout
 
@@ -237,8 +242,13 @@ def _load_folder(folder: Path) -> GenerativePolicy:
             return _expect_policy(str(folder), loader.load(folder))
     raise CheckpointError(
         f"No loader knows the files in {str(folder)!r}; installed loaders of policies: "
-        f"{', '.join(sorted(points)) or 'none'}."
+        f"{', '.join(sorted(points)) or 'none'}.{_policy_within(folder)}"
     )
+
+
+def _policy_within(folder: Path) -> str:
+    """Point from the run folder of ``pretrain`` to the policy that lies in it."""
+    return f" Did you mean {str(folder / 'policy')!r}?" if (folder / "policy").is_dir() else ""
 
 
 def _expect_policy(reference: str, policy: Any) -> GenerativePolicy:
@@ -272,16 +282,13 @@ def _import_object(reference: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigurationError(f"There is no module {module_name!r}.") from error
+        here = [path.stem for path in Path.cwd().glob("*.py")]
+        hint = did_you_mean(module_name, here)
+        raise ConfigurationError(f"There is no module {module_name!r}.{hint}") from error
     for part in name.split("."):
         if not hasattr(value, part):
             raise ConfigurationError(
-                f"The module {module_name!r} has no {name!r}.{_suggest(part, dir(value))}"
+                f"The module {module_name!r} has no {name!r}.{did_you_mean(part, dir(value))}"
             )
         value = getattr(value, part)
     return value
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    matches = get_close_matches(name, known, n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -26,6 +26,7 @@ from modereg.errors import (
     StochasticSamplerError,
 )
 from modereg.storage import fingerprint
+from modereg.suggestions import with_shape_suggestion, with_suggestion
 
 __all__ = ["FlowPolicy", "GenerativePolicy", "as_generative_policy", "assert_deterministic"]
 
@@ -136,19 +137,22 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
         """Check the noise and return the observations in the order of ``observation_keys``."""
         expected = (*tensordict.batch_size, *self.noise_shape)
         if tuple(noise.shape) != expected:
-            raise ShapeError(
+            sentence = (
                 f"expected noise of shape {expected} (batch {tuple(tensordict.batch_size)} and "
                 f"noise_shape {tuple(self.noise_shape)}), got {tuple(noise.shape)}"
             )
+            raise ShapeError(with_shape_suggestion(sentence, noise.shape, expected))
         entries = self.observation_entries(tensordict)
         values = [tensordict.get(key, None) for key in entries]
         for key, value in zip(self.observation_keys, values, strict=True):
             if value is None:
-                raise KeyMismatchError(
+                there = list(tensordict.keys(True, True))
+                sentence = (
                     f"the policy reads {key!r}, which the tensordict lacks (it has "
-                    f"{sorted(map(str, tensordict.keys(True, True)))}); rename the entry or give "
-                    "the policy other observation keys"
+                    f"{sorted(map(str, there))}); rename the entry or give the policy other "
+                    "observation keys"
                 )
+                raise KeyMismatchError(with_suggestion(sentence, key, there))
         return values
 
     def observation_entries(self, tensordict: TensorDictBase) -> list[NestedKey]:

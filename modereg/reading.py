@@ -13,6 +13,7 @@ from torchrl.modules import ValueOperator
 
 from modereg.errors import KeyMismatchError
 from modereg.networks import InputNoise
+from modereg.suggestions import with_suggestion
 
 __all__ = ["evaluate", "in_next", "require", "valid_rows"]
 
@@ -30,10 +31,12 @@ def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
     """
     value = tensordict.get(key, None)
     if value is None:
-        raise KeyMismatchError(
+        there = list(tensordict.keys(True, True))
+        sentence = (
             f"{reader} reads {key!r}, which the tensordict lacks (it has "
-            f"{sorted(map(str, tensordict.keys(True, True)))}); rename the entry or pass its key"
+            f"{sorted(map(str, there))}); rename the entry or pass its key"
         )
+        raise KeyMismatchError(with_suggestion(sentence, key, there))
     return value
 
 

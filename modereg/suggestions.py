@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from math import prod
@@ -66,7 +67,7 @@ def _closest(wrong: Any, known: Sequence[Any]) -> Any | None:
 def _forms(name: Any) -> list[str]:
     """Return how a name may be written: whole, then its last part without a version."""
     whole = "_".join(name) if isinstance(name, tuple) else str(name)
-    last = name[-1] if isinstance(name, tuple) else whole.rpartition("/")[2].rpartition("-v")[0]
+    last = name[-1] if isinstance(name, tuple) else re.sub(r"-v\d+$", "", whole.rpartition("/")[2])
     return list(dict.fromkeys(_plain(form) for form in (whole, last) if form))
 
 

@@ -18,6 +18,7 @@ from modereg.networks import MLP
 from modereg.policies import GenerativePolicy
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
 from modereg.steering import SteeringPolicy
+from modereg.suggestions import with_suggestion
 from modereg.transforms import (
     ActionChunk,
     History,
@@ -99,10 +100,12 @@ def observation_size(env: EnvBase, observation_keys: Sequence[NestedKey]) -> int
     total, batch = 0, len(env.batch_size)
     for key in observation_keys:
         if key not in env.observation_spec.keys(True, True):
-            raise ConfigurationError(
+            there = env.observation_spec.keys(True, True)
+            sentence = (
                 f"expected the observation {key!r}, got an environment with "
-                f"{sorted(map(str, env.observation_spec.keys(True, True)))}"
+                f"{sorted(map(str, there))}"
             )
+            raise ConfigurationError(with_suggestion(sentence, key, there))
         total += env.observation_spec[key].shape[batch:].numel()
     return total
 
@@ -215,10 +218,9 @@ def wrap(
 def _make(kind: type[ModeDiscoverer], options: dict[str, Any], *arguments: Any) -> ModeDiscoverer:
     unknown = sorted(set(options) - set(signature(kind).parameters))
     if unknown:
-        raise ConfigurationError(
-            f"{kind.__name__} has no option {', '.join(unknown)}; it has "
-            f"{', '.join(sorted(signature(kind).parameters))}"
-        )
+        known = sorted(signature(kind).parameters)
+        sentence = f"{kind.__name__} has no option {', '.join(unknown)}; it has {', '.join(known)}"
+        raise ConfigurationError(with_suggestion(sentence, unknown, known))
     return kind(*arguments, **options)
 
 
@@ -253,9 +255,10 @@ def _check_entries(env: EnvBase, estimator: RewardEstimator) -> None:
     present = {*source.keys(True, True)}
     missing = [key for key in [*estimator.in_keys, estimator.latent_key] if key not in present]
     if missing:
-        raise ConfigurationError(
+        sentence = (
             f"expected an estimator that reads entries of the steered environment, got "
             f"{type(estimator).__name__} that also reads {missing} of {estimator.source!r}, which "
             f"has {sorted(map(str, present))}; name other in_keys, or the latent_key "
             f"{keys.LATENT!r}"
         )
+        raise ConfigurationError(with_suggestion(sentence, missing, present))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from modereg import cli
 from modereg.cli import main
@@ -171,3 +172,61 @@ def test_results_are_printed_as_json_without_long_lists(
     assert main(["evaluate"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == {"sampled": {"success": 0.5, "shares": [0.5, 0.5]}}
+
+
+COMPLETE = """
+source "$1"
+function=$(complete -p modereg | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE}
+$function
+printf '%s ' "${COMPREPLY[@]}"
+"""
+
+
+def test_bash_completes_commands_options_and_choices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["completion", "bash"])
+    assert not end.value.code
+    script = tmp_path / "modereg.bash"
+    script.write_text(capsys.readouterr().out)
+    subprocess.run(["bash", "-n", script], check=True)
+    for line, answer in [
+        ("modereg fin", "finetune"),
+        ("modereg co", "completion"),
+        ("modereg finetune --co", "--coef"),
+        ("modereg finetune --discoverer f", "frozen"),
+    ]:
+        done = subprocess.run(
+            ["bash", "-c", COMPLETE, "bash", script, *line.split()], capture_output=True, text=True
+        )
+        assert (done.stdout.strip(), done.stderr) == (answer, "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_for_other_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["completion", shell])
+    assert not end.value.code
+    shown = capsys.readouterr().out
+    assert "finetune" in shown
+    assert {"zsh": "#compdef modereg", "fish": "function _tyro_modereg"}[shell] in shown
+
+
+def test_no_colour_is_written_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(tyro._experimental_options, "ansi_codes", True)
+    found = []
+    for colour in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", colour)
+        with pytest.raises(SystemExit):
+            main(["finetune", "--coeff", "1"])
+        shown = capsys.readouterr()
+        found.append("\x1b[" in shown.out + shown.err)
+    assert found == [True, False]

@@ -15,6 +15,7 @@ from torch import Tensor
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.steering import SteeringPolicy
+from modereg.suggestions import with_suggestion
 
 __all__ = ["NoiseImitation"]
 
@@ -104,10 +105,11 @@ class NoiseImitation:
         present = set(data.keys(True, True))
         missing = [key for key in self.entries if key not in present]
         if missing:
-            raise KeyMismatchError(
+            sentence = (
                 f"noise imitation needs the entries {self.entries}, the data lacks {missing}; keep "
                 "them when collecting the episodes"
             )
+            raise KeyMismatchError(with_suggestion(sentence, missing, present))
         return data.select(*self.entries)
 
 

@@ -15,6 +15,7 @@ from modereg.errors import ConfigurationError, ShapeError
 from modereg.novelty import key_list
 from modereg.priors import CategoricalPrior, Prior
 from modereg.reading import require
+from modereg.suggestions import with_shape_suggestion
 
 __all__ = ["RewardEstimator", "Source", "check_support"]
 
@@ -97,10 +98,11 @@ class RewardEstimator(nn.Module, ABC):
         latent = require(tensordict, self.latent_key, "the estimator")
         expected = (*tensordict.batch_size, *self._code_shape)
         if latent.shape != expected:
-            raise ShapeError(
+            sentence = (
                 f"expected codes of shape {expected} under {self.latent_key!r}, got "
                 f"{tuple(latent.shape)}; sample them from {self.prior!r}"
             )
+            raise ShapeError(with_shape_suggestion(sentence, latent.shape, expected))
         return latent
 
     def loss(self, tensordict: TensorDictBase) -> Tensor:

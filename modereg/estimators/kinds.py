@@ -11,6 +11,7 @@ from modereg.estimators.continuous import GaussianMI, VonMisesFisherMI
 from modereg.estimators.contrastive import ContrastiveMI
 from modereg.estimators.network import NetworkEstimator
 from modereg.estimators.wasserstein import LSD, METRA
+from modereg.suggestions import with_suggestion
 
 __all__ = ["KINDS", "estimator_class", "estimator_kind"]
 
@@ -32,7 +33,8 @@ def estimator_class(kind: str) -> Callable[..., NetworkEstimator]:
         ConfigurationError: if there is none of this name.
     """
     if kind not in KINDS:
-        raise ConfigurationError(f"expected an estimator of {sorted(KINDS)}, got {kind!r}")
+        sentence = f"expected an estimator of {sorted(KINDS)}, got {kind!r}"
+        raise ConfigurationError(with_suggestion(sentence, kind, KINDS))
     return KINDS[kind]
 
 

@@ -16,6 +16,7 @@ from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError
 from modereg.keys import ACTION, MODE, OBSERVATION, REWARD, SUCCESS
+from modereg.suggestions import with_suggestion
 from modereg.tasks.base import Task
 
 __all__ = ["GymnasiumEnv", "gymnasium_task"]
@@ -215,7 +216,10 @@ def _make_one(env_id: str, env_options: dict[str, Any]) -> gymnasium.Env:
     try:
         return gymnasium.make(env_id, **env_options)
     except gymnasium.error.UnregisteredEnv as error:
-        raise ConfigurationError(f"Gymnasium does not know {env_id!r}: {error}") from error
+        sentence = f"Gymnasium does not know {env_id!r}: {error}"
+        if "Did you mean" not in sentence:
+            sentence = with_suggestion(sentence, env_id, gymnasium.registry)
+        raise ConfigurationError(sentence) from error
 
 
 def _make_env(

@@ -10,6 +10,7 @@ from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
+from modereg.suggestions import with_shape_suggestion
 from modereg.transforms._common import any_flag, inner_transforms, require
 from modereg.transforms._decision import Decision
 from modereg.transforms._vector_gym import check_terminal_observations, restarted_rows
@@ -168,11 +169,12 @@ class ActionChunk(Transform):
         chunk = require(tensordict, self.action_key, repr(self))
         expected = (*tensordict.batch_size, self.horizon, self._spec.shape[-1])
         if tuple(chunk.shape) != expected:
-            raise ShapeError(
+            sentence = (
                 f"expected a chunk of shape {expected} (batch, horizon, action dimensions) under "
                 f"{self.action_key!r}, got {tuple(chunk.shape)}; give ActionChunk the horizon that "
                 "the policy decodes"
             )
+            raise ShapeError(with_shape_suggestion(sentence, chunk.shape, expected))
         window = chunk.narrow(-2, self.offset, self.execute)
         tensordict.set(_WINDOW, window)
         tensordict.set(_CLIPPED, self._clip(window))

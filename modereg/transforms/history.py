@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
+from modereg.suggestions import with_suggestion
 from modereg.transforms._common import expand_mask, require, sibling
 
 __all__ = ["History"]
@@ -114,10 +115,11 @@ class History(Transform):
         present = set(spec.keys(True, True))
         missing = [key for key in self.feature_keys if key not in present]
         if missing:
-            raise KeyMismatchError(
+            sentence = (
                 f"the history reads {missing}, which the environment lacks (it has "
                 f"{sorted(map(str, present))}); rename the entries or pass other in_keys"
             )
+            raise KeyMismatchError(with_suggestion(sentence, missing, present))
         total = sum(spec[key].shape[len(spec.shape) :].numel() for key in self.feature_keys)
         if self.dims is None:
             return total, spec[self.feature_keys[0]].dtype

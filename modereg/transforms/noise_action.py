@@ -11,6 +11,7 @@ from torchrl.envs import EnvBase, Transform
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.policies import GenerativePolicy, assert_deterministic
+from modereg.suggestions import with_shape_suggestion, with_suggestion
 from modereg.transforms._common import require
 
 __all__ = ["NoiseAction"]
@@ -98,23 +99,26 @@ class NoiseAction(Transform):
         action = spec.get(self.action_key, None)
         expected = (*spec.shape, *self.policy.chunk_shape)
         if action is None or tuple(action.shape) != expected:
-            got = f"{list(spec.keys(True, True))}" if action is None else f"{tuple(action.shape)}"
-            raise ShapeError(
+            there = list(spec.keys(True, True))
+            got = f"{there}" if action is None else f"{tuple(action.shape)}"
+            sentence = (
                 f"expected an environment whose action {self.action_key!r} is a chunk of shape "
                 f"{expected}, as the policy decodes it, got {got}; put ActionChunk(execute, "
                 f"offset, horizon={self.policy.chunk_shape[0]}) inside of NoiseAction"
             )
+            raise ShapeError(with_suggestion(sentence, self.action_key, there))
         return action
 
     def _check_observations(self, spec: Composite) -> None:
         present = set(spec.keys(True, True))
         missing = [key for key in self.policy.observation_keys if key not in present]
         if missing:
-            raise KeyMismatchError(
+            sentence = (
                 f"the policy reads {missing}, which the environment lacks (it has "
                 f"{sorted(map(str, present))}); rename the entries or give the policy other "
                 "observation keys"
             )
+            raise KeyMismatchError(with_suggestion(sentence, missing, present))
 
     def _noise(self, action: Tensor) -> Tensor:
         if self.basis is None:
@@ -133,10 +137,11 @@ class NoiseAction(Transform):
         action = require(tensordict, self.action_key, repr(self))
         expected = (*tensordict.batch_size, *self.action_shape)
         if tuple(action.shape) != expected:
-            raise ShapeError(
+            sentence = (
                 f"expected noise of shape {expected} under {self.action_key!r}, got "
                 f"{tuple(action.shape)}"
             )
+            raise ShapeError(with_shape_suggestion(sentence, action.shape, expected))
         with torch.no_grad():
             noise = self._noise(action)
             chunk = self.policy.decode_from(tensordict, noise)

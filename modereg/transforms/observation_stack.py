@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.suggestions import with_suggestion
 from modereg.transforms._common import expand_mask, require
 
 __all__ = ["ObservationStack"]
@@ -57,10 +58,11 @@ class ObservationStack(Transform):
         present = set(self.parent.full_observation_spec.keys(True, True))
         missing = [key for key in self.stacks if key not in present]
         if missing:
-            raise KeyMismatchError(
+            sentence = (
                 f"expected an environment with {missing} to stack, got one with "
                 f"{sorted(map(str, present))}; rename the entries or pass other in_keys"
             )
+            raise KeyMismatchError(with_suggestion(sentence, missing, present))
 
     def _repeat(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         dim = tensordict.batch_dims

@@ -17,6 +17,7 @@ from modereg.recipes.events import Advanced, Evaluated, Event, Finished, Started
 from modereg.recipes.finetune import finetune
 from modereg.recipes.follow import follow
 from modereg.recipes.pretrain import pretrain
+from tests.docs.pages import run_page
 from tests.recipes.conftest import (
     discover_config,
     finetune_config,
@@ -128,3 +129,18 @@ def test_nothing_happens_before_the_first_event(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigurationError, match="got EvaluateConfig, whose work has no steps"):
         follow(EvaluateConfig())  # type: ignore[arg-type]
+
+
+def test_the_tutorial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smaller = {"steps=1000": "steps=250"}
+    made = run_page("tutorials/following_a_run.md", monkeypatch, tmp_path, smaller)
+    shown = capsys.readouterr().out
+    assert "cloning 250/250" in shown
+    assert "resumed: True" in shown
+    sampled = made["summary"]["sampled"]
+    assert made["event"].summary is made["summary"]
+    assert sampled["success"] > 0.6
+    assert sampled["entropy"] < 0.9
+    assert "<th>success</th>" in shown

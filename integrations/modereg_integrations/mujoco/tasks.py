@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modereg.errors import ConfigurationError
 from modereg.keys import ELAPSED, OBSERVATION
+from modereg.suggestions import with_suggestion
 from modereg.tasks.base import Task
 from modereg.tasks.plots import plot_trajectories
 from modereg_integrations.mujoco.env import PointMaze
@@ -50,10 +51,11 @@ def make_task(name: str, **options: Any) -> Task:
     known = sorted(signature(point_maze_task).parameters)
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ConfigurationError(
+        sentence = (
             f"expected options of 'point_maze' among {', '.join(known)}, got "
             f"{', '.join(unknown)}; leave that out."
         )
+        raise ConfigurationError(with_suggestion(sentence, unknown, known))
     return point_maze_task(**options)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from modereg.errors import ConfigurationError
+from modereg.suggestions import with_suggestion
 
 __all__ = ["from_yaml", "to_yaml"]
 
@@ -46,9 +47,9 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     names = {entry.name for entry in fields(kind)}
     unknown = sorted(set(values) - names)
     if unknown:
-        raise ConfigurationError(
-            f"{kind.__name__} has no option {', '.join(unknown)}; it has {', '.join(sorted(names))}"
-        )
+        known = ", ".join(sorted(names))
+        sentence = f"{kind.__name__} has no option {', '.join(unknown)}; it has {known}"
+        raise ConfigurationError(with_suggestion(sentence, unknown, sorted(names)))
     hints = typing.get_type_hints(kind)
     return kind(**{name: _convert(hints[name], value) for name, value in values.items()})
 
