@@ -52,7 +52,9 @@ class Base:
 
 BASES = {
     "ModeregWall-v1": Base(demonstrations=150, steps=1600, hidden=(64, 64, 64)),
-    "ModeregDiscs-v1": Base(demonstrations=200, steps=4000),
+    "ModeregDiscs-v1": Base(demonstrations=100, steps=1600, hidden=(64, 64, 64)),
+    "ModeregPosts6-v1": Base(demonstrations=240, steps=4000, hidden=(128, 128, 128)),
+    "ModeregPosts24-v1": Base(demonstrations=480, steps=8000),
 }
 """One row a task, by its id."""
 
