@@ -1,0 +1,113 @@
+"""The scripted expert of the visual task: it is told the route, and knows where the disc is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+
+from modereg.keys import ACTION, MODE, SUCCESS
+from modereg.tasks.base import Demonstrations
+from modereg.tasks.experts import assign_modes, collect
+from modereg.tasks.visual.env import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY, VisualAvoid
+from modereg.tasks.visual.geometry import DISC_Y, LANES, NUM_MODES, ROWS_Y, gaps_of_modes
+
+__all__ = ["RouteLeader", "demonstrate_visual_avoid"]
+
+AHEAD = 0.1
+"""Distance before a row at which the point has reached its lane, in metres."""
+
+BEHIND = 0.08
+"""Distance behind a row at which the point turns to what comes next, in metres."""
+
+SHOWN: tuple[NestedKey, ...] = (IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY)
+
+
+class RouteLeader:
+    """Leads points through one gap of each row to their discs, sideways first.
+
+    Args:
+        modes: ``[N]`` int64.
+        target_x: x of the disc of each, ``[N]``.
+        max_delta: largest step per axis, in metres.
+    """
+
+    def __init__(self, modes: Tensor, target_x: Tensor, max_delta: float) -> None:
+        gaps = gaps_of_modes(modes)
+        lanes = [target_x.new_tensor(lane)[gaps[:, row]] for row, lane in enumerate(LANES)]
+        self._lanes = torch.stack([*lanes, target_x], -1)  # [N, 3]
+        self._rows = target_x.new_tensor([*ROWS_Y, DISC_Y + AHEAD])
+        self._max_delta = max_delta
+
+    def __call__(self, position: Tensor) -> Tensor:
+        """The next step, ``[N, 2]``, for positions ``[N, 2]``."""
+        row = (position[:, 1:] > self._rows[:2] + BEHIND).sum(-1)  # rows behind the point, 0 to 2
+        sideways = self._lanes.gather(1, row.unsqueeze(1)).squeeze(1) - position[:, 0]
+        upwards = (self._rows[row] - AHEAD - position[:, 1]).clamp_min(0)
+        steps = sideways.abs() / self._max_delta  # until the lane is reached
+        speed = torch.where(steps < 1.0, self._max_delta, upwards / steps.clamp_min(1.0))
+        delta = torch.stack([sideways, speed], -1)
+        return delta.clamp(-self._max_delta, self._max_delta)
+
+
+def demonstrate_visual_avoid(
+    make_env: Callable[..., VisualAvoid],
+    num_episodes: int,
+    seed: int,
+    shares: Tensor | Sequence[float] | None = None,
+    *,
+    action_noise: float = 0.3,
+    keep_failures: bool = False,
+) -> Demonstrations:
+    """Episodes of the expert, which executes noisy steps and notes clean ones.
+
+    The route is drawn independently of start, sides and instruction.
+
+    Args:
+        make_env: called as ``make_env(num_envs, seed=...)``.
+        num_episodes: number of episodes ``N``.
+        seed: seed of everything that is random here.
+        shares: ``[6]``, relative frequencies of the modes; None for equal ones.
+        action_noise: standard deviation of the noise on executed actions, in units of the largest
+            step.
+        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
+            repeated, and all ``N`` succeed in the mode that was asked for.
+
+    Returns:
+        Demonstrations with images, instructions and states, and actions ``[N, T, 2]``.
+
+    Raises:
+        ShapeError: if ``shares`` are not six.
+        ConfigurationError: if they are negative or all 0, or the noise lets episodes fail again
+            and again.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def run(modes: Tensor) -> Demonstrations:
+        env = make_env(len(modes), seed=int(torch.randint(2**31, (), generator=generator)))
+        root = env.reset()
+        leader = RouteLeader(modes, env.target, env.max_delta)
+        seen, actions, lengths = [_shown(root)], [], torch.zeros_like(modes)
+        for _ in range(env.max_steps):
+            clean, running = leader(root[STATE_KEY]), ~root["done"]
+            noise = torch.randn(clean.shape, generator=generator) * action_noise * env.max_delta
+            root = env.step(root.empty().set(ACTION, clean + noise))["next"]
+            seen.append(_shown(root))
+            actions.append(clean * running)
+            lengths = lengths + running.squeeze(-1)
+        return Demonstrations(
+            observations={key: torch.stack([part[key] for part in seen], 1) for key in SHOWN},
+            actions=torch.stack(actions, 1),
+            lengths=lengths,
+            modes=root[MODE].squeeze(-1),
+            success=root[SUCCESS].squeeze(-1),
+        )
+
+    modes = assign_modes(num_episodes, NUM_MODES, shares, generator)
+    return collect(run, modes, keep_failures=keep_failures)
+
+
+def _shown(root: TensorDictBase) -> dict[NestedKey, Tensor]:
+    return {key: root[key] for key in SHOWN}

@@ -1,0 +1,107 @@
+"""The visual task with its chunk layout, its modes and its picture."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from modereg.keys import ELAPSED
+from modereg.tasks.base import Task
+from modereg.tasks.plots import plot_trajectories
+from modereg.tasks.visual.env import (
+    APPROACH_KEY,
+    IMAGE_KEY,
+    INSTRUCTION_KEY,
+    STATE_KEY,
+    WORDS_KEY,
+    VisualAvoid,
+)
+from modereg.tasks.visual.expert import demonstrate_visual_avoid
+from modereg.tasks.visual.geometry import (
+    DISC_RADIUS,
+    DISC_X,
+    DISC_Y,
+    MODE_NAMES,
+    NUM_MODES,
+    POSTS,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_visual_avoid", "visual_avoid_task"]
+
+HORIZON = 6
+
+
+def visual_avoid_task(
+    *,
+    pay_spread: float = 0.3,
+    start_noise: float = 0.03,
+    action_noise: float = 0.3,
+    image_size: int = 28,
+    num_envs: int = 256,
+) -> Task:
+    """The visual task, ``task:visual_avoid``: six routes, chunks of 6 steps, all of them played.
+
+    The base policy reads image, instruction and position. The steering policy and the critic read
+    the position, the elapsed time and the words of the instruction; where the named disc is they
+    leave to the base, which sees it. The discoverer sees the position as far as it tells routes
+    and not discs.
+
+    Args:
+        pay_spread: how unequally the routes pay, see
+            :func:`~modereg.tasks.visual.env.route_pay`.
+        start_noise: half-width of the uniform noise on the start, in metres.
+        action_noise: noise on the expert's executed actions, see
+            :func:`~modereg.tasks.visual.expert.demonstrate_visual_avoid`.
+        image_size: pixels along a side of an image.
+        num_envs: sensible number of environments in a batch.
+    """
+    make_env = partial(VisualAvoid, start_noise=start_noise, image_size=image_size)
+    return Task(
+        name="visual_avoid",
+        make_env=partial(make_env, pay_spread=pay_spread),
+        max_steps=54,
+        horizon=HORIZON,
+        execute=HORIZON,
+        observation_keys=(IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY),
+        steering_keys=(STATE_KEY, ELAPSED, WORDS_KEY),
+        feature_keys=(APPROACH_KEY,),
+        num_modes=NUM_MODES,
+        mode_names=MODE_NAMES,
+        demonstrate=partial(demonstrate_visual_avoid, make_env, action_noise=action_noise),
+        time_limit="terminates",
+        num_envs=num_envs,
+        feature_noise=0.05,
+        plot=plot_visual_avoid,
+    )
+
+
+def plot_visual_avoid(
+    ax: Axes,
+    observations: Tensor,
+    modes: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    limit: int = 400,
+) -> None:
+    """Draws posts and the places of the discs, and paths coloured by mode.
+
+    Args:
+        ax: matplotlib axes.
+        observations: positions, ``[N, T, 2]``.
+        modes: ``[N]`` int64.
+        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
+        limit: draw the first so many episodes only.
+    """
+    from matplotlib.patches import Circle
+
+    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
+    for x, y, radius in POSTS:
+        ax.add_patch(Circle((x, y), radius, color="0.25", zorder=3))
+    for x in (-DISC_X, DISC_X):
+        ax.add_patch(Circle((x, DISC_Y), DISC_RADIUS, fill=False, color="0.25", zorder=3))
+    ax.set(xlim=(-0.5, 0.5), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
