@@ -1,8 +1,8 @@
-"""Behaviour cloning: from a task's scripted expert to a base policy in diffusers' format."""
+"""Behaviour cloning: from a task's scripted expert to a base policy in its library's format."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,6 @@ from modereg.recipes.summaries import Summary
 from modereg.tasks import Demonstrations, Task
 
 __all__ = ["chunks_of", "pretrain", "pretrain_events"]
-
-LOADER = "diffusers"
-"""Entry point of the group ``modereg.policies`` that makes the fresh policy."""
 
 ROW_STEPS = 200
 """Gradient steps between two rows of the curves, each of which a checkpoint closes."""
@@ -72,7 +69,7 @@ def _clone(run: Run) -> Generator[Event, None, Summary]:
     demonstrations = _demonstrate(run, task)
     seed_everything(config.seed)
     observations, chunk, mask = chunks_of(demonstrations, task)
-    policy = plugins.policy_loader(LOADER).untrained(
+    policy = _maker(config.library)(
         observation_shapes={
             key: tuple(value.shape[1:])
             for key, value in zip(task.observation_keys, observations, strict=True)
@@ -98,6 +95,17 @@ def _clone(run: Run) -> Generator[Event, None, Summary]:
             "loss": run.rows[-1]["loss"],
         }
     )
+
+
+def _maker(library: str) -> Callable[..., Any]:
+    loader = plugins.policy_loader(library)
+    if not hasattr(loader, "untrained"):
+        raise ConfigurationError(
+            f"the loader of policies {library!r} makes no fresh ones to clone; choose diffusers or "
+            "transformers, or clone with that library and bring the folder"
+        )
+    make: Callable[..., Any] = loader.untrained
+    return make
 
 
 def _demonstrate(run: Run, task: Task) -> Demonstrations:

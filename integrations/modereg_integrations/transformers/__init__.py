@@ -10,13 +10,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modereg_integrations.transformers.cloning import (
+        clone,
+        fit_statistics,
+        flow_matching_loss,
+    )
+    from modereg_integrations.transformers.fresh import fresh_model
     from modereg_integrations.transformers.policy import PI0Policy
     from modereg_integrations.transformers.prefix import Prefix
     from modereg_integrations.transformers.statistics import Statistics
 
-__all__ = ["PI0Policy", "Prefix", "Statistics"]
+__all__ = [
+    "PI0Policy",
+    "Prefix",
+    "Statistics",
+    "clone",
+    "fit_statistics",
+    "flow_matching_loss",
+    "fresh_model",
+]
 
-_HOMES = {"PI0Policy": "policy", "Prefix": "prefix", "Statistics": "statistics"}
+_HOMES = {
+    "PI0Policy": "policy",
+    "Prefix": "prefix",
+    "Statistics": "statistics",
+    "clone": "cloning",
+    "fit_statistics": "cloning",
+    "flow_matching_loss": "cloning",
+    "fresh_model": "fresh",
+}
 
 
 def __getattr__(name: str) -> object:

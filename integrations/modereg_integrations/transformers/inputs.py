@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from modereg.errors import ConfigurationError, ShapeError
 
-__all__ = ["image_tokens", "join_tokens", "pad_state", "stack_images"]
+__all__ = ["image_tokens", "pad_state", "stack_images"]
 
 
 def image_tokens(config: Any) -> int:
@@ -21,73 +21,47 @@ def image_tokens(config: Any) -> int:
 
 
 def stack_images(images: Sequence[Tensor], batch: torch.Size, size: int) -> Tensor:
-    """Stack cameras ``[*B, 3, size, size]`` to ``[N, cameras, 3, size, size]`` in [-1, 1].
+    """Stack cameras ``[*B, 3, H, W]`` to ``[N, cameras, 3, size, size]`` in [-1, 1].
 
-    ``uint8`` images in [0, 255] are scaled; floating-point ones are in [-1, 1] already.
+    ``uint8`` images in [0, 255] are scaled; floating-point ones are in [-1, 1] already. Images of
+    another size are resized as transformers' ``PI0ImageProcessor`` does: bicubic, antialiased,
+    their aspect kept, filled up with 0 on the right and below.
 
     Raises:
         ShapeError: if an image has another shape.
         ConfigurationError: if an image is of another integer type.
     """
-    expected = (*batch, 3, size, size)
     for image in images:
-        if tuple(image.shape) != expected:
+        if image.ndim != len(batch) + 3 or tuple(image.shape[:-2]) != (*batch, 3):
             raise ShapeError(
-                f"expected images of shape {expected} (batch, channels, height, width), got "
-                f"{tuple(image.shape)}; resize them, for example with torchrl's Resize"
+                f"expected images of shape {(*batch, 3, 'H', 'W')} (batch, channels, height, "
+                f"width), got {tuple(image.shape)}; put the channels first, for example with "
+                "torchrl's PermuteTransform"
             )
-    scaled = [_scale(image).reshape(-1, 3, size, size) for image in images]
-    return torch.stack(scaled, 1)
+    rows = [image.reshape(batch.numel(), *image.shape[-3:]) for image in images]
+    return torch.stack([_fit(image, size) for image in rows], 1)
 
 
-def _scale(image: Tensor) -> Tensor:
+def _fit(image: Tensor, size: int) -> Tensor:
+    """Bring images ``[N, 3, H, W]`` to the size and the range of the model."""
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise ConfigurationError(
+            f"expected images as uint8 in [0, 255] or as floats in [-1, 1], got {image.dtype}"
+        )
+    resized = image if image.shape[-2:] == (size, size) else _resize(image, size)
+    scaled = resized / 127.5 - 1.0 if image.dtype == torch.uint8 else resized
+    height, width = scaled.shape[-2:]
+    return functional.pad(scaled, (0, size - width, 0, size - height))
+
+
+def _resize(image: Tensor, size: int) -> Tensor:
+    """Resize images so that the longer side fits; values stay within those of an image."""
+    sides = image.shape[-2:]
+    shape = [max(size * side // max(sides), 1) for side in sides]
+    resized = functional.interpolate(image.float(), shape, mode="bicubic", antialias=True)
     if image.dtype == torch.uint8:
-        return image.float() / 127.5 - 1.0
-    if image.is_floating_point():
-        return image
-    raise ConfigurationError(
-        f"expected images as uint8 in [0, 255] or as floats in [-1, 1], got {image.dtype}"
-    )
-
-
-def join_tokens(
-    tokens: Any, batch: torch.Size, *, image_token: int, images: int, padding: int | None
-) -> tuple[Tensor, Tensor]:
-    """Put the places of the images before the tokens of an instruction.
-
-    Args:
-        tokens: ``[*B, L]`` int64.
-        batch: B.
-        image_token: id that stands for a place of an image.
-        images: number of such places.
-        padding: id that fills up instructions; None where there is none.
-
-    Returns:
-        The ids and the attention mask (1 where a token counts), ``[N, images + L]`` int64 each.
-
-    Raises:
-        ConfigurationError: if the tokens are text, not integers, or have places of images.
-        ShapeError: if their batch is another.
-    """
-    if not isinstance(tokens, Tensor) or tokens.is_floating_point():
-        kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
-        raise ConfigurationError(
-            f"expected the instruction as token ids [*B, L] of type int64, got {kind}; give the "
-            "ids that the model's tokenizer makes of bos + text + newline"
-        )
-    if tokens.ndim != len(batch) + 1 or tokens.shape[:-1] != batch:
-        raise ShapeError(f"expected token ids of shape {(*batch, 'L')}, got {tuple(tokens.shape)}")
-    flat = tokens.reshape(batch.numel(), tokens.shape[-1]).long()
-    if bool((flat == image_token).any()):
-        raise ConfigurationError(
-            f"expected an instruction without images, got ids with {image_token}, the place of an "
-            "image; leave these out, they are put before the instruction here"
-        )
-    ids = functional.pad(flat, (images, 0), value=image_token)
-    mask = torch.ones_like(ids)
-    if padding is not None:
-        mask[:, images:] = flat != padding
-    return ids, mask
+        return resized.round().clamp(0, 255)
+    return resized.to(image.dtype)
 
 
 def pad_state(state: Tensor, size: int) -> Tensor:

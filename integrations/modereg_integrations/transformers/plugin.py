@@ -13,7 +13,7 @@ __all__ = ["PLUGIN", "TransformersPlugin"]
 
 
 class TransformersPlugin:
-    """Finds and loads PI0 policies; imports transformers only when one is loaded."""
+    """Finds, loads and makes PI0 policies; imports transformers only when one is made."""
 
     def can_load(self, folder: str | Path) -> bool:
         """Whether a folder holds a PI0 model that transformers saved."""
@@ -28,6 +28,12 @@ class TransformersPlugin:
         from modereg_integrations.transformers.policy import PI0Policy
 
         return PI0Policy.from_pretrained(folder, **options)
+
+    def untrained(self, **options: Any) -> PI0Policy:
+        """Make a small fresh policy; the options are those of ``PI0Policy.untrained``."""
+        from modereg_integrations.transformers.policy import PI0Policy
+
+        return PI0Policy.untrained(**options)
 
 
 PLUGIN = TransformersPlugin()

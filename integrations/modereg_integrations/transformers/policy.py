@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from tensordict import NestedKey
 from torch import Tensor
 from torchrl.data.vla import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY
@@ -13,11 +14,13 @@ from torchrl.data.vla import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
-from modereg_integrations.transformers.inputs import (
-    image_tokens,
+from modereg_integrations.transformers.cloning import fit_statistics, flow_matching_loss
+from modereg_integrations.transformers.fresh import fresh_model
+from modereg_integrations.transformers.inputs import image_tokens, pad_state, stack_images
+from modereg_integrations.transformers.instructions import (
+    Tokenizer,
     join_tokens,
-    pad_state,
-    stack_images,
+    read_instructions,
 )
 from modereg_integrations.transformers.library import library
 from modereg_integrations.transformers.prefix import Prefix, encode_prefix, integrate
@@ -35,13 +38,15 @@ class PI0Policy(GenerativePolicy):
     result. The noise is padded to the model's ``max_action_dim``, the chunk has the true action
     dimensions: ``noise_shape`` is not ``chunk_shape``.
 
-    The default keys are those of TorchRL's schema of VLA data (``torchrl.data.vla``). Observations
-    are in the order images, instruction, state:
+    The default keys are those of TorchRL's schema of VLA data (``torchrl.data.vla``); its chunks
+    are under ``chunk_key=("vla_action", "chunk")``. Observations are in the order images,
+    instruction, state:
 
-    - an image of a camera, ``[*B, 3, size, size]`` with the ``image_size`` of the model: ``uint8``
-      in [0, 255], or floats in [-1, 1];
+    - an image of a camera, ``[*B, 3, H, W]``: ``uint8`` in [0, 255], or floats in [-1, 1]; other
+      sizes than the model's are resized as ``PI0ImageProcessor`` does;
     - the instruction as token ids, ``[*B, L]`` int64: bos, text and newline, filled up with the
-      tokenizer's padding; the places of the images are put before it here;
+      tokenizer's padding; the places of the images are put before it here. With a tokenizer it may
+      be text too: a ``NonTensorStack``, or a (nested) list of strings;
     - the state, ``[*B, S]`` with S up to ``max_state_dim``.
 
     Args:
@@ -50,6 +55,9 @@ class PI0Policy(GenerativePolicy):
         image_keys: one entry for each camera.
         instruction_key: entry of the token ids.
         state_key: entry of the state.
+        tokenizer: makes token ids of instructions that are text: a tokenizer of transformers, which
+            is given bos + text + newline, or a function of N texts that returns ids ``[N, L]``. It
+            is not saved with the policy.
         num_inference_steps: Euler steps; None takes the number of the model's configuration.
         statistics: between physical units and those of the model; None where states and actions
             are in the units of the model.
@@ -71,6 +79,7 @@ class PI0Policy(GenerativePolicy):
         image_keys: Sequence[NestedKey] = (IMAGE_KEY,),
         instruction_key: NestedKey = INSTRUCTION_KEY,
         state_key: NestedKey = STATE_KEY,
+        tokenizer: Tokenizer | None = None,
         num_inference_steps: int | None = None,
         statistics: Statistics | None = None,
         noise_key: NestedKey = keys.NOISE,
@@ -90,6 +99,7 @@ class PI0Policy(GenerativePolicy):
         )
         self.model, self.statistics = model, statistics
         self.num_inference_steps = steps
+        self.__dict__["tokenizer"] = tokenizer  # none of the policy's submodules
 
     def decode(self, noise: Tensor, *observations: Any) -> Tensor:
         """Decode noise into chunks.
@@ -101,12 +111,14 @@ class PI0Policy(GenerativePolicy):
 
         Returns:
             The chunks in physical units, ``[*B, *R, H, A]``; they have a graph only if the noise,
-            an observation or a parameter requires one.
+            an observation or a parameter requires one. An empty batch gives an empty chunk.
 
         Raises:
             ShapeError: if noise or observations have other shapes.
             ConfigurationError: if an observation is of another type.
         """
+        if not noise.shape[:-2].numel() and noise.shape[-2:] == self.noise_shape:
+            return noise.new_zeros((*noise.shape[:-2], *self.chunk_shape))
         return self.denoise(noise, self.encode(*observations))
 
     def encode(self, *observations: Any) -> Prefix:
@@ -116,25 +128,55 @@ class PI0Policy(GenerativePolicy):
             ShapeError: if an observation has another shape.
             ConfigurationError: if an observation is of another type.
         """
+        batch = self._batch(observations)
+        return encode_prefix(self.model, batch, self.model_inputs(*observations))
+
+    def model_inputs(self, *observations: Any) -> dict[str, Tensor]:
+        """Return what the model's ``forward`` and ``sample_actions`` take of observations.
+
+        Args:
+            observations: images, instruction and state of batch B, as for :meth:`decode`.
+
+        Returns:
+            ``pixel_values`` ``[N, cameras, 3, size, size]`` in [-1, 1], ``pixel_attention_mask``
+            ``[N, cameras]``, ``input_ids`` and ``attention_mask`` ``[N, P]``, and ``state``
+            ``[N, max_state_dim]`` in the units of the model; N is the size of B.
+
+        Raises:
+            ShapeError: if an observation has another shape.
+            ConfigurationError: if an observation is of another type.
+        """
+        batch, config, dtype = self._batch(observations), self.model.config, self.model.dtype
+        *images, instruction, state = observations
+        vlm = config.vlm_config
+        padding = vlm.text_config.pad_token_id
+        pixels = stack_images(images, batch, vlm.vision_config.image_size).to(dtype)
+        tokens = read_instructions(instruction, batch, self.tokenizer, padding)
+        ids, mask = join_tokens(
+            tokens.to(pixels.device),
+            image_token=vlm.image_token_id,
+            images=len(images) * image_tokens(config),
+            padding=padding,
+        )
+        if self.statistics is not None:
+            state = self.statistics.normalize_state(state)
+        return {
+            "pixel_values": pixels,
+            "pixel_attention_mask": torch.ones(
+                pixels.shape[:2], dtype=torch.bool, device=pixels.device
+            ),
+            "input_ids": ids,
+            "attention_mask": mask,
+            "state": pad_state(state.to(dtype), config.max_state_dim),
+        }
+
+    def _batch(self, observations: Sequence[Any]) -> torch.Size:
         if len(observations) != len(self.observation_keys):
             raise ShapeError(
                 f"expected {len(self.observation_keys)} observations {self.observation_keys}, got "
                 f"{len(observations)}"
             )
-        *images, tokens, state = observations
-        batch, vlm, dtype = state.shape[:-1], self.model.config.vlm_config, self.model.dtype
-        ids, mask = join_tokens(
-            tokens,
-            batch,
-            image_token=vlm.image_token_id,
-            images=len(images) * image_tokens(self.model.config),
-            padding=vlm.text_config.pad_token_id,
-        )
-        pixels = stack_images(images, batch, vlm.vision_config.image_size).to(dtype)
-        if self.statistics is not None:
-            state = self.statistics.normalize_state(state)
-        state = pad_state(state.to(dtype), self.model.config.max_state_dim)
-        return encode_prefix(self.model, batch, pixels=pixels, ids=ids, mask=mask, state=state)
+        return torch.Size(observations[-1].shape[:-1])
 
     def denoise(self, noise: Tensor, prefix: Prefix) -> Tensor:
         """Decode noise given what :meth:`encode` returned, which may be used again.
@@ -163,6 +205,19 @@ class PI0Policy(GenerativePolicy):
             chunk = self.statistics.denormalize_actions(chunk)
         return chunk.reshape(*batch, *self.chunk_shape)
 
+    def cloning_loss(self, chunk: Tensor, *observations: Any, mask: Tensor | None = None) -> Tensor:
+        """The model's flow-matching loss; see :func:`~.cloning.flow_matching_loss`."""
+        return flow_matching_loss(self, chunk, *observations, mask=mask)
+
+    def fit_normalizer(self, chunk: Tensor, *observations: Any) -> None:
+        """Take statistics of demonstrated chunks ``[n, H, A]`` and of the states beside them.
+
+        Args:
+            chunk: actions in physical units.
+            observations: images, instructions and states, ``[n, ...]`` each.
+        """
+        self.statistics = fit_statistics(chunk, observations[-1])
+
     def configuration(self) -> dict[str, Any]:
         """Return the options of policy and model, JSON-able."""
         from modereg_integrations.transformers.saving import model_options
@@ -183,6 +238,44 @@ class PI0Policy(GenerativePolicy):
         from modereg_integrations.transformers.saving import save_policy
 
         save_policy(self, Path(folder))
+
+    @classmethod
+    def untrained(
+        cls,
+        *,
+        observation_shapes: Mapping[NestedKey, Sequence[int]],
+        chunk_shape: Sequence[int],
+        method: Literal["flow"] = "flow",
+        hidden: Sequence[int] = (32, 32),
+        num_inference_steps: int = 5,
+        **sizes: int,
+    ) -> PI0Policy:
+        """Make a policy with a small random PI0, to be cloned from demonstrations.
+
+        Args:
+            observation_shapes: key -> shape without batch, in the order images, instruction,
+                state.
+            chunk_shape: ``(H, A)``.
+            method: PI0 is a flow.
+            hidden: width of each layer; all are equal.
+            num_inference_steps: Euler steps of a decode.
+            **sizes: ``patches`` and ``vocabulary`` of :func:`~.fresh.fresh_model`.
+
+        Raises:
+            MissingDependencyError: if transformers is not installed.
+            ConfigurationError: if the method is another, there are not at least an image, an
+                instruction and a state, or a size does not fit.
+        """
+        *images, instruction, state = _check_shapes(observation_shapes, method)
+        model = fresh_model(
+            image_size=max(observation_shapes[images[0]][-2:]),
+            state_dim=observation_shapes[state][-1],
+            chunk_shape=chunk_shape,
+            hidden=hidden,
+            num_inference_steps=num_inference_steps,
+            **sizes,
+        )
+        return cls(model, image_keys=images, instruction_key=instruction, state_key=state)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> PI0Policy:
@@ -207,6 +300,20 @@ def _check_model(model: Any) -> None:
             f"expected a PI0ForConditionalGeneration of transformers, got {type(model).__name__}; "
             "as_generative_policy takes any function of noise and observations"
         )
+
+
+def _check_shapes(
+    observation_shapes: Mapping[NestedKey, Sequence[int]], method: str
+) -> list[NestedKey]:
+    if method != "flow":
+        raise ConfigurationError(f"expected method 'flow', which PI0 is, got {method!r}")
+    ranks = [len(shape) for shape in observation_shapes.values()]
+    if len(ranks) < 3 or set(ranks[:-2]) != {3} or ranks[-2:] != [1, 1]:
+        raise ConfigurationError(
+            "expected observations in the order images [3, H, W], instruction [L], state [S], got "
+            f"{ ({key: tuple(shape) for key, shape in observation_shapes.items()}) }"
+        )
+    return list(observation_shapes)
 
 
 def _check_options(

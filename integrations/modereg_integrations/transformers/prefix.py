@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,21 +43,18 @@ class Prefix:
         )
 
 
-def encode_prefix(
-    model: Any, batch: torch.Size, *, pixels: Tensor, ids: Tensor, mask: Tensor, state: Tensor
-) -> Prefix:
+def encode_prefix(model: Any, batch: torch.Size, inputs: Mapping[str, Tensor]) -> Prefix:
     """Run the vision-language model once, as ``PI0ForConditionalGeneration.sample_actions`` does.
 
     Args:
         model: a ``PI0ForConditionalGeneration``.
         batch: batch of the observations, with N elements.
-        pixels: ``[N, cameras, 3, height, width]``, every camera present.
-        ids: ``[N, P]`` int64.
-        mask: ``[N, P]`` int64.
-        state: ``[N, max_state_dim]``.
+        inputs: what :meth:`PI0Policy.model_inputs` returns, N rows of each.
     """
-    cameras = torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device)
-    embeds = model.model.embed_prefix(ids, pixels, cameras)
+    mask = inputs["attention_mask"]
+    embeds = model.model.embed_prefix(
+        inputs["input_ids"], inputs["pixel_values"], inputs["pixel_attention_mask"]
+    )
     cache = model.model.vlm(
         inputs_embeds=embeds,
         attention_mask=mask,
@@ -65,7 +63,7 @@ def encode_prefix(
         use_cache=True,
     ).past_key_values
     layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-    return Prefix(batch=batch, layers=layers, mask=mask, state=state)
+    return Prefix(batch=batch, layers=layers, mask=mask, state=inputs["state"])
 
 
 def integrate(model: Any, prefix: Prefix, noise: Tensor, num_steps: int) -> Tensor:

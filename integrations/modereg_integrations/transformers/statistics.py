@@ -67,6 +67,10 @@ class Statistics(nn.Module):
         """Map actions ``[..., A]`` of the model to physical units: ``a (std + 1e-8) + mean``."""
         return chunk * (self.actions_std.to(chunk) + _TINY) + self.actions_mean.to(chunk)
 
+    def normalize_actions(self, chunk: Tensor) -> Tensor:
+        """Map actions ``[..., A]`` to the units of the model: ``(a - mean) / (std + 1e-8)``."""
+        return (chunk - self.actions_mean.to(chunk)) / (self.actions_std.to(chunk) + _TINY)
+
     def options(self) -> dict[str, list[float]]:
         """Return the arguments that make these statistics, JSON-able."""
         return {name: getattr(self, name).tolist() for name in _NAMES}

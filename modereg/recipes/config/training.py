@@ -16,8 +16,11 @@ class PretrainConfig:
     """Behaviour cloning of a task's scripted expert into a base policy.
 
     Attributes:
-        out: folder of the policy, in diffusers' format.
+        out: folder of the policy, in its library's format.
         task: the task; it must have an expert.
+        library: whose policy: ``diffusers``, ``transformers`` (a small PI0 for tasks with images
+            and instructions, with ``--method flow``), or another loader of policies that can make
+            a fresh one.
         method: diffusion or flow matching.
         episodes: demonstrations.
         shares: relative frequency of each mode in them; None shows all equally often.
@@ -34,6 +37,7 @@ class PretrainConfig:
 
     out: Path = Path("runs/base")
     task: TaskConfig = TaskConfig()
+    library: str = "diffusers"
     method: Literal["diffusion", "flow"] = "diffusion"
     episodes: int = 600
     shares: tuple[float, ...] | None = None

@@ -126,6 +126,14 @@ def test_batches_of_any_rank(
     assert chunk.shape == (*batch, 4, 3)
 
 
+@pytest.mark.parametrize("batch", [(0,), (2, 0)])
+def test_an_empty_batch_gives_an_empty_chunk(
+    policy: PI0Policy, observations: TensorDict, batch: tuple[int, ...]
+) -> None:
+    chunk = policy(observations[:1].expand(0).reshape(batch).clone())["action_chunk"]
+    assert chunk.shape == (*batch, 4, 3)
+
+
 def test_gradient_in_the_noise_is_that_of_the_function(
     model: Any, observations: TensorDict
 ) -> None:
@@ -218,13 +226,15 @@ def test_what_does_not_fit_is_refused(policy: PI0Policy, observations: TensorDic
     noise = policy.draw_noise([3])
     image, tokens, state = values(policy, observations)
     with pytest.raises(ShapeError, match="expected images of shape"):
-        policy.decode(noise, image[..., :14], tokens, state)
+        policy.decode(noise, image.movedim(1, -1), tokens, state)
     with pytest.raises(ConfigurationError, match="expected images as uint8"):
         policy.decode(noise, image.long(), tokens, state)
     with pytest.raises(ShapeError, match="expected token ids of shape"):
         policy.decode(noise, image, tokens[:2], state)
-    with pytest.raises(ConfigurationError, match="expected the instruction as token ids"):
+    with pytest.raises(ConfigurationError, match="give the policy a tokenizer"):
         policy.decode(noise, image, NonTensorStack("pick", "place", "push"), state)
+    with pytest.raises(ConfigurationError, match="of type int64, got torch.float32"):
+        policy.decode(noise, image, tokens.float(), state)
     with pytest.raises(ConfigurationError, match="without images, got ids with 64"):
         policy.decode(noise, image, torch.full_like(tokens, 64), state)
     with pytest.raises(ShapeError, match="at most 6 numbers"):

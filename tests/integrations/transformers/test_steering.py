@@ -8,7 +8,9 @@ import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Binary, Composite, Unbounded, UnboundedDiscrete
+from torchrl.data.vla import ACTION_CHUNK_KEY
 from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs.custom import ToyVLAEnv
 
 from modereg.transforms import ActionChunk, NoiseAction
 from modereg_integrations.transformers import PI0Policy
@@ -64,3 +66,26 @@ def test_noise_is_the_action(model: Any, observations: TensorDict, size: int | N
     torch.testing.assert_close(rollout["next", "action_chunk"], chunk, rtol=1e-4, atol=1e-5)
     moved = rollout["next", "observation", "state"] - rollout["observation", "state"]
     torch.testing.assert_close(moved[..., :3], chunk.sum(2), rtol=1e-4, atol=1e-4)
+
+
+def spell(texts: list[str]) -> torch.Tensor:
+    """Ids of a few letters of each text."""
+    return torch.tensor([[1, *(3 + ord(letter) % 50 for letter in text[:5]), 2] for text in texts])
+
+
+@pytest.mark.parametrize("layout", ["chunk", "container"])
+def test_torchrls_own_environment(model: Any, layout: str) -> None:
+    """Images of another size, text, and chunks where TorchRL's own policies write them."""
+    env = ToyVLAEnv(action_dim=3, state_dim=4, image_shape=(3, 16, 16), batch_size=torch.Size([2]))
+    policy = PI0Policy(model, action_dim=3, tokenizer=spell, chunk_key=ACTION_CHUNK_KEY)
+    if layout == "container":
+        chunk = policy(env.reset())
+        assert policy.out_keys == [("vla_action", "chunk")]
+        assert chunk["vla_action", "chunk"].shape == (2, 4, 3)
+        return
+    steered = TransformedEnv(env, ActionChunk(2, horizon=4))
+    steered.append_transform(NoiseAction(policy, chunk_key=ACTION_CHUNK_KEY))
+    rollout = steered.rollout(3)
+    played = rollout["next", "vla_action", "chunk"].clamp(-1, 1)
+    assert rollout["action"].shape == (2, 3, 4, 5)
+    torch.testing.assert_close(rollout["next", "observation", "state"][..., :3], played[:, :, 1])
