@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -131,8 +131,7 @@ def clone(
         if progress is not None:
             progress(step, float(loss.detach()))
     policy.eval()
-    result: PI0Policy = averaged.module.eval()
-    return result
+    return cast("PI0Policy", averaged.module.eval())
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, weights: Sequence[Tensor]) -> None:
