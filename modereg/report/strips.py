@@ -25,8 +25,8 @@ __all__ = ["FRAMES", "Strips", "animation", "caption", "side_of", "strip"]
 FRAMES = 8
 """Frames side by side."""
 
-PIXELS = 1_600_000
-"""Pixels of all strips of a page together, at most: under a megabyte of PNG."""
+PIXELS = 2_400_000
+"""Pixels of all strips of a page together, at most: half a megabyte of rendered scenes."""
 
 SIDES = (40, 100)
 """Longer side of a frame, at least and at most, in pixels: eight fit beside their words."""
@@ -106,19 +106,18 @@ def _resized(frame: np.ndarray, side: int) -> Image.Image:
     return whole.resize((width, side), Image.Resampling.BOX)
 
 
-def caption(task: Task, film: Film) -> tuple[str, str]:
-    """Return what an episode is, in two parts: its mode or code, and how it came about."""
+def caption(task: Task, film: Film) -> tuple[str, ...]:
+    """Return what an episode is, its mode or code first, and how it came about."""
     named = film.success is not False and film.mode is not None and film.mode >= 0
     names = task.mode_names or ()
     mode = (names[film.mode or 0] if names else f"mode {film.mode}") if named else None
     code = None if film.code is None else f"code {film.code}"
     ended = {True: "success", False: "failed", None: "ended"}[film.success]
-    after = f"{ended} after {film.steps[-1]} steps"
-    heading = mode or code or ("failed" if film.success is False else "an episode")
-    parts = [code if heading != code else None, after]
-    if film.episodes > 1:
-        parts.append(f"{film.times} of {film.episodes} episodes")
-    return heading, " · ".join(part for part in parts if part)
+    heading = mode or code or ("failed" if ended == "failed" else "an episode")
+    after = f"after {film.steps[-1]} steps"
+    parts = [heading, code, after if ended == heading else f"{ended} {after}"]
+    parts += [f"{film.times} of {film.episodes} episodes"] if film.episodes > 1 else []
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 @dataclass(frozen=True)
@@ -142,17 +141,19 @@ class Strips:
         return "".join(self._row(method, index, film) for index, film in enumerate(films))
 
     def _row(self, method: str, index: int, film: Film) -> str:
-        heading, below = caption(self.task, film)
+        heading, *parts = caption(self.task, film)
         name = re.sub(r"[^\w-]+", "-", f"{method}_{index:02d}_{heading}").lower()
-        alt = f"{method}, {heading}: {min(FRAMES, len(film.frames))} frames of an episode. {below}."
+        count = min(FRAMES, len(film.frames))
+        alt = f"{method}, {heading}: {count} frames of an episode, {', '.join(parts)}."
         still = self._image(f"{name}.png", strip(film, self.side), alt, "strip")
         moving = ""
         if self.animate:
             alt = f"{method}, {heading}: the same episode, moving."
             moving = self._image(f"{name}.webp", animation(film, self.side), alt, "motion")
+        below = " ".join(f"<span>{escape(part)}</span>" for part in parts)
         return (
-            f'<figure class="film"><figcaption><b>{escape(heading)}</b> {escape(below)}'
-            f'</figcaption>{moving}<div class="reel" tabindex="0">{still}</div></figure>'
+            f'<figure class="film"><figcaption><b>{escape(heading)}</b> {below}</figcaption>'
+            f'{moving}<div class="reel" tabindex="0">{still}</div></figure>'
         )
 
     def _image(self, name: str, data: bytes, alt: str, kind: str) -> str:

@@ -48,6 +48,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
+        self.ask("Emulation.setScrollbarsHidden", hidden=True)  # they would be cut off pictures
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result; complaints of the page on the way are kept."""
