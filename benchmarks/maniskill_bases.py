@@ -5,7 +5,7 @@
 Every line that starts with ``$`` is a command of modereg as a user would type it, run in a process
 of its own, on the CPU. A base is cloned from the task's scripted expert by the settings in
 ``BASES``, and stops early on purpose: fine-tuning needs a base that is mediocre and has all modes.
-A base that is there is not made again.
+A base that is there is not made again, and is in the table.
 
 Rows: task, modes, demonstrations, expert (share of the demonstrations that succeed), hidden,
 gradient steps and batch, inference_steps (DDIM), seconds and cpu_seconds of the demonstrations and
@@ -62,8 +62,8 @@ BASES = {
 SMOKE = {"demonstrations": 8, "steps": 40, "hidden": (16, 16), "judged": 8}
 
 
-def make(task: str, base: Base, folder: Path) -> dict[str, Any]:
-    """Clone and judge the base of a task in ``folder``, unless it is there, and return its row."""
+def make(task: str, base: Base, folder: Path) -> None:
+    """Clone and judge the base of a task in ``folder``, unless it is there."""
     named = {"task__name": f"maniskill:{task}", "out": folder}
     run(
         "pretrain",
@@ -77,10 +77,10 @@ def make(task: str, base: Base, folder: Path) -> dict[str, Any]:
     )
     if not (folder / "evaluation.json").exists():
         run("evaluate", **named, base=folder / "policy", episodes=base.judged)
-    return _row(task, base, folder)
 
 
-def _row(task: str, base: Base, folder: Path) -> dict[str, Any]:
+def read_row(task: str, base: Base, folder: Path) -> dict[str, Any]:
+    """Return the row of a base that was made and judged."""
     cloned = read_json(folder / "summary.json")
     figures = read_json(folder / "evaluation.json")["sampled"]
     shown = cloned["demonstrated_modes"]
@@ -152,11 +152,11 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a tiny budget, and one task")
     args = parser.parse_args()
     out = args.out or Path("runs") / ("maniskill_bases_smoke" if args.smoke else "maniskill_bases")
-    tasks = args.tasks or list(BASES)[: 1 if args.smoke else None]
-    rows: list[dict[str, Any]] = []
-    for task in tasks:
-        base = replace(BASES[task], **SMOKE) if args.smoke else BASES[task]
-        rows.append(make(task, base, out / task))
+    bases = {task: replace(base, **SMOKE) if args.smoke else base for task, base in BASES.items()}
+    for task in args.tasks or list(BASES)[: 1 if args.smoke else None]:
+        make(task, bases[task], out / task)
+        judged = [each for each in BASES if (out / each / "evaluation.json").exists()]
+        rows = [read_row(each, bases[each], out / each) for each in judged]
         save(args.json, rows)
     print(table(rows))
 

@@ -1,17 +1,19 @@
-"""The main job on a physics task: ManiSkill's wall (bring a cube past it left, right or over).
+"""The main job on physics: a task of ManiSkill, at first the wall (past it left, right or over).
 
     python benchmarks/maniskill_wall.py --json benchmarks/results/maniskill_wall.json --seeds 0 1
 
 Every line that starts with ``$`` is a command of modereg as a user would type it, run in a process
-of its own, on the CPU, one after the other. There is one base policy, cloned from few gradient
-steps so that it is mediocre; each seed has its own discovery and fine-tunings, and every method of
-a seed spends the same number of environment steps, stage 1 included. A run that is interrupted
-goes on when the command is repeated.
+of its own, on the CPU, one after the other. There is one base policy, made by the settings in
+``maniskill_bases.py``; each seed has its own discovery and fine-tunings, and every method of a seed
+spends the same number of environment steps, stage 1 included. A run that is interrupted goes on
+when the command is repeated. ``--task`` takes another task that has a base, such as
+``ModeregDiscs-v1``, and ``--env-steps`` and ``--episodes`` another budget.
 
-Rows: method, seed, episodes, success, entropy (by log 3), present_modes, commandable_modes (all
-with sampled noise; ``deterministic_`` by the mean noise), mode_shares among the successes (left,
-right, over), env_steps, seconds (wall clock of discovery and fine-tuning with their evaluations),
-cpu_seconds (the same in CPU time, with the start of the processes).
+Rows: method, seed, episodes, success, entropy (by the logarithm of the number of modes),
+present_modes, commandable_modes (all with sampled noise; ``deterministic_`` by the mean noise),
+mode_shares among the successes (left, right, over), env_steps, seconds (wall clock of discovery and
+fine-tuning with their evaluations), cpu_seconds (the same in CPU time, with the start of the
+processes).
 
 - base: the cloned policy.
 - plain: one code, no intrinsic reward.
@@ -22,30 +24,29 @@ cpu_seconds (the same in CPU time, with the start of the processes).
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import maniskill_bases
+from maniskill_bases import BASES, QUIET
+from support.commands import cpu_seconds, run
 
 from modereg.recipes.demo import result_row
 from modereg.storage import read_json, write_json
 
-TASK = "maniskill:ModeregWall-v1"
 METHODS = ("plain", "regularised", "codes_only")
 COEF = 0.3
 IMITATION_STEPS, REFINE_STEPS = 150, 40
 PPO = {
-    "epochs": 8,
-    "minibatch": 128,
-    "learning-rate": 1e-3,
-    "std-learning-rate": 1e-2,
-    "decisions": 30,
+    "ppo__epochs": 8,
+    "ppo__minibatch": 128,
+    "ppo__learning_rate": 1e-3,
+    "ppo__std_learning_rate": 1e-2,
+    "ppo__decisions": 30,
 }
-CPU = "cpu_seconds.json"
-QUIET = ("--log.no-progress", "--log.no-tensorboard")
 
 
 @dataclass(frozen=True)
@@ -54,80 +55,55 @@ class Budget:
 
     Attributes:
         num_envs: environments side by side in the one process.
-        clone_steps: gradient steps of the base.
-        demonstrations: episodes of the expert.
         episodes: of the base, that discovery clusters.
         refinements: of the steering policy in discovery.
         refine_episodes: episodes of each.
         env_steps: environment steps of a method in all.
         judged: episodes of the evaluations in the table.
-        base_judged: episodes of the base's.
     """
 
     num_envs: int = 16
-    clone_steps: int = 1600
-    demonstrations: int = 150
     episodes: int = 400
     refinements: int = 1
     refine_episodes: int = 160
     env_steps: int = 80_000
     judged: int = 128
-    base_judged: int = 256
 
 
 SMOKE = Budget(
     num_envs=2,
-    clone_steps=60,
-    demonstrations=3,
     episodes=16,
     refinements=1,
     refine_episodes=8,
     env_steps=1_600,
     judged=8,
-    base_judged=8,
 )
 
 
 class Commands:
     """The commands of the benchmark and where their results lie."""
 
-    def __init__(self, out: Path, budget: Budget) -> None:
-        """Take the folder of all runs and the budget."""
-        self.out, self.budget = out, budget
-        self.shared = {"task.name": TASK, "task.num-envs": budget.num_envs}
-        self.policy = out / "base" / "policy"
+    def __init__(self, out: Path, budget: Budget, task: str, base: maniskill_bases.Base) -> None:
+        """Take the folder of all runs, the budget, and a task with how its base is made."""
+        self.out, self.budget, self.task, self.base = out, budget, task, base
+        self.common = {
+            "task__name": f"maniskill:{task}",
+            "task__num_envs": budget.num_envs,
+            "base": out / "base" / "policy",
+        }
 
     def clone(self) -> None:
         """Clone the base and judge it."""
-        budget = self.budget
-        run(
-            "pretrain",
-            self.shared,
-            *QUIET,
-            out=self.out / "base",
-            episodes=budget.demonstrations,
-            hidden=(64, 64, 64),
-            steps=budget.clone_steps,
-            batch=256,
-        )
-        if not (self.out / "base" / "evaluation.json").exists():
-            run(
-                "evaluate",
-                self.shared,
-                base=self.policy,
-                out=self.out / "base",
-                episodes=budget.base_judged,
-            )
+        maniskill_bases.make(self.task, self.base, self.out / "base")
 
     def discover(self, seed: int) -> None:
         """Stage 1: as many codes as the recipe chooses from the cube's paths."""
         budget = self.budget
         run(
             "discover",
-            self.shared,
             *QUIET,
             "--resume",
-            base=self.policy,
+            **self.common,
             out=self.folder("discover", seed),
             seed=seed,
             episodes=budget.episodes,
@@ -143,10 +119,10 @@ class Commands:
         start = {} if method == "plain" else {"start": self.folder("discover", seed)}
         run(
             "finetune",
-            self.shared | {f"ppo.{name}": value for name, value in PPO.items()},
             *QUIET,
             "--resume",
-            base=self.policy,
+            **self.common,
+            **PPO,
             out=self.folder(method, seed),
             seed=seed,
             coef=COEF if method == "regularised" else 0.0,
@@ -173,7 +149,7 @@ class Commands:
                     earlier = [start] if method not in ("plain", "discover") else []
                     name = "imitation" if method == "discover" else method
                     row = result_row(name, folder, seed, earlier) | _shares(folder)
-                    spent = sum(_cpu_seconds(part) for part in [*earlier, folder])
+                    spent = sum(cpu_seconds(part) for part in [*earlier, folder])
                     rows.append(row | {"cpu_seconds": round(spent, 1)})
         return rows
 
@@ -189,47 +165,10 @@ def _shares(folder: Path) -> dict[str, Any]:
     return {"mode_shares": read_json(folder / "summary.json")["sampled"]["mode_shares"]}
 
 
-def run(command: str, shared: dict[str, Any], *flags: str, **options: Any) -> None:
-    """Print and run ``modereg COMMAND --name value ...`` in a process of its own.
-
-    Raises:
-        SystemExit: if the command fails.
-    """
-    named = {name.replace("_", "-"): value for name, value in options.items()} | shared
-    arguments = [command]
-    for name, value in named.items():
-        values = value if isinstance(value, tuple) else (value,)
-        arguments += [f"--{name}", *map(str, values)]
-    arguments += flags
-    print("$ modereg", *arguments, flush=True)
-    folder = Path(options["out"])
-    was_there, before = (folder / "summary.json").exists(), _spent_by_children()
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "modereg.cli", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    if finished.returncode:
-        raise SystemExit(finished.returncode)
-    if not was_there:
-        spent = _cpu_seconds(folder) + _spent_by_children() - before
-        write_json(folder / CPU, {"cpu_seconds": round(spent, 1)})
-
-
-def _spent_by_children() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
-
-
-def _cpu_seconds(folder: Path) -> float:
-    there = (folder / CPU).exists()
-    return float(read_json(folder / CPU)["cpu_seconds"]) if there else 0.0
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
-        "| method | seed | success | entropy | present | commandable | shares of left, right, over "
+        "| method | seed | success | entropy | present | commandable | shares of the modes "
         "| by the mean noise: success, entropy, present, commandable "
         "| env steps | seconds | CPU seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -257,7 +196,7 @@ def save(path: Path | None, rows: list[dict[str, Any]]) -> None:
     """Write the rows, and beside them the same as a table in Markdown with the command."""
     if path is not None:
         write_json(path, {"rows": rows})
-        command = (__doc__ or "").splitlines()[2].strip()
+        command = f"python {' '.join(sys.argv)}"
         path.with_suffix(".md").write_text(f"`{command}`\n\n{table(rows)}\n")
 
 
@@ -266,11 +205,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--task", default="ModeregWall-v1", choices=BASES, help="its id")
+    parser.add_argument("--env-steps", type=int, help="of each method, in place of the budget's")
+    parser.add_argument("--episodes", type=int, help="of the base, that discovery clusters")
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument("--smoke", action="store_true", help="a tiny budget and one seed")
     args = parser.parse_args()
-    name = "maniskill_wall_smoke" if args.smoke else "maniskill_wall"
-    commands = Commands(args.out or Path("runs") / name, SMOKE if args.smoke else Budget())
+    budget, base = Budget(), BASES[args.task]
+    if args.smoke:
+        budget, base = SMOKE, replace(base, **maniskill_bases.SMOKE)
+    given = {"env_steps": args.env_steps, "episodes": args.episodes}
+    budget = replace(budget, **{name: value for name, value in given.items() if value is not None})
+    name = f"maniskill_{args.task.removeprefix('Modereg').removesuffix('-v1').lower()}"
+    out = args.out or Path("runs") / (f"{name}_smoke" if args.smoke else name)
+    commands = Commands(out, budget, args.task, base)
     seeds = args.seeds[:1] if args.smoke else args.seeds
     commands.clone()
     for seed in seeds:
