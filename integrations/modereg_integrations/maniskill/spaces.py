@@ -1,17 +1,21 @@
-"""Gymnasium spaces and nested observations as TorchRL specs and flat entries."""
+"""Gymnasium spaces, infos and nested observations as TorchRL specs and flat entries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from tensordict import NestedKey
 from torch import Tensor
-from torchrl.data import Bounded, TensorSpec, Unbounded
+from torchrl.data import Binary, Bounded, TensorSpec, Unbounded
 from torchrl.data.utils import numpy_to_torch_dtype_dict
 
-__all__ = ["flatten", "observation_specs"]
+from modereg.errors import ConfigurationError
+from modereg.keys import MODE, SUCCESS
+from modereg.suggestions import with_suggestion
+
+__all__ = ["action_boxes", "flatten", "info_specs", "observation_specs"]
 
 
 def flatten(value: Any, key: NestedKey) -> Iterator[tuple[NestedKey, Tensor]]:
@@ -49,3 +53,49 @@ def _spec(box: Any) -> TensorSpec:
     if dtype == torch.uint8:
         return Bounded(0, 255, shape=box.shape, dtype=dtype)
     return Unbounded(box.shape, dtype=dtype)
+
+
+def action_boxes(space: Any, env_id: str) -> dict[str, Any]:
+    """The boxes that an action consists of: one under ``""``, or one a robot under its name.
+
+    Args:
+        space: the action space of one row.
+        env_id: of the task, for the error.
+
+    Raises:
+        ConfigurationError: if an action is something else.
+    """
+    boxes: dict[str, Any] = dict(getattr(space, "spaces", {"": space}))
+    if not all(hasattr(box, "low") and len(box.shape) == 1 for box in boxes.values()):
+        raise ConfigurationError(
+            f"ManiSkillEnv needs actions that are boxes, one a robot, got {space} from "
+            f"{env_id!r}; choose another control_mode."
+        )
+    return boxes
+
+
+def info_specs(
+    info: Mapping[str, Any], extra: Sequence[str], env_id: str
+) -> dict[NestedKey, TensorSpec]:
+    """Specs of one row of ``success``, ``mode`` and ``extra``, as far as an info has them.
+
+    Args:
+        info: entries ``[N, ...]``.
+        extra: names of further entries, which it must have.
+        env_id: of the task, for the error.
+
+    Raises:
+        ConfigurationError: if the info lacks one of ``extra``.
+    """
+    missing = [key for key in extra if key not in info]
+    if missing:
+        sentence = f"The info of {env_id!r} has no {missing}, it has {sorted(info)}"
+        raise ConfigurationError(with_suggestion(f"{sentence}; change info_keys.", missing, info))
+    specs: dict[NestedKey, TensorSpec] = {
+        key: Unbounded(tuple(info[key].shape[1:]), dtype=info[key].dtype) for key in extra
+    }
+    if SUCCESS in info:
+        specs[SUCCESS] = Binary(shape=(1,), dtype=torch.bool)
+    if MODE in info:
+        specs[MODE] = Unbounded((1,), dtype=torch.int64)
+    return specs

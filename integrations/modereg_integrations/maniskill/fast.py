@@ -1,0 +1,158 @@
+"""The fast path of one CPU simulation: ManiSkill's expensive methods replaced on its objects.
+
+Nine tenths of a step of a stock simulation are batched torch calls on a batch of one. Here the
+controllers, the poses of actors and links, the contacts and the Panda's ``is_grasping`` go through
+SAPIEN and numpy. Only objects of the given simulation change, none of ManiSkill's classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from mani_skill.agents.controllers.base_controller import CombinedController
+from mani_skill.agents.multi_agent import MultiAgent
+from mani_skill.agents.robots import Panda
+from mani_skill.envs.sapien_env import BaseEnv
+from torch import Tensor
+
+from modereg.errors import ConfigurationError
+from modereg_integrations.maniskill.fast_bodies import Contacts, bodies, faster_class, is_grasping
+from modereg_integrations.maniskill.fast_control import Actuator, actuator, unsupported
+from modereg_integrations.maniskill.fast_tasks import lean_evaluate
+
+__all__ = ["FastPath"]
+
+
+class FastPath:
+    """Makes a simulation faster, until :meth:`remove`.
+
+    Args:
+        sim: an unwrapped ManiSkill environment of one row on the CPU.
+
+    Raises:
+        ConfigurationError: if it is on a GPU, has several robots, or a controller other than
+            joint positions and end-effector positions or poses without a virtual target.
+    """
+
+    def __init__(self, sim: Any) -> None:
+        _require_support(sim)
+        self._sim = sim
+        self._undo: list[Callable[[], None]] = []
+        self._install()
+        after = sim._after_reconfigure
+
+        def reconfigured(options: dict[str, Any]) -> None:
+            after(options)
+            self._restore()
+            self._install()
+
+        sim._after_reconfigure = reconfigured
+        if type(sim)._flatten_raw_obs is BaseEnv._flatten_raw_obs and sim.obs_mode == "state":
+            sim._flatten_raw_obs = _flatten
+
+    def remove(self) -> None:
+        """Give the simulation its own methods back."""
+        self._restore()
+        for name in ("_after_reconfigure", "_flatten_raw_obs"):
+            vars(self._sim).pop(name, None)
+
+    def _install(self) -> None:
+        scene, agent = self._sim.scene, self._sim.agent
+        contacts = Contacts(scene)
+        self._replace(scene, "step", contacts.step)
+        self._replace(scene, "get_pairwise_contact_impulses", contacts.impulses)
+        for body, attribute in bodies(scene):
+            former: Any = type(body)
+            self._exchange_class(body, faster_class(former, attribute))
+        evaluate = lean_evaluate(self._sim)
+        if evaluate is not None:
+            self._replace(self._sim, "evaluate", evaluate)
+        if type(agent).is_grasping is Panda.is_grasping:
+            self._replace(agent, "is_grasping", is_grasping(agent, contacts))
+        self._replace(agent, "set_action", _act(agent))
+        self._replace(agent.controller, "set_action", _control(agent.controller))
+        self._replace(agent.controller, "before_simulation_step", _nothing)
+
+    def _restore(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def _replace(self, owner: Any, name: str, method: Callable[..., Any]) -> None:
+        setattr(owner, name, method)
+        self._undo.append(lambda: vars(owner).pop(name, None))
+
+    def _exchange_class(self, body: Any, cls: type) -> None:
+        former, body.__class__ = body.__class__, cls
+        self._undo.append(lambda: setattr(body, "__class__", former))
+
+
+def _require_support(sim: Any) -> None:
+    if sim.gpu_sim_enabled or sim.num_envs != 1:
+        found = f"{sim.num_envs} rows on {sim.device}"
+    elif isinstance(sim.agent, MultiAgent):
+        found = f"{len(sim.agent.agents)} robots"
+    elif sim.agent is None or not isinstance(sim.agent.controller, CombinedController):
+        found = f"the controller {getattr(sim.agent, 'controller', None)}"
+    else:
+        parts = sim.agent.controller.controllers.values()
+        known = [text for text in map(unsupported, parts) if text]
+        if not known:
+            return
+        found = known[0]
+    raise ConfigurationError(
+        "The fast path needs one CPU simulation of one robot with joint-position or end-effector "
+        "controllers that keep no target (such as control_mode 'pd_ee_delta_pos' or "
+        f"'pd_joint_delta_pos'), got {found}; leave fast=False."
+    )
+
+
+def _act(agent: Any) -> Callable[[Tensor], None]:
+    def set_action(action: Tensor) -> None:
+        if np.isnan(action.numpy()).any():
+            raise ValueError("Action cannot be NaN. Environment received:", action)
+        agent.controller.set_action(action)
+
+    return set_action
+
+
+def _control(controller: Any) -> Callable[[Tensor], None]:
+    robot = controller.articulation._objs[0]
+    size = controller.action_space.shape[0]
+    parts: list[tuple[slice, Actuator]] = [
+        (slice(*controller.action_mapping[name]), actuator(part))
+        for name, part in controller.controllers.items()
+    ]
+
+    def set_action(action: Tensor) -> None:
+        if action.shape != (1, size):
+            raise ValueError(f"expected an action of shape (1, {size}), got {tuple(action.shape)}")
+        qpos, row = robot.qpos, action.numpy()[0]
+        for piece, drive in parts:
+            drive(row[piece], qpos)
+
+    return set_action
+
+
+def _nothing() -> None:
+    """In place of a controller's interpolation, which the supported ones do not do."""
+
+
+def _flatten(obs: Any) -> Tensor:
+    """In place of the flattening of a state observation: its leaves side by side, ``[1, O]``."""
+    leaves: list[Tensor] = []
+    _collect(obs, leaves)
+    return torch.hstack(leaves)
+
+
+def _collect(obs: Any, leaves: list[Tensor]) -> None:
+    for value in obs.values():
+        if isinstance(value, dict):
+            _collect(value, leaves)
+        elif isinstance(value, Tensor):
+            leaves.append(value if value.ndim > 1 else value[:, None])
+        else:
+            leaf = torch.as_tensor(value)
+            leaves.append(leaf)
