@@ -148,7 +148,7 @@ $(STAMPS)/docs: $(STAMPS)/dev $(STAMPS)/maniskill
 	$(PIP) --no-build-isolation -e ".[docs]"
 	@touch $@
 
-$(STAMPS)/bench: $(STAMPS)/vla $(STAMPS)/maniskill .vulkan/env.sh
+$(STAMPS)/bench: $(STAMPS)/vla $(STAMPS)/maniskill $(STAMPS)/mujoco .vulkan/env.sh
 	$(PIP) --no-build-isolation -e ".[bench]"
 	@touch $@
 
