@@ -55,6 +55,7 @@ BASES = {
     "ModeregDiscs-v1": Base(demonstrations=100, steps=1600, hidden=(64, 64, 64)),
     "ModeregPosts6-v1": Base(demonstrations=240, steps=4000, hidden=(128, 128, 128)),
     "ModeregPosts24-v1": Base(demonstrations=480, steps=8000),
+    "ModeregLiftPeg-v1": Base(demonstrations=200, steps=4000),
     "ModeregReach-v1": Base(demonstrations=100, steps=1200, hidden=(128, 128, 128)),
 }
 """One row a task, by its id."""
