@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.data import Bounded, Composite, Unbounded
 
 from modereg.errors import ConfigurationError
-from modereg.keys import ELAPSED, MODE, SUCCESS
+from modereg.keys import ACTION, ELAPSED, MODE, SUCCESS
 from modereg.tasks.planar import PlanarEnv
 from modereg.tasks.visual.geometry import (
     APPROACH_Y,
@@ -16,6 +16,8 @@ from modereg.tasks.visual.geometry import (
     DISC_SPREAD,
     DISC_X,
     DISC_Y,
+    HIGH,
+    LOW,
     NUM_MODES,
     POSTS,
     START,
@@ -61,7 +63,8 @@ class VisualAvoid(PlanarEnv):
     The instruction names the red disc, on the left, or the blue one, on the right; the image shows
     where exactly they are in this episode. Six routes lead past the posts, and each leads to both
     discs: the mode, decided behind the second row, is independent of the instruction. Touching a
-    post or the other disc ends the episode in failure, and so does running out of steps.
+    post or the other disc ends the episode in failure, and so does running out of steps; walls
+    around the plane hold the point.
 
     Entries besides ``elapsed``, ``success``, ``mode`` and ``reward`` of
     :class:`~modereg.tasks.planar.PlanarEnv`, of TorchRL's schema of VLA data:
@@ -156,6 +159,7 @@ class VisualAvoid(PlanarEnv):
         options = {"device": self.device, "dtype": self._dtype}
         posts = torch.tensor(POSTS, **options)
         self._centres, self._radii = posts[:, :2].unsqueeze(1), posts[:, 2:]  # [3, 1, 2], [3, 1]
+        self._low, self._high = torch.tensor(LOW, **options), torch.tensor(HIGH, **options)
         shape = (len(POSTS), *self.batch_size)
         self._crossed = torch.zeros(shape, device=self.device, dtype=torch.bool)
         self._on_right = torch.zeros_like(self._crossed)
@@ -212,6 +216,11 @@ class VisualAvoid(PlanarEnv):
         there, wrong = from_x.square() + from_y.square() < DISC_RADIUS**2
         self._approach = torch.where(position[:, 1:] < APPROACH_Y, position, self._approach)
         return there & ~hit, wrong | hit, mode
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        action = tensordict.get(ACTION).clamp(-self.max_delta, self.max_delta)
+        held = torch.clamp(self._current + action, self._low, self._high) - self._current
+        return super()._step(tensordict.empty().set(ACTION, held))
 
     def _observe(self) -> dict[NestedKey, Tensor]:
         entries = super()._observe()

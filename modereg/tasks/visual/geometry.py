@@ -13,7 +13,9 @@ __all__ = [
     "DISC_SPREAD",
     "DISC_X",
     "DISC_Y",
+    "HIGH",
     "LANES",
+    "LOW",
     "MODE_NAMES",
     "NUM_MODES",
     "POSTS",
@@ -21,6 +23,9 @@ __all__ = [
     "START",
     "gaps_of_modes",
 ]
+
+LOW, HIGH = (-0.5, 0.0), (0.5, 1.0)
+"""Corners of the plane, whose walls hold the point."""
 
 START = (0.0, 0.06)
 """x and y of the start."""
@@ -34,7 +39,7 @@ ROWS_Y = (0.28, 0.58)
 APPROACH_Y = 0.66
 """Behind this line only the disc that the instruction names is left to decide."""
 
-DISC_X, DISC_SPREAD, DISC_Y, DISC_RADIUS = 0.23, 0.13, 0.88, 0.08
+DISC_X, DISC_SPREAD, DISC_Y, DISC_RADIUS = 0.23, 0.13, 0.92, 0.09
 """The discs are about -x (red) and x (blue), at most so far from it, at this y."""
 
 LANES = ((-0.2, 0.2), (-0.33, 0.0, 0.33))

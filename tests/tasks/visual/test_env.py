@@ -36,8 +36,8 @@ def test_a_route_is_a_mode_and_pays(mode: int) -> None:
     first, second = gaps_of_modes(torch.tensor(mode)).tolist()
     lane, gap = (-0.2, 0.2)[first], (-0.33, 0.0, 0.33)[second]
     env = VisualAvoid(16, pay_spread=0.3, start_noise=0.0, max_steps=99, seed=0)
-    path = [(lane, 0.06), (lane, 0.45), (gap, 0.45), (gap, 0.7), (0.0, 0.7), (0.0, 0.88)]
-    root = follow(env, [*path, (DISC_X + DISC_SPREAD, 0.88)])
+    path = [(lane, 0.06), (lane, 0.45), (gap, 0.45), (gap, 0.7), (0.0, 0.7), (0.0, 0.92)]
+    root = follow(env, [*path, (DISC_X + DISC_SPREAD, 0.92)])
     blue = env.target > 0
     assert 0 < blue.sum() < 16
     assert torch.equal(root["success"].squeeze(-1), blue)
@@ -52,6 +52,12 @@ def test_a_post_ends_an_episode() -> None:
     assert bool(root["terminated"].all())
     assert not bool(root["success"].any())
     assert bool((root["mode"] == -1).all())
+
+
+def test_walls_hold_the_point() -> None:
+    env = VisualAvoid(3, max_steps=99)
+    root = follow(env, [(0.9, 0.2), (0.9, 1.5)])
+    torch.testing.assert_close(root[STATE_KEY], torch.tensor([[0.5, 1.0]] * 3))
 
 
 def test_image_and_instruction_together_say_where() -> None:
