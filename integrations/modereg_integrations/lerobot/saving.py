@@ -154,7 +154,10 @@ def _load_settings(folder: Path, replaced: dict[str, Any]) -> Any:
         )
     if "pretrained_backbone_weights" in known:  # the folder's replace them
         replaced = {"pretrained_backbone_weights": None} | replaced
-    return replace(settings, **replaced)
+    try:
+        return replace(settings, **replaced)
+    except ValueError as error:
+        raise ConfigurationError(f"LeRobot refuses {replaced}: {error}") from error
 
 
 def _load_policy(settings: Any, folder: Path) -> Any:

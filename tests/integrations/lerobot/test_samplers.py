@@ -11,7 +11,6 @@ import torch
 from lerobot.policies import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
-from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from modereg.errors import ConfigurationError, StochasticSamplerError
 from modereg_integrations.lerobot import LeRobotPolicy
@@ -36,21 +35,6 @@ def test_the_way_out_keeps_the_weights(make: Make) -> None:
     other.load_state_dict(policy.state_dict())
     sampler = LeRobotPolicy(other, *processors)
     assert sampler.decode_from(data, sampler.draw_noise([3])).shape == (3, 4, 3)
-
-
-@pytest.mark.parametrize("kind", ["smolvla", "pi0"])
-def test_real_time_chunking_is_refused(make: Make, kind: str) -> None:
-    made, _ = make(kind, rtc_config=RTCConfig(enabled=True))
-    with pytest.raises(ConfigurationError, match="set rtc_config to None"):
-        LeRobotPolicy(*made)
-    off, _ = make(kind, rtc_config=RTCConfig(enabled=False))
-    assert LeRobotPolicy(*off).noise_shape == (6, 5)
-
-
-def test_conversions_of_aloha_are_refused(make: Make) -> None:
-    made, _ = make("smolvla", adapt_to_pi_aloha=True)
-    with pytest.raises(ConfigurationError, match="adapt_to_pi_aloha=False"):
-        LeRobotPolicy(*made)
 
 
 def test_policies_without_noise_are_refused(make: Make) -> None:

@@ -17,6 +17,7 @@ from modereg_integrations.lerobot import LeRobotPolicy
 from modereg_integrations.lerobot.saving import OPTIONS
 
 WEIGHTS = "model.safetensors"
+PROCESSORS = ["policy_preprocessor.json", "policy_postprocessor.json"]
 
 Make = Callable[..., Any]
 
@@ -79,6 +80,8 @@ def test_its_configuration_may_be_replaced(make: Make, tmp_path: Path) -> None:
     assert resolve_policy(str(tmp_path / "again")).fingerprint() == expected.fingerprint()
     with pytest.raises(ConfigurationError, match=r"of a DiffusionConfig.*got \['steps'\]"):
         LeRobotPolicy.from_pretrained(tmp_path, config={"steps": 5})
+    with pytest.raises(ConfigurationError, match="multiple of the downsampling factor"):
+        LeRobotPolicy.from_pretrained(tmp_path, config={"horizon": 7})
 
 
 def test_weights_of_a_vision_backbone_are_not_fetched(make: Make, tmp_path: Path) -> None:
@@ -109,10 +112,7 @@ def test_missing_and_foreign_weights_are_refused(make: Make, kind: str, tmp_path
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-@pytest.mark.parametrize(
-    "name",
-    [WEIGHTS, "config.json", OPTIONS, "policy_preprocessor.json", "policy_postprocessor.json"],
-)
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", OPTIONS, *PROCESSORS])
 def test_damaged_folders_are_refused(make: Make, tmp_path: Path, name: str, damage: str) -> None:
     LeRobotPolicy(*make("diffusion")[0]).save_pretrained(tmp_path)
     path = tmp_path / name

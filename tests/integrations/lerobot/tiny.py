@@ -4,10 +4,10 @@ What is replaced, and why:
 
 - SmolVLA's backbone is a folder with a small SmolVLM configuration and a tokenizer of a few words,
   which ``vlm_model_name`` names; LeRobot builds it with ``load_vlm_weights=False``.
-- PI0 has the sizes of its two Gemmas and of its vision tower in its code (1.2 billion parameters at
-  least), not in its configuration: :func:`small_pi0` shrinks the configurations that its own
-  constructor makes, before its own classes get them. Its tokenizer has a name in its code too, which
-  LeRobot finds in the hub's cache: :func:`write_hub` puts a tokenizer of a few words there.
+- PI0 has the sizes of its two Gemmas and of its vision tower in its code, not in its configuration:
+  :func:`small_pi0` shrinks the configurations that its own constructor makes, before its classes
+  get them. The name of its tokenizer is in its code too, and LeRobot finds it in the hub's cache:
+  :func:`write_hub` puts a tokenizer of a few words there.
 """
 
 from __future__ import annotations
