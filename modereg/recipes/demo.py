@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
 def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str, Any]]:
     """Run independent jobs in processes of one thread each, and print how each ended."""
     results: list[dict[str, Any]] = []
+    others = multiprocessing.active_children()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals) as pool:
         try:
@@ -139,10 +141,17 @@ def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str
                 print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()  # they are at work, and each goes on from its checkpoint
+            _end([child for child in multiprocessing.active_children() if child not in others])
             raise
     return results
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    """End workers in the middle of their runs, each of which goes on from its checkpoint."""
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()
 
 
 def _leave_signals() -> None:

@@ -97,15 +97,21 @@ def test_fine_tuning_is_followed_stopped_and_taken_up(
     assert [type(event) for event in follow(config)] == [Started, Finished]
 
 
-def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(base: str, tmp_path: Path) -> None:
-    options = dict(imitation_steps=60, refinements=2, refine_steps=10, target=2.0, episodes=512)
-    config = discover_config(base, tmp_path / "a", **options)
+def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modereg.recipes.discover.CLASSIFIER_STEPS", 100)
+    config = discover_config(
+        base, tmp_path / "a", imitation_steps=60, refinements=2, refine_steps=10, target=2.0,
+        episodes=512, refine_episodes=128, num_codes=6,
+    )  # fmt: skip
     discover(replace(config, out=tmp_path / "b"))
     rows = check(config, tmp_path / "b", 3, SAME + ADAPTER)
     assert [event.row["phase"] for event in rows] == ["cluster", "imitate", "refine", "refine"]
     names = ["learning the clusters", "imitation", "refining", "refining"]
     assert [event.phase for event in rows] == names
-    assert [(event.done, event.total) for event in rows[1:]] == [(60, 60), (10, 20), (20, 20)]
+    counts = [(event.done, event.total) for event in rows]
+    assert counts == [(100, 100), (60, 60), (10, 20), (20, 20)]
 
 
 def test_cloning_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_nothing_happens_before_the_first_event(tmp_path: Path) -> None:
 def test_the_tutorial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    smaller = {"steps=1000": "steps=250"}
+    smaller = {"steps=1000": "steps=250", "env_steps=60_000": "env_steps=30_000"}
     made = run_page("tutorials/following_a_run.md", monkeypatch, tmp_path, smaller)
     shown = capsys.readouterr().out
     assert "cloning 250/250" in shown

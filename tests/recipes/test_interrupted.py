@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,29 +23,15 @@ BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
-def interrupt(
-    arguments: list[str], out: Path, numbers: list[int], *, code: int, checkpoints: int
-) -> tuple[str, str]:
-    """Signal ``modereg`` after some checkpoints; return its log and the command it printed."""
-    process = subprocess.Popen(
-        [BIN / "modereg", *arguments], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
-    deadline = time.monotonic() + 180
+def wait_for_checkpoints(out: Path, number: int) -> None:
+    """Wait until a run has saved so many times."""
     seen: set[int] = set()
-    while len(seen) < checkpoints:
-        assert process.poll() is None
+    deadline, checkpoint = time.monotonic() + 180, out / "checkpoint.pt"
+    while len(seen) < number:
         assert time.monotonic() < deadline, "no checkpoint was written"
-        if (out / "checkpoint.pt").exists():
-            seen.add((out / "checkpoint.pt").stat().st_mtime_ns)
+        if checkpoint.exists():
+            seen.add(checkpoint.stat().st_mtime_ns)
         time.sleep(0.002)
-    for number in numbers:
-        process.send_signal(number)
-        time.sleep(0.005)
-    log = process.communicate(timeout=60)[1]
-    assert process.returncode == code, log
-    assert not (out / "summary.json").exists(), "the run ended before the signal"
-    before, command = log.split(f"modereg: interrupted; the run in {out} is kept. To go on:\n")
-    return before, command.splitlines()[0]
 
 
 def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> None:
@@ -58,9 +45,20 @@ def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> 
         "--final-episodes", "128", "--hidden", "32", "32", "--std", "0.4", "--ppo.epochs", "2",
         "--log.no-tensorboard",
     ]  # fmt: skip
-    log, command = interrupt(options, out, [signal.SIGINT] * 3, code=130, checkpoints=2)
-    assert "\r" not in log
+    process = subprocess.Popen(
+        [BIN / "modereg", *options], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    wait_for_checkpoints(out, 2)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.005)
+    log = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, log
+    assert not (out / "summary.json").exists(), "the run ended before the signal"
     assert "it's mine, training: " in log
+    assert "\r" not in log
+    _, after = log.split(f"modereg: interrupted; the run in {out} is kept. To go on:\n")
+    command = after.splitlines()[0]
     assert shlex.split(command) == ["modereg", *options, "--resume"]
     done = subprocess.run(["bash", "-c", command], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -70,18 +68,29 @@ def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> 
 
 
 def test_sigterm_while_cloning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this very process; another thread sends the signal."""
     out = tmp_path / "run"
-    config = pretrain_config(out, steps=600, hidden=(32,), episodes=20)
+    config = pretrain_config(out, steps=800, hidden=(32,), episodes=20)
     options = [
-        "pretrain", "--out", str(out), "--task.name", config.task.name, "--steps", "600",
+        "pretrain", "--out", str(out), "--task.name", config.task.name, "--steps", "800",
         "--episodes", "20", "--hidden", "32", "--batch", "256", "--ema", "0.98",
         "--task.num-envs", "64", "--inference-steps", "3", "--log.no-tensorboard",
         "--log.no-progress",
     ]  # fmt: skip
-    log, command = interrupt(options, out, [signal.SIGTERM], code=143, checkpoints=1)
-    assert log == "\n"
+
+    def terminate() -> None:
+        wait_for_checkpoints(out, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=terminate)
+    sender.start()
+    assert main(options) == 143
+    sender.join()
+    assert not (out / "summary.json").exists(), "the run ended before the signal"
+    shown = capsys.readouterr().err
+    command = shown.removeprefix(f"\nmodereg: interrupted; the run in {out} is kept. To go on:\n")
     assert main(shlex.split(command)[1:]) == 0
-    assert "cloning" not in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
     whole = Path(pretrain(replace(config, out=tmp_path / "whole"))["policy"])
     for path in whole.rglob("*.safetensors"):
         assert (out / "policy" / path.relative_to(whole)).read_bytes() == path.read_bytes()
