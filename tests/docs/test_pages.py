@@ -60,6 +60,7 @@ def test_a_diffusers_policy(run: Any, capsys: pytest.CaptureFixture[str]) -> Non
     made = run("tutorials/diffusers_policy.md")
     assert "DDIMScheduler.from_config" in capsys.readouterr().out
     assert made["rollout"]["next", "action_chunk"].shape == (256, made["rollout"].shape[1], 8, 2)
+    assert made["env"].rollout(1)["next", "executed_chunk"].shape == (16, 1, 8, 2)
     assert made["again"].fingerprint() == made["policy"].fingerprint()
 
 
@@ -70,6 +71,8 @@ def test_a_gymnasium_environment(run: Any) -> None:
         gymnasium.registry.pop("Room-v0", None)
     assert made["figures"][0]["silhouette"] > 0.3
     assert made["figures"][-1]["hits"] > 0.5
+    assert (made["maze"].time_limit, made["maze"].max_decisions) == ("truncates", 10)
+    assert made["rollout"].shape == (4, 3)
 
 
 @pytest.mark.filterwarnings("ignore:The env passed to Collector is missing:FutureWarning")
