@@ -107,7 +107,8 @@ def _draw_seeds(
         return False
     starts = [_draw_start(ax, entry, name, start, color) for entry in runs]
     curves = [
-        np.array([*before, *entry.series(name)]) for before, entry in zip(starts, runs, strict=True)
+        np.array([*before, *entry.series(name), *_later(entry, name)])
+        for before, entry in zip(starts, runs, strict=True)
     ]
     low, high = max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves)
     steps = np.linspace(low, max(low, high), 100)
@@ -117,6 +118,12 @@ def _draw_seeds(
     ax.plot(steps, values.mean(0), color=color, linewidth=1.9, label=label, zorder=3)
     _draw_finals(ax, [found for entry in runs if (found := entry.final(name))], color)
     return True
+
+
+def _later(entry: ReportEntry, name: str) -> list[tuple[float, float]]:
+    """Return the final evaluation of a run, if it came after the last one on the way."""
+    final, last = entry.final(name), entry.series(name)[-1][0]
+    return [] if final is None or final[0] <= last else [final]
 
 
 def _draw_finals(ax: Axes, finals: Sequence[tuple[float, float]], color: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from modereg.metrics import PRESENT
@@ -59,10 +59,9 @@ def _success(runs: Sequence[ReportEntry]) -> str:
     rates = [entry.sampled.get("success") for entry in runs]
     known = [rate for rate in rates if rate is not None]
     if not known:
-        return _big([entry.sampled["mean_return"] for entry in runs], ".1f", "return")
-    if len(known) == 1:
-        return f'<p class="big"><b>{percent(known[0])}</b> success</p>'
-    return _big([100 * rate for rate in known], ".0f", "success", "\u2009%")
+        returns = [entry.sampled["mean_return"] for entry in runs]
+        return _big(returns, "{:.1f}".format, "return")
+    return _big(known, percent, "success")
 
 
 def _behaviours(task: Task, runs: Sequence[ReportEntry]) -> str:
@@ -70,37 +69,40 @@ def _behaviours(task: Task, runs: Sequence[ReportEntry]) -> str:
     present = [entry.sampled.get("present_modes") for entry in runs]
     counted = [float(count) for count in present if count is not None]
     if task.num_modes is not None and counted:
-        form = ".0f" if len(set(counted)) == 1 else ".1f"
-        return _big(counted, form, f"of {task.num_modes} modes") + _squares(task, runs[0])
+        return _big(counted, "{:.3g}".format, f"of {task.num_modes} modes") + _squares(task, runs)
     known = [entry.sampled.get("effective_codes") for entry in runs]
     codes = [float(value) for value in known if value is not None]
     if codes:
-        return _big(codes, ".1f", f"of {runs[0].num_codes} codes can be told apart")
+        name = f"of {runs[0].num_codes} codes can be told apart"
+        return _big(codes, "{:.1f}".format, name)
     return '<p class="big none"><b>–</b> no codes yet</p>' if runs[0].num_codes == 1 else ""
 
 
-def _big(values: Sequence[float], form: str, name: str, unit: str = "") -> str:
+def _big(values: Sequence[float], show: Callable[[float], str], name: str) -> str:
     """Return a mean in large figures, and the range of several."""
-    mean, spread = sum(values) / len(values), ""
-    low, high = f"{min(values):{form}}", f"{max(values):{form}}"
-    if low != high:
-        spread = f' <span class="range">{low}–{high}{unit}</span>'
-    return f'<p class="big"><b>{mean:{form}}{unit}</b> {escape(name)}{spread}</p>'
+    mean, low, high = sum(values) / len(values), show(min(values)), show(max(values))
+    spread = "" if low == high else f' <span class="range">{low} to {high}</span>'
+    return f'<p class="big"><b>{show(mean)}</b> {escape(name)}{spread}</p>'
 
 
-def _squares(task: Task, entry: ReportEntry) -> str:
-    """Return a square a mode, in its colour where it is present and empty where it is not."""
-    shares = entry.sampled.get("mode_shares")
-    if shares is None:
-        return ""
-    names = task.mode_names or tuple(f"mode {index}" for index in range(len(shares)))
-    there = [share is not None and share >= PRESENT for share in shares]
-    missing = [name for name, shown in zip(names, there, strict=True) if not shown]
-    said = f"Modes present; missing: {', '.join(missing) or 'none'}."
+def _squares(task: Task, runs: Sequence[ReportEntry]) -> str:
+    """Return a square a mode: in its colour where it is present, pale where not in every run."""
+    shares = [entry.sampled["mode_shares"] for entry in runs]
+    number = len(shares[0])
+    names = task.mode_names or tuple(f"mode {index}" for index in range(number))
+    there = [sum((row[mode] or 0) >= PRESENT for row in shares) for mode in range(number)]
+    missing = [name for name, count in zip(names, there, strict=True) if count < len(runs)]
+    said = f"Modes present; missing{' in some' * (len(runs) > 1)}: {', '.join(missing) or 'none'}."
     squares = "".join(
-        f'<i style="background:{color};border-color:{color}"></i>' if shown else "<i></i>"
-        for color, shown in zip(label_colors(len(shares)), there, strict=True)
+        _square(color, count / len(runs))
+        for color, count in zip(label_colors(number), there, strict=True)
     )
-    rows = -(-len(shares) // SQUARES)
-    across = f"--columns:{-(-len(shares) // rows)}"
+    across = f"--columns:{-(-number // -(-number // SQUARES))}"
     return f'<p class="modes" style="{across}" role="img" aria-label="{escape(said)}">{squares}</p>'
+
+
+def _square(color: str, share: float) -> str:
+    if not share:
+        return "<i></i>"
+    pale = "" if share == 1 else ";opacity:.45"
+    return f'<i style="background:{color};border-color:{color}{pale}"></i>'

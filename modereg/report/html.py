@@ -108,7 +108,9 @@ def preformatted(text: str) -> str:
 
 def command_lines(lines: Sequence[str]) -> str:
     """Return commands to be copied at once, each of which hangs where it is wrapped."""
-    return f'<pre class="lines">{chr(10).join(f"<code>{escape(x)}</code>" for x in lines)}</pre>'
+    spans = [[f"<span>{escape(word)}</span>" for word in line.split(" ")] for line in lines]
+    codes = "\n".join(f"<code>{' '.join(words)}</code>" for words in spans)
+    return f'<pre class="lines">{codes}</pre>'
 
 
 def details(heading: str, body: str) -> str:

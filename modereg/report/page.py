@@ -65,7 +65,8 @@ def write_report(
             its environment lacks.
     """
     folder, rows = Path(folder), list(rows or ())
-    entries = [replace(entry, label=entry.label.replace("+-", "±")) for entry in entries]
+    together = [entry for runs in seed_groups(entries).values() for entry in runs]
+    entries = [replace(entry, label=entry.label.replace("+-", "±")) for entry in together]
     palette = method_colors([entry.group or entry.name for entry in entries])
     colors = {entry.name: palette[entry.group or entry.name] for entry in entries}
     paths = {entry.name: _paths(setup, entry, episodes, seed) for entry in entries}

@@ -47,23 +47,24 @@ def percent(rate: float) -> str:
 def method_colors(names: Sequence[str]) -> dict[str, str]:
     """Give each method one colour, the same in every picture and every report.
 
-    A variant of a known method (``regularised_wide``) has a darker tone of its colour.
+    A variant of a known method (``regularised_wide``) has a darker tone of its colour, and a run in
+    a folder of its name (``regularised/s0``) the colour itself, if it is alone in that.
     """
-    others = [name for name in dict.fromkeys(names) if _family(name) is None]
-    extra = {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(others)}
-    return {name: extra.get(name) or _tone(name) for name in names}
+    found: dict[str, str] = {}
+    free = iter(OTHERS * len(names))
+    for name in dict.fromkeys(names):
+        known = _known_color(name, names)
+        found[name] = next(free) if known is None or known in found.values() else known
+    return found
 
 
-def _family(name: str) -> str | None:
-    """Return the known method that a name is, or begins with."""
-    return next((known for known in KNOWN if name == known or name.startswith(f"{known}_")), None)
-
-
-def _tone(name: str) -> str:
-    family = _family(name) or name
-    if name == family:
-        return KNOWN[name]
-    return _darker(KNOWN[family], 0.55)
+def _known_color(name: str, names: Sequence[str]) -> str | None:
+    """Return the colour of the known method that a name is, begins with, or lies below."""
+    folder = name.split("/")[0]
+    if folder in KNOWN and (name == folder or folder not in names):
+        return KNOWN[folder]
+    family = next((known for known in KNOWN if name.startswith((f"{known}_", f"{known}/"))), None)
+    return None if family is None else _darker(KNOWN[family], 0.55)
 
 
 def legible(color: str) -> str:

@@ -53,9 +53,24 @@ def test_seeds_share_a_card(avoid: Setup, entries: list[ReportEntry], paths: Pat
     _, card = cards(avoid, [entries[0], *runs], paths)
     assert "mine, 3 seeds" in card
     assert "<b>90\u2009%</b> success" in card
-    assert "80–100\u2009%" in card
-    assert "<b>22.0</b> of 24 modes" in card
-    assert "20.0–24.0" in card
+    assert "80\u2009% to 100\u2009%" in card
+    assert "<b>22</b> of 24 modes" in card
+    assert "20 to 24" in card
+
+
+def test_a_mode_that_some_seeds_lack_is_pale(
+    avoid: Setup, entries: list[ReportEntry], paths: Paths
+) -> None:
+    shares = ([1 / 24] * 24, [0.0, *[1 / 23] * 23], [0.0, 0.0, *[1 / 22] * 22])
+    runs = [
+        changed(entries[1], f"s{index}", "mine", present_modes=24 - index, mode_shares=row)
+        for index, row in enumerate(shares)
+    ]
+    (card,) = cards(avoid, runs, paths)
+    assert card.count("<i style=") == 24
+    assert card.count("opacity") == 2
+    names = avoid.task.mode_names or ()
+    assert f"missing in some: {names[0]}, {names[1]}." in card
 
 
 def test_without_a_label(pendulum: Setup, unlabelled: list[ReportEntry], paths: Paths) -> None:

@@ -45,7 +45,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.words += data
+        self.words += data.replace("\n", " ")
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,18 @@ def test_a_group_is_its_mean_and_range_where_all_its_runs_are(runs: list[ReportE
     assert ax.lines[0].get_label() == "mine, 3 seeds"
 
 
+def test_a_later_final_evaluation_is_part_of_the_line(runs: list[ReportEntry]) -> None:
+    later = [
+        replace(entry, metrics={**entry.metrics, "env_steps": 3000 + 100 * index})
+        for index, entry in enumerate(runs)
+    ]
+    ax = Figure().subplots()
+    assert _draw_seeds(ax, later, "success", None, "#000000")
+    steps, mean = ax.lines[0].get_data()
+    assert steps[-1] == 3000
+    assert mean[0] < mean[-1]
+
+
 def test_a_run_alone_is_no_group(runs: list[ReportEntry]) -> None:
     assert not _draw_seeds(Figure().subplots(), runs[:1], "success", None, "#000000")
     assert not _draw_seeds(Figure().subplots(), runs, "entropy", None, "#000000")
