@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,6 +35,7 @@ class Setup:
         base: the frozen base policy.
         reference: how the user named the base policy.
         fingerprint: of the base policy.
+        watch: is told how many more episodes an evaluation has rolled out, whoever asked for it.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class Setup:
     base: GenerativePolicy
     reference: str
     fingerprint: str
+    watch: Callable[[int], None] | None = None
 
     @property
     def num_envs(self) -> int:

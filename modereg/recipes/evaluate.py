@@ -88,9 +88,24 @@ def evaluate_policy(
             policy=policy,
             final=final_keys(setup),
             deterministic=deterministic,
-            progress=progress,
+            progress=_both(setup, progress),
         )
     return judge(setup, rolled, num_codes, estimator), rolled
+
+
+def _both(setup: Setup, progress: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Return what tells a caller and who watches the setup."""
+    before = 0
+
+    def tell(done: int) -> None:
+        nonlocal before
+        if progress is not None:
+            progress(done)
+        if setup.watch is not None:
+            setup.watch(done - before)
+        before = done
+
+    return tell
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     _check_alike(folders, runs)
     out = config.out or (folders[0] if len(folders) == 1 else Path("runs/report"))
     entries = _single(folders[0], runs[0]) if len(folders) == 1 else _several(folders, runs)
-    title = entries[-1].label if len(folders) == 1 else f"{len(folders)} runs"
+    title = entries[-1].label if len(folders) == 1 else _beside(entries)
     with Progress("report", shown=config.log.progress) as progress:
         return {"page": str(_write(Path(out), runs, folders, entries, title, progress))}
 
@@ -118,6 +118,12 @@ def _several(folders: Sequence[Path], runs: Sequence[RunConfig]) -> list[ReportE
     ]
 
 
+def _beside(entries: Sequence[ReportEntry]) -> str:
+    """Name few methods, count many."""
+    groups = list(dict.fromkeys(entry.group or entry.label for entry in entries))
+    return " beside ".join(groups) if len(groups) <= 3 else f"{len(entries)} runs"
+
+
 def _common(labels: Sequence[str], kinds: Sequence[str], kind: str) -> str:
     """Name a group by the folder that its runs alone lie in, else by its first run."""
     own = [Path(label) for label, other in zip(labels, kinds, strict=True) if other == kind]
@@ -148,12 +154,12 @@ def _write(
     setup = set_up(runs[0].task, runs[0].base)
     judged = min(_judged(run) for run in runs)
     report_command = ["modereg", "report", *map(str, folders), "--out", str(out)]
-    base = _base(setup, min(EPISODES, judged), progress)
-    progress.phase(f"pictures of {len(entries)} {'runs' if len(entries) > 1 else 'run'}")
+    shown = [_base(setup, min(EPISODES, judged), progress), *entries]
+    setup.watch = _trajectories(progress, len(shown) * min(DRAWN, judged))
     return write_report(
         out,
         setup,
-        [base, *entries],
+        shown,
         title=f"modereg: {title}, {setup.task.name}",
         commands=[*commands(folders), shlex.join(report_command)],
         notes=_notes(folders, [run.task for run in runs]),
@@ -169,6 +175,23 @@ def _base(setup: Setup, episodes: int, progress: Progress) -> ReportEntry:
         setup, env, None, num_codes=1, episodes=episodes, seed=SEED, progress=progress.update
     )
     return ReportEntry("base", "base policy", None, {"sampled": metrics.to_dict()})
+
+
+def _trajectories(progress: Progress, total: int) -> Callable[[int], None]:
+    """Return what shows how many episodes have been rolled out for the page, then the drawing."""
+    done = 0
+    progress.phase("trajectories", total)
+
+    def add(episodes: int) -> None:
+        nonlocal done
+        if done >= total:
+            return  # those of the filmstrips, a few
+        done += episodes
+        progress.update(done)
+        if done >= total:
+            progress.phase("pictures")
+
+    return add
 
 
 def _judged(config: RunConfig) -> int:

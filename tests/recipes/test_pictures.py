@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from html import unescape
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
     for words in ("base policy", "after stage 1", "with modereg", "coefficient"):
         assert words in text
     for folder in (Path(config.base).parent, Path(config.start or ""), run):
-        assert command(read_config(folder)) in unescape(text)
+        assert command(read_config(folder)) in unescape(re.sub("</?span>", "", text))
 
 
 def test_two_runs_stand_side_by_side(
@@ -42,12 +43,18 @@ def test_two_runs_stand_side_by_side(
 ) -> None:
     out = tmp_path / "both"
     assert main(["report", str(clusters), str(tuned), "--out", str(out)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"page": str(out / "index.html")}
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"page": str(out / "index.html")}
+    base, *begun, trajectories, pictures = printed.err.splitlines()
+    assert base.startswith("report, base: ")
+    assert any(line.startswith("report, trajectories: ") and " left" in line for line in begun)
+    assert trajectories.startswith("report, trajectories: 384/384 (100%)")  # base and two runs
+    assert pictures == "report, pictures ..."
     text = (out / "index.html").read_text()
     labels = [f"{folder.parent.name}/{folder.name}" for folder in (clusters, tuned)]
     for label in labels:
         assert text.count(label) > 4
-    assert "modereg report " in text
+    assert f"{labels[0]} beside {labels[1]}" in text
     assert "Over seeds" not in text
 
 
