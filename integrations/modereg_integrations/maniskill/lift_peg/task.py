@@ -68,6 +68,7 @@ def lift_peg_task(
         num_envs=num_envs,
         feature_noise=0.03,
         plot=plot_lift_peg,
+        renders=True,
     )
 
 

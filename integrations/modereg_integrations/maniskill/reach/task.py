@@ -74,6 +74,7 @@ def reach_task(
         num_envs=num_envs,
         feature_noise=0.03,
         plot=plot_reach,
+        renders=True,
     )
 
 

@@ -51,7 +51,7 @@ def test_the_expert_stands_the_peg_on_either_end() -> None:
 
 @pytest.mark.parametrize("mode", [0, 1])
 def test_modes_may_pay_unequally(mode: int) -> None:
-    env = make_lift_peg_env(seed=0, pay_spread=0.5, start_noise=0.1)
+    env = make_lift_peg_env(seed=0, pay_spread=0.5, start_noise=0.1, fast=True)
     steps = play(env, mode)
     env.close()
     total = sum(float(step["reward"]) for step in steps[1:])

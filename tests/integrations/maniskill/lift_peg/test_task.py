@@ -19,6 +19,7 @@ def test_what_the_task_says() -> None:
     assert task.name == "maniskill:ModeregLiftPeg-v1"
     assert (task.num_modes, task.mode_names) == (2, ("blue up", "red up"))
     assert (task.max_steps, task.horizon, task.execute, task.num_envs) == (80, 8, 4, 4)
+    assert task.renders
     assert task.feature_keys == ("peg_tip",)
     assert make_task("ModeregLiftPeg-v1", max_steps=70).max_steps == 70
 

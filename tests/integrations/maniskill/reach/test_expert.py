@@ -65,12 +65,12 @@ def test_the_expert_reaches_the_goal_on_either_side() -> None:
         assert (y > OBSTACLE_HALF_SIZE[1]) if mode == 0 else (y < -OBSTACLE_HALF_SIZE[1])
 
 
-def test_touching_the_obstacle_ends_the_episode_without_pay() -> None:
-    env = make_reach_env(seed=0)
+@pytest.mark.parametrize("fast", [False, True])
+def test_touching_the_obstacle_ends_the_episode_without_pay(fast: bool) -> None:
+    env = make_reach_env(seed=0, fast=fast)
     y = OBSTACLE_HALF_SIZE[1] + 0.06  # clear of it by the stick, and not by the hand
-    steps = play(
-        env, StagedPlan([Stage((-0.1, y, 0.08), False, 0.03), Stage((0.1, y, 0.08), False, 0)])
-    )
+    along = [Stage((-0.1, y, 0.08), False, 0.03), Stage((0.1, y, 0.08), False, 0)]
+    steps = play(env, StagedPlan(along))
     env.close()
     assert steps[-1]["terminated"].all()
     assert not steps[-1]["success"].any()

@@ -19,6 +19,7 @@ def test_what_the_task_says() -> None:
     assert task.name == "maniskill:ModeregReach-v1"
     assert (task.num_modes, task.mode_names) == (2, ("left", "right"))
     assert (task.max_steps, task.horizon, task.execute, task.num_envs) == (40, 8, 4, 4)
+    assert task.renders
     assert task.feature_keys == ("tip_position",)
     assert make_task("ModeregReach-v1", max_steps=30).max_steps == 30
 
