@@ -41,18 +41,18 @@ napoleon_use_rtype = False
 # page here: the build is offline.
 LIBRARIES = (
     "abc|argparse|collections|diffusers|gymnasium|hypothesis|inspect|mani_skill|matplotlib|mujoco"
-    "|numpy|np|os|pathlib|sapien|st|tensordict|torch|torchrl|transformers|types|typing"
+    "|numpy|np|os|pathlib|sapien|st|tensordict|time|torch|torchrl|transformers|types|typing"
 )
 TYPES = (
     r"Axes|EnvBase|Figure|Figures|NestedKey|Path|TensorDict|TensorDictBase|Tensor|TransformedEnv"
-    r"|FeatureKind|LogitKind|Positional|Shape|dict\[str"
+    r"|FeatureKind|LogitKind|Positional|Shape|(dict|tuple)\[(int|str)"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({LIBRARIES})\..*"),
     ("py:.*", TYPES),
     ("py:.*", r"modereg.*\._.*"),
-    ("py:.*", r".*\.DenoiserClass"),
-    ("py:meth", r"bound|loss|set_seed"),  # inherited, and documented where they come from
+    ("py:.*", r".*\.(DenoiserClass|Result)"),
+    ("py:meth", r"bound|close|loss|set_seed"),  # inherited, and documented where they come from
 ]
 
 # A property's "A: b" is a sentence here, where napoleon would take A for its type.
