@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tensordict import NestedKey
 
 from modereg.errors import ConfigurationError
 from modereg_integrations.transformers.library import library
 
-__all__ = ["fresh_model"]
+__all__ = ["check_shapes", "fresh_model"]
 
 _HEAD_DIM = 16
 
@@ -72,6 +74,25 @@ def fresh_model(
         num_inference_steps=num_inference_steps,
     )
     return library().PI0ForConditionalGeneration(config)
+
+
+def check_shapes(
+    observation_shapes: Mapping[NestedKey, Sequence[int]], method: str
+) -> list[NestedKey]:
+    """Return the keys of observations in the order images, instruction, state.
+
+    Raises:
+        ConfigurationError: if the method is no flow, or the shapes are not of these.
+    """
+    if method != "flow":
+        raise ConfigurationError(f"expected method 'flow', which PI0 is, got {method!r}")
+    ranks = [len(shape) for shape in observation_shapes.values()]
+    if len(ranks) < 3 or set(ranks[:-2]) != {3} or ranks[-2:] != [1, 1]:
+        raise ConfigurationError(
+            "expected observations in the order images [3, H, W], instruction [L], state [S], got "
+            f"{ ({key: tuple(shape) for key, shape in observation_shapes.items()}) }"
+        )
+    return list(observation_shapes)
 
 
 def _check(image_size: int, hidden: Sequence[int], patches: int) -> None:

@@ -3,15 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from modereg.errors import ConfigurationError, ShapeError
+from modereg_integrations.transformers.instructions import (
+    Tokenizer,
+    join_tokens,
+    read_instructions,
+)
 
-__all__ = ["image_tokens", "pad_state", "stack_images"]
+if TYPE_CHECKING:
+    from modereg_integrations.transformers.statistics import Statistics
+
+__all__ = ["image_tokens", "model_inputs", "pad_state", "stack_images"]
+
+
+def model_inputs(
+    model: Any,
+    batch: torch.Size,
+    observations: Sequence[Any],
+    *,
+    tokenizer: Tokenizer | None,
+    statistics: Statistics | None,
+) -> dict[str, Tensor]:
+    """Return the arguments of a model's ``forward``; see :meth:`~.policy.PI0Policy.model_inputs`.
+
+    Args:
+        model: a ``PI0ForConditionalGeneration``.
+        batch: B.
+        observations: images, instruction and state of batch B.
+        tokenizer: for instructions that are text.
+        statistics: standardise the state.
+    """
+    *images, instruction, state = observations
+    vlm = model.config.vlm_config
+    padding = vlm.text_config.pad_token_id
+    pixels = stack_images(images, batch, vlm.vision_config.image_size).to(model.dtype)
+    tokens = read_instructions(instruction, batch, tokenizer, padding)
+    ids, mask = join_tokens(
+        tokens.to(pixels.device),
+        image_token=vlm.image_token_id,
+        images=len(images) * image_tokens(model.config),
+        padding=padding,
+    )
+    if statistics is not None:
+        state = statistics.normalize_state(state)
+    cameras = torch.ones(pixels.shape[:2], dtype=torch.bool, device=pixels.device)
+    return {
+        "pixel_values": pixels,
+        "pixel_attention_mask": cameras,
+        "input_ids": ids,
+        "attention_mask": mask,
+        "state": pad_state(state.to(model.dtype), model.config.max_state_dim),
+    }
 
 
 def image_tokens(config: Any) -> int:

@@ -15,13 +15,9 @@ from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
 from modereg_integrations.transformers.cloning import fit_statistics, flow_matching_loss
-from modereg_integrations.transformers.fresh import fresh_model
-from modereg_integrations.transformers.inputs import image_tokens, pad_state, stack_images
-from modereg_integrations.transformers.instructions import (
-    Tokenizer,
-    join_tokens,
-    read_instructions,
-)
+from modereg_integrations.transformers.fresh import check_shapes, fresh_model
+from modereg_integrations.transformers.inputs import model_inputs
+from modereg_integrations.transformers.instructions import Tokenizer
 from modereg_integrations.transformers.library import library
 from modereg_integrations.transformers.prefix import Prefix, encode_prefix, integrate
 from modereg_integrations.transformers.statistics import Statistics
@@ -146,29 +142,13 @@ class PI0Policy(GenerativePolicy):
             ShapeError: if an observation has another shape.
             ConfigurationError: if an observation is of another type.
         """
-        batch, config, dtype = self._batch(observations), self.model.config, self.model.dtype
-        *images, instruction, state = observations
-        vlm = config.vlm_config
-        padding = vlm.text_config.pad_token_id
-        pixels = stack_images(images, batch, vlm.vision_config.image_size).to(dtype)
-        tokens = read_instructions(instruction, batch, self.tokenizer, padding)
-        ids, mask = join_tokens(
-            tokens.to(pixels.device),
-            image_token=vlm.image_token_id,
-            images=len(images) * image_tokens(config),
-            padding=padding,
+        return model_inputs(
+            self.model,
+            self._batch(observations),
+            observations,
+            tokenizer=self.tokenizer,
+            statistics=self.statistics,
         )
-        if self.statistics is not None:
-            state = self.statistics.normalize_state(state)
-        return {
-            "pixel_values": pixels,
-            "pixel_attention_mask": torch.ones(
-                pixels.shape[:2], dtype=torch.bool, device=pixels.device
-            ),
-            "input_ids": ids,
-            "attention_mask": mask,
-            "state": pad_state(state.to(dtype), config.max_state_dim),
-        }
 
     def _batch(self, observations: Sequence[Any]) -> torch.Size:
         if len(observations) != len(self.observation_keys):
@@ -266,7 +246,7 @@ class PI0Policy(GenerativePolicy):
             ConfigurationError: if the method is another, there are not at least an image, an
                 instruction and a state, or a size does not fit.
         """
-        *images, instruction, state = _check_shapes(observation_shapes, method)
+        *images, instruction, state = check_shapes(observation_shapes, method)
         model = fresh_model(
             image_size=max(observation_shapes[images[0]][-2:]),
             state_dim=observation_shapes[state][-1],
@@ -300,20 +280,6 @@ def _check_model(model: Any) -> None:
             f"expected a PI0ForConditionalGeneration of transformers, got {type(model).__name__}; "
             "as_generative_policy takes any function of noise and observations"
         )
-
-
-def _check_shapes(
-    observation_shapes: Mapping[NestedKey, Sequence[int]], method: str
-) -> list[NestedKey]:
-    if method != "flow":
-        raise ConfigurationError(f"expected method 'flow', which PI0 is, got {method!r}")
-    ranks = [len(shape) for shape in observation_shapes.values()]
-    if len(ranks) < 3 or set(ranks[:-2]) != {3} or ranks[-2:] != [1, 1]:
-        raise ConfigurationError(
-            "expected observations in the order images [3, H, W], instruction [L], state [S], got "
-            f"{ ({key: tuple(shape) for key, shape in observation_shapes.items()}) }"
-        )
-    return list(observation_shapes)
 
 
 def _check_options(
