@@ -115,7 +115,7 @@ class _Bar:
             unit="",
             unit_scale=phase.total is not None and phase.total >= 100_000,
             dynamic_ncols=True,
-            bar_format=None if phase.total is not None else "{desc} ... {elapsed}{postfix}",
+            bar_format=None if phase.total is not None else "{desc} ...",
         )
 
     def update(self) -> None:
@@ -125,6 +125,8 @@ class _Bar:
         self.bar.update(self.phase.done - self.bar.n)
 
     def close(self) -> None:
+        if self.phase.total is None:
+            self.bar.bar_format = "{desc}: {elapsed} passed"
         self.bar.close()
 
 

@@ -86,7 +86,8 @@ def test_on_a_terminal_one_line_is_drawn_over(
         shown.phase("training", 10, 4)
         shown.update(10, success=0.98765)
     text = capsys.readouterr().err
-    assert "run, clustering ... 00:00" in text
+    assert "run, clustering ..." in text
+    assert "run, clustering: 00:00 passed" in text
     assert "10/10" in text
     assert "success=0.988" in text
     assert text.count("\r") >= 2
