@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from modereg.checkpoints import load_adapter
 from modereg.errors import CheckpointError
 from modereg.metrics import behaviour_metrics
 from modereg.recipes.build import set_up
-from modereg.recipes.config import EvaluateConfig
+from modereg.recipes.config import EvaluateConfig, ProgressConfig
 from modereg.recipes.evaluate import evaluate, evaluate_policy, judge
 from tests.recipes.conftest import TASK
 
@@ -58,3 +59,15 @@ def test_a_run_on_another_base_and_no_run_are_refused(
         evaluate(
             EvaluateConfig(base="tests.recipes.tiny:policy", run=str(tuned), task=TASK, episodes=8)
         )
+
+
+def test_progress_is_shown_unless_it_is_left_out(
+    base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvaluateConfig(base=base, task=TASK, episodes=96)
+    found = evaluate(config)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("evaluate, base: 64/96 (67%)")
+    assert last.startswith("evaluate, base: 96/96 (100%)")
+    assert evaluate(replace(config, log=ProgressConfig(progress=False))) == found
+    assert capsys.readouterr().err == ""

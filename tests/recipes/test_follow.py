@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from modereg.recipes.follow import follow
 from modereg.recipes.pretrain import pretrain
 from tests.docs.pages import run_page
 from tests.recipes.conftest import (
+    QUIET,
     discover_config,
     finetune_config,
     pretrain_config,
@@ -98,15 +100,28 @@ def test_fine_tuning_is_followed_stopped_and_taken_up(
 
 
 def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
-    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("modereg.recipes.discover.CLASSIFIER_STEPS", 100)
     config = discover_config(
         base, tmp_path / "a", imitation_steps=60, refinements=2, refine_steps=10, target=2.0,
         episodes=512, refine_episodes=128, num_codes=6,
     )  # fmt: skip
-    discover(replace(config, out=tmp_path / "b"))
+    discover(replace(config, out=tmp_path / "b", log=replace(QUIET, progress=True)))
+    shown = [re.split(r": | \.\.\.", line)[0] for line in capsys.readouterr().err.splitlines()]
+    assert list(dict.fromkeys(shown)) == [
+        "b, episodes of the base",
+        "b, clustering",
+        "b, learning the clusters",
+        "b, imitation",
+        "b, refining",
+        "b, judging",
+    ]
     rows = check(config, tmp_path / "b", 3, SAME + ADAPTER)
+    assert capsys.readouterr().err == ""
     assert [event.row["phase"] for event in rows] == ["cluster", "imitate", "refine", "refine"]
     names = ["learning the clusters", "imitation", "refining", "refining"]
     assert [event.phase for event in rows] == names
