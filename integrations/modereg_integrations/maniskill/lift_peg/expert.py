@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from modereg_integrations.maniskill.lift_peg.geometry import (
     HALF_WIDTH,
     MAX_STEPS,
     MODE_NAMES,
+    START_NOISE,
     facing,
     rotation_vector,
 )
@@ -204,6 +206,7 @@ def demonstrate_lift_peg(
     seed: int,
     shares: Sequence[float] | Tensor | None = None,
     noise: float = 0.1,
+    start_noise: float = START_NOISE,
 ) -> Demonstrations:
     """Episodes of the expert, see :func:`~modereg_integrations.maniskill.scripted.demonstrate`.
 
@@ -212,6 +215,7 @@ def demonstrate_lift_peg(
         seed: seeds the starts, the order of modes and the noise.
         shares: ``[2]``, relative frequencies of blue up and red up; None: equal.
         noise: standard deviation of the noise on the executed action, whose range is [-1, 1].
+        start_noise: the peg's start differs by up to so much in x and y; the expert knows 0.1.
 
     Returns:
         Demonstrations of 80 steps at most: ``observation`` ``[N, 81, 16]``, ``peg_tip``
@@ -221,7 +225,7 @@ def demonstrate_lift_peg(
         ConfigurationError: if ``shares`` are not two non-negative numbers with a positive sum.
     """
     return demonstrate(
-        make_lift_peg_env,
+        partial(make_lift_peg_env, start_noise=start_noise),
         LiftPegExpert,
         len(MODE_NAMES),
         num_episodes,

@@ -16,7 +16,12 @@ from modereg_integrations.maniskill.lift_peg.expert import (
     demonstrate_lift_peg,
     make_lift_peg_env,
 )
-from modereg_integrations.maniskill.lift_peg.geometry import HALF_LENGTH, MAX_STEPS, MODE_NAMES
+from modereg_integrations.maniskill.lift_peg.geometry import (
+    HALF_LENGTH,
+    MAX_STEPS,
+    MODE_NAMES,
+    START_NOISE,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +41,7 @@ def lift_peg_task(
     horizon: int = 8,
     execute: int = 4,
     num_envs: int = 16,
+    start_noise: float = START_NOISE,
     **options: Any,
 ) -> Task:
     """The peg task: two modes (blue up, red up), seen by the position of the peg's blue end.
@@ -47,13 +53,14 @@ def lift_peg_task(
         horizon: actions in a chunk.
         execute: actions of a chunk that are played.
         num_envs: sensible number of environments in a batch.
-        options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and those of
-            ``ModeregLiftPegEnv``: ``pay_spread`` (success pays 1 plus it for blue up, 1 minus it
-            for red up) and ``start_noise``.
+        start_noise: the peg's start differs by up to so much in x and y; 0.1 gives the starts of
+            ManiSkill's ``LiftPegUpright-v1``.
+        options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and
+            ``pay_spread``: success pays 1 plus it for blue up, 1 minus it for red up.
     """
     return Task(
         name=f"maniskill:{ENV_ID}",
-        make_env=partial(make_lift_peg_env, **options),
+        make_env=partial(make_lift_peg_env, start_noise=start_noise, **options),
         max_steps=max_steps,
         horizon=horizon,
         execute=execute,
@@ -63,7 +70,7 @@ def lift_peg_task(
         feature_names=("x", "y", "z"),
         num_modes=len(MODE_NAMES),
         mode_names=MODE_NAMES,
-        demonstrate=demonstrate_lift_peg,
+        demonstrate=partial(demonstrate_lift_peg, start_noise=start_noise),
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.03,

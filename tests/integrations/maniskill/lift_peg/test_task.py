@@ -24,6 +24,19 @@ def test_what_the_task_says() -> None:
     assert make_task("ModeregLiftPeg-v1", max_steps=70).max_steps == 70
 
 
+def test_the_expert_shows_the_starts_of_the_task() -> None:
+    task = make_task("ModeregLiftPeg-v1", start_noise=0.1)
+    assert task.demonstrate is not None
+    shown = task.demonstrate(2, 1)
+    starts = shown.observations["observation"][:, 0, 10:12]
+    env = task.make_env(2, device="cpu", seed=0)
+    drawn = env.reset()["observation"][:, 10:12]
+    env.close()
+    assert shown.success.all()
+    for peg in (starts, drawn):
+        assert 0.02 < peg.abs().max() < 0.1
+
+
 def test_the_picture() -> None:
     fig, ax = plt.subplots()
     plot_lift_peg(ax, torch.randn(5, 7, 3), torch.tensor([0, 1, 1, -1, 0]))
