@@ -58,7 +58,8 @@ test-example: $(STAMPS)/dev ## docs/examples/own_estimator as a repository of it
 	cd "$$work/repository"; \
 	PYTHONPATH="$$work/site" "$$python" -m pytest -q -p no:cacheprovider
 
-test-lerobot: $(LEROBOT)/stamp ## the adapter with the real LeRobot, in its own 5.6 GB of .venv-lerobot
+# Not in CI: to install takes three minutes and 5.6 GB, to run 70 s of one core.
+test-lerobot: $(LEROBOT)/stamp ## the adapter with the real LeRobot: .venv-lerobot, 5.6 GB, some 5 minutes
 	$(LEROBOT)/bin/python -m pytest -q --durations=10 $(or $(ARGS),tests/integrations/lerobot)
 
 SITE := docs/_build/html
