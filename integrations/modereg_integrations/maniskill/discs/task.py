@@ -67,6 +67,7 @@ def discs_task(
         feature_noise=0.02,
         plot=plot_discs,
         feature_names=("x", "y", "z"),
+        renders=True,
     )
 
 

@@ -64,6 +64,7 @@ def make_task(
         feature_noise=0.03,
         plot=partial(plot_posts, posts),
         feature_names=("x", "y", "z"),
+        renders=True,
     )
 
 

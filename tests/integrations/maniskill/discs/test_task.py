@@ -27,11 +27,12 @@ def test_what_the_task_says() -> None:
     assert (task.num_modes, task.max_steps, task.execute, task.num_envs) == (4, 60, 8, 3)
     assert task.mode_names == ("near left", "near right", "far left", "far right")
     assert task.feature_keys == ("cube_position",)
+    assert task.renders
 
 
 @pytest.mark.parametrize(("mode", "pay"), [(0, 1.3), (3, 0.7)])
 def test_the_expert_places_the_cube_and_is_paid_for_its_disc(mode: int, pay: float) -> None:
-    env = make_discs_env(1, seed=mode, pay_spread=0.3)
+    env = make_discs_env(1, seed=mode, pay_spread=0.3, fast=True)
     td = env.reset()
     expert, total = DiscsExpert(mode, td), 0.0
     assert td["observation"].shape == (1, 10)

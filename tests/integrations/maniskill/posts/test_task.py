@@ -58,10 +58,12 @@ def test_what_the_task_says(task: Task) -> None:
     assert (few.num_modes, few.max_steps, few.horizon, few.execute) == (6, 50, 8, 4)
     assert make_task(FEW, max_steps=40).max_steps == 40
     assert few.feature_keys == ("tip_position",)
+    assert few.renders
 
 
-def test_touching_a_post_ends_the_episode_without_pay() -> None:
-    env = make_posts_env(FEW, seed=0)
+@pytest.mark.parametrize("fast", [False, True])
+def test_touching_a_post_ends_the_episode_without_pay(fast: bool) -> None:
+    env = make_posts_env(FEW, seed=0, fast=fast)
     steps = play(env, lambda td: torch.tensor([0.5, 0.0, 0.0]))  # straight at the first post
     env.close()
     last = steps[-1]
@@ -73,7 +75,7 @@ def test_touching_a_post_ends_the_episode_without_pay() -> None:
 
 
 def test_velocity_is_seen_and_far_left_pays_most() -> None:
-    env = make_posts_env(FEW, seed=0, pay_spread=0.5)
+    env = make_posts_env(FEW, seed=0, pay_spread=0.5, fast=True)
     steps = play(env, PostsExpert(POSTS[FEW], 5, env.reset()))
     env.close()
     assert (int(steps[-1]["mode"]), float(steps[-1]["reward"])) == (5, 1.5)
