@@ -1,8 +1,8 @@
 """The fast path of one CPU simulation: ManiSkill's expensive methods replaced on its objects.
 
 Nine tenths of a step of a stock simulation are batched torch calls on a batch of one. Here the
-controllers, the poses of actors and links, the contacts and the Panda's ``is_grasping`` go through
-SAPIEN and numpy. Only objects of the given simulation change, none of ManiSkill's classes.
+controllers, the poses of actors and links, the contacts and what the Panda says of itself go
+through SAPIEN and numpy. Only objects of the given simulation change, none of ManiSkill's classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from mani_skill.envs.sapien_env import BaseEnv
 from torch import Tensor
 
 from modereg.errors import ConfigurationError
-from modereg_integrations.maniskill.fast_bodies import Contacts, bodies, faster_class, is_grasping
+from modereg_integrations.maniskill.fast_bodies import (
+    Contacts,
+    bodies,
+    faster_class,
+    is_grasping,
+    is_static,
+)
 from modereg_integrations.maniskill.fast_control import Actuator, actuator, unsupported
 from modereg_integrations.maniskill.fast_tasks import lean_evaluate
 
@@ -72,6 +78,8 @@ class FastPath:
             self._replace(self._sim, "evaluate", evaluate)
         if type(agent).is_grasping is Panda.is_grasping:
             self._replace(agent, "is_grasping", is_grasping(agent, contacts))
+        if type(agent).is_static is Panda.is_static:
+            self._replace(agent, "is_static", is_static(agent))
         self._replace(agent, "set_action", _act(agent))
         self._replace(agent.controller, "set_action", _control(agent.controller))
         self._replace(agent.controller, "before_simulation_step", _nothing)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from modereg_integrations.maniskill import quaternions
 
-__all__ = ["Contacts", "FastPose", "bodies", "faster_class", "is_grasping", "raw_pose"]
+__all__ = ["Contacts", "FastPose", "bodies", "faster_class", "is_grasping", "is_static", "raw_pose"]
 
 
 def raw_pose(pose: sapien.Pose) -> quaternions.Vector:
@@ -64,10 +65,12 @@ def faster_class(cls: Any, attribute: str) -> type:
         cls: the class.
         attribute: where one of its SAPIEN objects has its pose: ``"entity_pose"`` or ``"pose"``.
     """
+    pose_of = attrgetter(attribute)
 
     def read(self: Any) -> FastPose:
-        poses = [raw_pose(getattr(body, attribute)) for body in self._objs]
-        rows = poses[0][None] if len(poses) == 1 else np.stack(poses)
+        if len(self._objs) == 1:
+            return _wrap(raw_pose(pose_of(self._objs[0])))
+        rows = np.stack([raw_pose(pose_of(body)) for body in self._objs])
         return FastPose(raw_pose=torch.from_numpy(rows))
 
     return type(cls.__name__, (cls,), {"pose": property(read, cls.pose.fset)})
@@ -142,3 +145,18 @@ def is_grasping(agent: Any, contacts: Contacts) -> Callable[..., Tensor]:
         return torch.tensor([found])
 
     return grasps
+
+
+def is_static(agent: Any) -> Callable[..., Tensor]:
+    """In place of the Panda's ``is_static``: no joint of the arm moves.
+
+    Args:
+        agent: the robot.
+    """
+    robot = agent.robot._objs[0]
+
+    def stands(threshold: float = 0.2) -> Tensor:
+        fastest = np.abs(robot.qvel[:-2]).max()
+        return torch.tensor([bool(fastest <= np.float32(threshold))])
+
+    return stands

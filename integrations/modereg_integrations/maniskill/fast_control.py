@@ -18,14 +18,12 @@ from mani_skill.agents.controllers import (
     PDJointPosController,
     PDJointPosMimicController,
 )
-from numpy.typing import NDArray
 
 from modereg_integrations.maniskill import quaternions
-from modereg_integrations.maniskill.fast_bodies import FastPose, raw_pose
+from modereg_integrations.maniskill.fast_bodies import raw_pose
+from modereg_integrations.maniskill.quaternions import Vector
 
 __all__ = ["Actuator", "actuator", "unsupported"]
-
-Vector = NDArray[np.float32]
 
 _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
 
@@ -125,11 +123,7 @@ class _EndEffector(_Drives):
         self._mask = kinematics.qmask.numpy()
         self._model_joints = kinematics.pmodel_active_joint_indices.numpy()
         self._controlled = kinematics.pmodel_controlled_joint_indices.numpy()
-        self._shifts = (
-            type(controller) is PDEEPosController
-            and controller.config.use_delta
-            and controller.config.frame == "root_translation"
-        )
+        self._turns = isinstance(controller, PDEEPoseController)
         self._base = self._inverse = np.zeros(7, np.float32)
 
     def __call__(self, action: Vector, qpos: Vector) -> None:
@@ -153,11 +147,25 @@ class _EndEffector(_Drives):
 
     def _target(self, action: Vector, now: Vector) -> Any:
         """The pose in the root's frame that an action asks for."""
-        if self._shifts:
-            shift = self._scale(action)
-            return sapien.Pose(shift + now[:3], -now[3:] if now[3] < 0 else now[3:])
-        batch = torch.from_numpy(action[None])
-        if self._normalized:
-            batch = self._controller._clip_and_scale_action(batch)
-        start = FastPose(raw_pose=torch.from_numpy(now[None]))
-        return self._controller.compute_target_pose(start, batch).sp
+        config, start = self._controller.config, now[3:]
+        change = self._turning_scale(action) if self._turns else self._scale(action)
+        if not config.use_delta:
+            batch = torch.from_numpy(change[None])
+            return self._controller.compute_target_pose(None, batch).sp
+        shift = change[:3]
+        if "body_translation" in config.frame:
+            shift = quaternions.apply(start, shift)
+        if not self._turns:
+            return sapien.Pose(now[:3] + shift, -start if start[0] < 0 else start)
+        turn = quaternions.from_euler(change[3:])
+        at_root = "root_aligned_body_rotation" in config.frame
+        turned = quaternions.multiply(*((turn, start) if at_root else (start, turn)))
+        return sapien.Pose(now[:3] + shift, turned)
+
+    def _turning_scale(self, action: Vector) -> Vector:
+        """As the controller scales a turn: no longer than 1, and by its bound."""
+        if not self._normalized:
+            return action
+        batch = self._controller._clip_and_scale_action(torch.from_numpy(action[None]))
+        scaled: Vector = batch.numpy()[0]
+        return scaled

@@ -8,9 +8,10 @@ the last bit. Quaternions are ``[4]``, real part first; poses ``[7]``, position 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-__all__ = ["Vector", "apply", "compose", "invert", "multiply", "rotation_matrix"]
+__all__ = ["apply", "compose", "from_euler", "invert", "multiply", "rotation_matrix"]
 
 Vector = NDArray[np.float32]
 
@@ -67,3 +68,46 @@ def rotation_matrix(quaternion: Vector) -> Vector:
         ],
         dtype=np.float32,
     )
+
+
+def from_euler(angles: Vector) -> Vector:
+    """The quaternion ``[4]`` of turns about x, y and z, each about the axis as turned before.
+
+    Args:
+        angles: ``[3]`` in radians. Sines, roots and products of matrices are torch's, whose last
+            bits are not numpy's.
+    """
+    batch = torch.from_numpy(angles)
+    (cx, cy, cz), (sx, sy, sz) = torch.cos(batch).numpy(), torch.sin(batch).numpy()
+    turns = np.array(
+        [
+            [[1, 0, 0], [0, cx, -sx], [0, sx, cx]],
+            [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]],
+            [[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]],
+        ],
+        dtype=np.float32,
+    )
+    x, y, z = torch.from_numpy(turns).split(1)
+    return _from_matrix(torch.matmul(torch.matmul(x, y), z).numpy()[0])
+
+
+def _from_matrix(m: Vector) -> Vector:
+    """The quaternion of a rotation matrix, from the largest of its parts."""
+    one = np.float32(1)
+    squares = np.array(
+        [
+            one + m[0, 0] + m[1, 1] + m[2, 2],
+            one + m[0, 0] - m[1, 1] - m[2, 2],
+            one - m[0, 0] + m[1, 1] - m[2, 2],
+            one - m[0, 0] - m[1, 1] + m[2, 2],
+        ]
+    )
+    doubled = torch.sqrt(torch.from_numpy(np.maximum(squares, np.float32(0)))).numpy()
+    largest = int(doubled.argmax())
+    a, b, c = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
+    d, e, f = m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
+    rows = ([0, a, b, c], [a, 0, d, e], [b, d, 0, f], [c, e, f, 0])
+    parts = np.array(rows[largest], dtype=np.float32)
+    parts[largest] = doubled[largest] * doubled[largest]
+    quaternion: Vector = parts / (np.float32(2) * max(doubled[largest], np.float32(0.1)))
+    return -quaternion if quaternion[0] < 0 else quaternion

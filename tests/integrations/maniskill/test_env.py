@@ -168,6 +168,8 @@ def test_options_that_cannot_work() -> None:
         make(0)
     with pytest.raises(ConfigurationError, match="knows no task 'Nothing-v0'"):
         ManiSkillEnv("Nothing-v0")
+    with pytest.raises(ConfigurationError, match=r"Did you mean 'PickCube-v1'\?"):
+        ManiSkillEnv("PickCubes-v1")
     with pytest.raises(ConfigurationError, match=r"has no \['colour'\]"):
         make(info_keys=("colour",))
 

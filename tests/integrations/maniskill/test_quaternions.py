@@ -4,7 +4,11 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mani_skill.utils.geometry.rotation_conversions import quaternion_to_matrix
+from mani_skill.utils.geometry.rotation_conversions import (
+    euler_angles_to_matrix,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+)
 from mani_skill.utils.structs.pose import Pose
 
 from modereg_integrations.maniskill import quaternions
@@ -39,3 +43,11 @@ def test_the_inverse_undoes_and_the_matrix_turns(pose: np.ndarray, other: np.nda
     np.testing.assert_allclose(abs(back[3:] @ other[3:]), 1, atol=1e-5)
     turned = quaternions.rotation_matrix(pose[3:]) @ other[:3]
     np.testing.assert_allclose(quaternions.apply(pose[3:], other[:3]), turned, atol=1e-5)
+
+
+@given(poses)
+def test_turns_about_the_axes_to_every_bit(pose: np.ndarray) -> None:
+    for angles in (pose[:3], 0.1 * pose[3:6]):
+        matrix = euler_angles_to_matrix(torch.from_numpy(angles)[None], "XYZ")
+        expected = matrix_to_quaternion(matrix)[0].numpy()
+        assert np.array_equal(quaternions.from_euler(angles), expected)

@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
 from torchrl.data import Bounded, Unbounded
 
-from modereg_integrations.maniskill.spaces import flatten, observation_specs
+from modereg.errors import ConfigurationError
+from modereg_integrations.maniskill.spaces import (
+    action_boxes,
+    flatten,
+    info_specs,
+    observation_specs,
+)
 
 BOX = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 IMAGE = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
@@ -35,3 +42,28 @@ def test_flatten_yields_the_leaves() -> None:
         ("o", "y", "z"): two,
     }
     assert dict(flatten(one, "o")) == {"o": one}
+
+
+def test_actions_are_boxes_one_a_robot() -> None:
+    assert action_boxes(BOX, "Any-v1") == {"": BOX}
+    assert action_boxes(gymnasium.spaces.Dict(left=BOX), "Any-v1") == {"left": BOX}
+    for space in (gymnasium.spaces.Discrete(3), gymnasium.spaces.Dict(left=IMAGE)):
+        with pytest.raises(ConfigurationError, match=r"'Any-v1'; choose another control_mode"):
+            action_boxes(space, "Any-v1")
+
+
+def test_entries_of_the_info() -> None:
+    info = {
+        "success": torch.zeros(2, dtype=torch.bool),
+        "mode": torch.zeros(2, dtype=torch.int64),
+        "cube_position": torch.zeros(2, 3),
+    }
+    assert info_specs({}, (), "Any-v1") == {}
+    specs = info_specs(info, ("cube_position",), "Any-v1")
+    assert {key: tuple(spec.shape) for key, spec in specs.items()} == {
+        "cube_position": (3,),
+        "success": (1,),
+        "mode": (1,),
+    }
+    with pytest.raises(ConfigurationError, match=r"no \['cube_pos'\].*'cube_position'\?"):
+        info_specs(info, ("cube_pos",), "Any-v1")
