@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tensordict import NestedKey
 from torchrl.envs import EnvBase, TransformedEnv
 
 from modereg import keys, plugins
@@ -141,7 +142,7 @@ def set_up(config: TaskConfig, base: str) -> Setup:
 
     Raises:
         ConfigurationError: if the policy's chunk does not fit the task's chunk layout, or the
-            environment lacks an entry that the discoverer is to see.
+            environment lacks an entry that the configuration names.
     """
     task = plugins.resolve_task(config.name, **config.options)
     policy = plugins.resolve_policy(base)
@@ -153,23 +154,37 @@ def set_up(config: TaskConfig, base: str) -> Setup:
             "in the task's options"
         )
     env = task.make_env(config.num_envs or task.num_envs)
-    task = _with_features(task, config, env)
+    task = _with_entries(task, config, env)
     return Setup(task, env, policy, base, policy.fingerprint())
 
 
-def _with_features(task: Task, config: TaskConfig, env: EnvBase) -> Task:
-    """Return the task with the features that the configuration names, if it names any."""
+def _with_entries(task: Task, config: TaskConfig, env: EnvBase) -> Task:
+    """Return the task with the entries that the configuration names, if it names any."""
     dims = config.feature_dims
-    if config.feature_keys is None:
-        return task if dims is None else replace(task, feature_dims=dims, feature_names=None)
+    if dims is not None:
+        task = replace(task, feature_dims=dims, feature_names=None)
+    if config.feature_keys is not None:
+        seen = _entries("feature_keys", config.feature_keys, task, env)
+        task = replace(task, feature_keys=seen, feature_dims=dims, feature_names=None, plot=None)
+    if config.steering_keys is not None:
+        read = _entries("steering_keys", config.steering_keys, task, env)
+        task = replace(task, steering_keys=read)
+    return task
+
+
+def _entries(option: str, names: Sequence[str], task: Task, env: EnvBase) -> tuple[NestedKey, ...]:
+    """Return the environment's entries of some dotted names.
+
+    Raises:
+        ConfigurationError: if it lacks one.
+    """
     present = env.observation_spec.keys(include_nested=True, leaves_only=True)
     known = {key if isinstance(key, str) else ".".join(key): key for key in present}
-    missing = [name for name in config.feature_keys if name not in known]
+    missing = [name for name in names if name not in known]
     if missing:
         sentence = (
-            f"expected feature_keys among the entries of task {task.name!r}, "
+            f"expected {option} among the entries of task {task.name!r}, "
             f"{', '.join(sorted(known))}, got {', '.join(missing)}"
         )
         raise ConfigurationError(with_suggestion(sentence, missing, sorted(known)))
-    chosen = tuple(known[name] for name in config.feature_keys)
-    return replace(task, feature_keys=chosen, feature_dims=dims, feature_names=None, plot=None)
+    return tuple(known[name] for name in names)

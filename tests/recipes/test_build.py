@@ -103,5 +103,8 @@ def test_the_configuration_may_name_what_the_discoverer_sees(base: str) -> None:
     assert (chosen.task.feature_keys, chosen.task.feature_dims) == (("observation",), (1,))
     assert chosen.steered(2, 1.0).observation_spec[keys.HISTORY].shape[-1] == 7
     assert set_up(replace(task, feature_dims=(0,)), base).task.feature_dims == (0,)
-    with pytest.raises(ConfigurationError, match="Did you mean 'observation'"):
-        set_up(replace(task, feature_keys=("observations",)), base)
+    read = set_up(replace(task, steering_keys=("observation", "mode")), base)
+    assert read.steering_keys[:2] == ["observation", "mode"]
+    for name in ("feature_keys", "steering_keys"):
+        with pytest.raises(ConfigurationError, match="Did you mean 'observation'"):
+            set_up(replace(task, **{name: ("observations",)}), base)

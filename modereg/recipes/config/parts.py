@@ -20,6 +20,9 @@ class TaskConfig:
             (``agent.pos``); None takes the task's own.
         feature_dims: which dimensions of them, side by side; None takes all of ``feature_keys``,
             or the task's own.
+        steering_keys: entries that the steering policy and the critic read, written alike; None
+            takes the task's own. What differs from episode to episode and does not matter is
+            better left out: noises are learned by heart with it.
     """
 
     name: str = "task:avoid"
@@ -27,6 +30,7 @@ class TaskConfig:
     num_envs: int | None = None
     feature_keys: tuple[str, ...] | None = None
     feature_dims: tuple[int, ...] | None = None
+    steering_keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
