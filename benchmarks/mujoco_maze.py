@@ -229,12 +229,12 @@ def main() -> None:
     for of_seed in commands:
         of_seed.clone()
         of_seed.discover()
-        of_seed.finetune("regularised")
-        save(args.json, [row for each in commands for row in each.rows()])
-    for method in ("plain",) if args.smoke else ("plain", "codes_only"):
-        for of_seed in commands:
+        for method in ("regularised", "plain"):
             of_seed.finetune(method)
             save(args.json, [row for each in commands for row in each.rows()])
+    for of_seed in [] if args.smoke else commands:
+        of_seed.finetune("codes_only")
+        save(args.json, [row for each in commands for row in each.rows()])
     print(table([row for each in commands for row in each.rows()]))
 
 
