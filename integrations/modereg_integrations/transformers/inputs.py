@@ -30,7 +30,7 @@ def model_inputs(
     tokenizer: Tokenizer | None,
     statistics: Statistics | None,
 ) -> dict[str, Tensor]:
-    """Return the arguments of a model's ``forward``; see :meth:`~.policy.PI0Policy.model_inputs`.
+    """Return the arguments of a model's ``forward``; see :meth:`PI0Policy.model_inputs`.
 
     Args:
         model: a ``PI0ForConditionalGeneration``.

@@ -186,7 +186,7 @@ class PI0Policy(GenerativePolicy):
         return chunk.reshape(*batch, *self.chunk_shape)
 
     def cloning_loss(self, chunk: Tensor, *observations: Any, mask: Tensor | None = None) -> Tensor:
-        """The model's flow-matching loss; see :func:`~.cloning.flow_matching_loss`."""
+        """The model's flow-matching loss; see :func:`flow_matching_loss`."""
         return flow_matching_loss(self, chunk, *observations, mask=mask)
 
     def fit_normalizer(self, chunk: Tensor, *observations: Any) -> None:
@@ -239,7 +239,7 @@ class PI0Policy(GenerativePolicy):
             method: PI0 is a flow.
             hidden: width of each layer; all are equal.
             num_inference_steps: Euler steps of a decode.
-            **sizes: ``patches`` and ``vocabulary`` of :func:`~.fresh.fresh_model`.
+            **sizes: ``patches`` and ``vocabulary`` of :func:`fresh_model`.
 
         Raises:
             MissingDependencyError: if transformers is not installed.

@@ -83,7 +83,8 @@ class VisualAvoid(PlanarEnv):
 
     Args:
         num_envs: batch size ``N``.
-        pay_spread: how unequally the routes pay, see :func:`route_pay`.
+        pay_spread: how unequally the routes pay, see
+            :func:`~modereg.tasks.visual.env.route_pay`.
         start_noise: half-width of the uniform noise on the start, in metres.
         max_delta: largest step per axis, in metres.
         max_steps: time limit in environment steps.
