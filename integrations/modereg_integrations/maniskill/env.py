@@ -62,7 +62,7 @@ class ManiSkillEnv(EnvBase):
         device: device of all tensors; None: the simulation's.
         fast: on the CPU, take ManiSkill's fast path, see
             :class:`~modereg_integrations.maniskill.fast.FastPath`: the same trajectories in a
-            fraction of the time.
+            fraction of the time. ``"auto"``: where it applies.
         render_size: height and width of :meth:`render_frames` in pixels; None: the task's.
         options: further keyword arguments of the task's constructor.
 
@@ -86,7 +86,7 @@ class ManiSkillEnv(EnvBase):
         info_keys: Sequence[str] = (),
         seed: int | None = None,
         device: torch.device | str | None = None,
-        fast: bool = False,
+        fast: bool | Literal["auto"] = False,
         render_size: tuple[int, int] | None = None,
         **options: Any,
     ) -> None:
@@ -112,9 +112,10 @@ class ManiSkillEnv(EnvBase):
         self._paths: list[FastPath] = []
         sims = [make_simulation(self._env_id, width, self._options) for width in self._widths]
         if self._fast:
-            from modereg_integrations.maniskill.fast import FastPath
+            from modereg_integrations.maniskill.fast import FastPath, obstacle
 
-            self._paths = [FastPath(sim) for sim in sims]
+            if self._fast is True or obstacle(sims[0]) is None:
+                self._paths = [FastPath(sim) for sim in sims]
         return sims
 
     def _make_specs(self) -> None:

@@ -29,7 +29,7 @@ from modereg_integrations.maniskill.fast_bodies import (
 from modereg_integrations.maniskill.fast_control import Actuator, actuator, unsupported
 from modereg_integrations.maniskill.fast_tasks import lean_evaluate
 
-__all__ = ["FastPath"]
+__all__ = ["FastPath", "obstacle"]
 
 
 class FastPath:
@@ -44,7 +44,13 @@ class FastPath:
     """
 
     def __init__(self, sim: Any) -> None:
-        _require_support(sim)
+        found = obstacle(sim)
+        if found is not None:
+            raise ConfigurationError(
+                "The fast path needs one CPU simulation of one robot with joint-position or "
+                "end-effector controllers that keep no target (such as control_mode "
+                f"'pd_ee_delta_pos' or 'pd_joint_delta_pos'), got {found}; leave fast=False."
+            )
         self._sim = sim
         self._undo: list[Callable[[], None]] = []
         self._install()
@@ -97,24 +103,16 @@ class FastPath:
         self._undo.append(lambda: setattr(body, "__class__", former))
 
 
-def _require_support(sim: Any) -> None:
+def obstacle(sim: Any) -> str | None:
+    """What about an unwrapped ManiSkill environment the fast path does not know, or None."""
     if sim.gpu_sim_enabled or sim.num_envs != 1:
-        found = f"{sim.num_envs} rows on {sim.device}"
-    elif isinstance(sim.agent, MultiAgent):
-        found = f"{len(sim.agent.agents)} robots"
-    elif sim.agent is None or not isinstance(sim.agent.controller, CombinedController):
-        found = f"the controller {getattr(sim.agent, 'controller', None)}"
-    else:
-        parts = sim.agent.controller.controllers.values()
-        known = [text for text in map(unsupported, parts) if text]
-        if not known:
-            return
-        found = known[0]
-    raise ConfigurationError(
-        "The fast path needs one CPU simulation of one robot with joint-position or end-effector "
-        "controllers that keep no target (such as control_mode 'pd_ee_delta_pos' or "
-        f"'pd_joint_delta_pos'), got {found}; leave fast=False."
-    )
+        return f"{sim.num_envs} rows on {sim.device}"
+    if isinstance(sim.agent, MultiAgent):
+        return f"{len(sim.agent.agents)} robots"
+    if sim.agent is None or not isinstance(sim.agent.controller, CombinedController):
+        return f"the controller {getattr(sim.agent, 'controller', None)}"
+    parts = sim.agent.controller.controllers.values()
+    return next(filter(None, map(unsupported, parts)), None)
 
 
 def _act(agent: Any) -> Callable[[Tensor], None]:

@@ -149,7 +149,7 @@ def test_one_simulation_changes_and_only_until_it_is_closed() -> None:
 
 
 def test_a_closed_one_opens_again_and_is_still_fast() -> None:
-    env = ManiSkillEnv("PushCube-v1", control_mode="pd_ee_delta_pos", seed=0, fast=True)
+    env = ManiSkillEnv("PushCube-v1", control_mode="pd_ee_delta_pos", seed=0, fast="auto")
     first = env.reset()["observation"]
     env.close()
     env.set_seed(0)
@@ -171,6 +171,13 @@ def test_a_closed_one_opens_again_and_is_still_fast() -> None:
 def test_what_is_not_supported_is_refused(env_id: str, control_mode: str, found: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{found}; leave fast=False"):
         ManiSkillEnv(env_id, control_mode=control_mode, fast=True)
+
+
+def test_what_is_not_supported_is_left_as_it_is_when_asked_so() -> None:
+    env = ManiSkillEnv("PushCube-v1", control_mode="pd_joint_vel", fast="auto")
+    assert env._paths == []
+    assert "step" not in vars(env._sims[0].scene)
+    env.close()
 
 
 coordinates = st.integers(-3001, 3001).map(lambda number: number / 10_000)
