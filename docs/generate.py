@@ -60,12 +60,16 @@ class Module:
     Attributes:
         names: its ``__all__``.
         kinds: autodoc's directive of what is defined here, by name.
+        sources: the module that a name is imported from.
     """
 
     def __init__(self, path: Path) -> None:
         self.names: list[str] = []
         self.kinds: dict[str, str] = {}
-        for node in ast.parse(path.read_text()).body:
+        tree = ast.parse(path.read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        self.sources = {part.name: node.module or "" for node in imports for part in node.names}
+        for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 self.kinds[node.name] = "autoclass"
             elif isinstance(node, ast.FunctionDef):
@@ -103,20 +107,27 @@ def reference_pages() -> dict[str, str]:
     return {"modereg": root} | {unit: _page(unit, members) for unit, members in units.items()}
 
 
+def _home(members: dict[str, Module], path: str, name: str) -> str:
+    """Return the module that defines a name which another one exports."""
+    while name not in members[path].kinds:
+        path = members[path].sources[name]
+    return path
+
+
 def _page(unit: str, members: dict[str, Module]) -> str:
     """Document each name once: a package's where the package is, constants where they are set."""
-    kinds = {name: kind for module in members.values() for name, kind in module.kinds.items()}
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     parts = []
     for path, module in members.items():
         if "._" in path:
             continue
         parts += [_title(path, "=" if path == unit else "-"), _described(path)]
         for name in module.names:
-            is_data = kinds[name] == "autodata"
-            if (name in module.kinds) if is_data else (name not in seen):
-                parts.append(f".. {kinds[name]}:: {path}.{name}\n")
-            seen.add(name)
+            home = _home(members, path, name)
+            kind = members[home].kinds[name]
+            if path == home if kind == "autodata" else (home, name) not in seen:
+                parts.append(f".. {kind}:: {path}.{name}\n")
+            seen.add((home, name))
     return "\n".join(parts)
 
 
