@@ -34,6 +34,7 @@ def wait_for_checkpoints(out: Path, number: int) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.timeout(600)  # two processes, on a machine that may have others
 def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> None:
     """Pressed three times; the printed line is run by a shell."""
     out, steps = tmp_path / "it's mine", read_summary(clusters)["env_steps"] + 15_000
@@ -52,7 +53,7 @@ def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> 
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         time.sleep(0.005)
-    log = process.communicate(timeout=60)[1]
+    log = process.communicate(timeout=180)[1]
     assert process.returncode == 130, log
     assert not (out / "summary.json").exists(), "the run ended before the signal"
     assert "it's mine, training: " in log
