@@ -61,6 +61,9 @@ BASES = {
 }
 """One row a task, by its id."""
 
+NOTE = """The cost of a base is its CPU seconds, demonstrations included; seconds are wall clock,
+which is more where a machine has other work."""
+
 SMOKE = {"demonstrations": 8, "steps": 40, "hidden": (16, 16), "judged": 8}
 
 
@@ -141,7 +144,7 @@ def save(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
         write_json(path, {"rows": rows})
         command = (__doc__ or "").splitlines()[2].strip()
         path.with_suffix(".md").write_text(
-            f"# Base policies of ManiSkill's tasks\n\n    {command}\n\n{table(rows)}\n"
+            f"# Base policies of ManiSkill's tasks\n\n    {command}\n\n{NOTE}\n\n{table(rows)}\n"
         )
 
 
