@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--steps", type=int, default=25, help="of a timed piece")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--episodes", type=int, default=102, help="for equality, of all tasks")
     parser.add_argument("--smoke", action="store_true", help="a tiny budget, to see that it runs")
     args = parser.parse_args()
