@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.report.browser import Browser, find_browser, open_browser
 
 CLI = [sys.executable, "-c", "import sys; from modereg.cli import main; sys.exit(main())"]
-TASK = ["--task.name", "task:avoid", "--task.num-envs", "512", "--log.no-progress"]
+TASK = ["--task.name", "task:avoid", "--log.no-progress"]
 HIDDEN = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 LABELS = {"plain": "plain fine-tuning", "regularised": "with modereg"}
@@ -89,17 +89,17 @@ def run(arguments: list[str], out: Path, done: str = "summary.json") -> Path:
 
 def make_runs(folder: Path, smoke: bool) -> dict[str, list[Path]]:
     """Run what the pages are about; return the runs of each page."""
-    clone = ["--steps", "300", "--episodes", "100"] if smoke else []
-    find = ["--episodes", "512", "--imitation-steps", "100", "--refinements", "1"] if smoke else []
-    find += ["--num-codes", "8"] if smoke else []
-    steps = "120000" if smoke else "2500000"
-    tune = ["--env-steps", steps, "--eval-every", "5"]
-    tune += ["--final-episodes", "256"] if smoke else []
-    base = run(["pretrain", *TASK, *clone], folder / "base")
-    policy = ["--base", str(base / "policy"), *TASK]
+    task = [*TASK, "--task.num-envs", "64" if smoke else "512"]
+    clone, find, tune = [], [], ["--env-steps", "2500000", "--eval-every", "5"]
+    if smoke:
+        clone = ["--steps", "200", "--episodes", "50", "--hidden", "32", "32"]
+        find = ["--episodes", "256", "--imitation-steps", "50", "--refinements", "1"]
+        find += ["--refine-episodes", "64", "--refine-steps", "20", "--num-codes", "8"]
+        tune = ["--env-steps", "60000", "--eval-every", "5"]
+        tune += ["--eval-episodes", "64", "--final-episodes", "64"]
+    base = run(["pretrain", *task, *clone], folder / "base")
+    policy = ["--base", str(base / "policy"), *task]
     start = run(["discover", *policy, *find], folder / "discover")
-    if smoke:  # what is left for fine-tuning
-        tune[1] = "400000"
     runs = {
         f"{method}/s{seed}": run(
             ["finetune", *policy, *tune, *how, "--seed", str(seed)], folder / method / f"s{seed}"
