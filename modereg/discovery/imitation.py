@@ -8,6 +8,8 @@ or the cross-entropy method over noises). Nothing is asked of the base but sampl
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
@@ -30,10 +32,13 @@ class NoiseImitation:
         steering: the policy to fit; only its own parameters change.
         learning_rate: of Adam, which starts afresh with every :meth:`fit`.
         batch_size: triples in a step.
+        validation: share of the triples that is held out of every :meth:`fit`; the policy is left
+            as it was when these were most likely (early stopping). With few episodes, or with
+            observations that tell one episode from another, noises are soon learned by heart.
         latent_key: entry of the code.
 
     Raises:
-        ConfigurationError: if an option is not positive.
+        ConfigurationError: if an option is not positive, or ``validation`` not in [0, 1).
     """
 
     def __init__(
@@ -42,8 +47,13 @@ class NoiseImitation:
         *,
         learning_rate: float = 2e-3,
         batch_size: int = 2048,
+        validation: float = 0.0,
         latent_key: NestedKey = keys.LATENT,
     ) -> None:
+        if not 0.0 <= validation < 1.0:
+            raise ConfigurationError(
+                f"expected a validation share of at least 0 and below 1, got {validation}"
+            )
         if learning_rate <= 0 or batch_size < 1:
             raise ConfigurationError(
                 f"expected a positive learning_rate and batch_size, got {learning_rate}, "
@@ -51,6 +61,7 @@ class NoiseImitation:
             )
         self.steering, self.latent_key = steering, latent_key
         self.learning_rate, self.batch_size = learning_rate, batch_size
+        self.validation = validation
 
     @property
     def entries(self) -> list[NestedKey]:
@@ -66,7 +77,8 @@ class NoiseImitation:
             steps: Adam steps; the learning rate falls to a tenth along a cosine.
 
         Returns:
-            The mean negative log-likelihood of the last tenth of the steps, nats per noise.
+            The mean negative log-likelihood, nats per noise: of the last tenth of the steps, or of
+            what was held out.
 
         Raises:
             KeyMismatchError: if an entry is missing.
@@ -78,6 +90,7 @@ class NoiseImitation:
                 "expected triples of observation, noise and code to imitate, got none; no episode "
                 "reached its code, so collect more episodes or fit the base's first"
             )
+        data, judge = self._hold_out(data, num_codes)
         draw = BalancedSampler(data.get(self.latent_key), num_codes)
         optimizer = torch.optim.Adam(self.steering.parameters(), self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
@@ -93,7 +106,22 @@ class NoiseImitation:
             schedule.step()
             if step >= 0.9 * steps - 1:
                 tail.append(float(loss.detach()))
+            if judge is not None and ((step + 1) % _every(steps) == 0 or step + 1 == steps):
+                judge.look()
+        if judge is not None:
+            return judge.take_best()
         return sum(tail) / max(len(tail), 1)
+
+    def _hold_out(self, data: TensorDict, num_codes: int) -> tuple[TensorDict, _Judge | None]:
+        """Return what is fitted, and what judges it: nobody, if too few could be held out."""
+        held = int(self.validation * len(data))
+        if not held:
+            return data, None
+        order = torch.randperm(len(data))
+        fitted, apart = data[order[held:]], data[order[:held]]
+        draw = BalancedSampler(apart.get(self.latent_key), num_codes)
+        rows = apart[draw(min(4 * held, self.batch_size))]
+        return fitted, _Judge(self, rows, num_codes)
 
     def _negative_log_likelihood(self, batch: TensorDictBase, num_codes: int) -> Tensor:
         features = torch.nn.functional.one_hot(batch.get(self.latent_key), num_codes)
@@ -111,6 +139,40 @@ class NoiseImitation:
             )
             raise KeyMismatchError(with_suggestion(sentence, missing, present))
         return data.select(*self.entries)
+
+
+class _Judge:
+    """Keeps the weights under which held-out triples were most likely.
+
+    Args:
+        imitation: whose policy is judged.
+        rows: held-out triples, every code equally often.
+        num_codes: K.
+    """
+
+    def __init__(self, imitation: NoiseImitation, rows: TensorDictBase, num_codes: int) -> None:
+        self.imitation, self.rows, self.num_codes = imitation, rows, num_codes
+        self.loss = float("inf")
+        self.look()
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Judge the weights as they are."""
+        rows = self.rows.copy()
+        loss = float(self.imitation._negative_log_likelihood(rows, self.num_codes))
+        if loss < self.loss:
+            self.loss = loss
+            self.best = copy.deepcopy(self.imitation.steering.state_dict())
+
+    def take_best(self) -> float:
+        """Return to the best weights, and return their loss."""
+        self.imitation.steering.load_state_dict(self.best)
+        return self.loss
+
+
+def _every(steps: int) -> int:
+    """Return after how many steps the held-out triples are looked at."""
+    return max(steps // 25, 1)
 
 
 class BalancedSampler:

@@ -39,6 +39,8 @@ class SelfImitation:
         discoverer: tells which code an episode belongs to; fitted.
         max_decisions: decisions of the longest episode.
         success_key: entry of success; an episode without it counts as soon as it reached its code.
+        validation: share of the noises that is held out of every fit and stops it; see
+            :class:`NoiseImitation`.
         labels: further entries of the last ``next`` to keep in the episodes that are returned.
     """
 
@@ -49,6 +51,7 @@ class SelfImitation:
         *,
         max_decisions: int,
         success_key: NestedKey = keys.SUCCESS,
+        validation: float = 0.0,
         labels: tuple[NestedKey, ...] = (),
     ) -> None:
         if not isinstance(discoverer, ClusterModeDiscoverer):
@@ -63,6 +66,9 @@ class SelfImitation:
             )
         self.steering, self.discoverer = steering, discoverer
         self.max_decisions, self.success_key, self.labels = max_decisions, success_key, labels
+        self.imitation = NoiseImitation(
+            steering, validation=validation, latent_key=discoverer.latent_key
+        )
         self.rounds: list[TensorDict] = []
 
     @property
@@ -98,9 +104,7 @@ class SelfImitation:
         network = self.steering.head.network
         if isinstance(network, MLP):
             network.features.fit(observed)
-        return NoiseImitation(self.steering, latent_key=self.discoverer.latent_key).fit(
-            data, self.discoverer.num_codes, steps
-        )
+        return self.imitation.fit(data, self.discoverer.num_codes, steps)
 
     def refine(
         self, env: EnvBase, episodes: int, *, std: float, next_std: float, steps: int
@@ -133,9 +137,8 @@ class SelfImitation:
         if bool(hits.any()):
             self.rounds = [*self.rounds, self.triples(rolled, hits)][-KEPT_ROUNDS:]
         if self.rounds:
-            imitation = NoiseImitation(self.steering, latent_key=self.discoverer.latent_key)
             data = torch.cat(self.rounds)
-            figures["nll"] = imitation.fit(data, self.discoverer.num_codes, steps)
+            figures["nll"] = self.imitation.fit(data, self.discoverer.num_codes, steps)
         self.steering.set_std(next_std)
         return figures, rolled
 
@@ -191,6 +194,7 @@ def discover_modes(
     refine_steps: int = 400,
     std: tuple[float, float] = (0.7, 0.3),
     target: float = 0.95,
+    validation: float = 0.0,
 ) -> list[dict[str, float]]:
     """Run stage 1 on what :func:`~modereg.wrapping.wrap` returned, in place.
 
@@ -207,11 +211,12 @@ def discover_modes(
         refine_steps: gradient steps of each.
         std: standard deviation of the noise in the first and the last refinement.
         target: stop once this share of the codes is commanded.
+        validation: share of the noises that is held out of every fit and stops it.
 
     Returns:
         The figures of each step: clustering first, then :meth:`SelfImitation.refine`.
     """
-    stage = SelfImitation(steering, discoverer, max_decisions=max_decisions)
+    stage = SelfImitation(steering, discoverer, max_decisions=max_decisions, validation=validation)
     base = collect_episodes(
         env,
         episodes,

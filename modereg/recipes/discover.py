@@ -67,7 +67,7 @@ def _discover_clusters(run: Run, setup: Setup) -> Generator[Event, None, Summary
     steering = make_steering(
         env, setup.base, discoverer.prior, setup.steering_keys, hidden=config.hidden
     )
-    stage = _make_stage(setup, steering, discoverer)
+    stage = _make_stage(config, setup, steering, discoverer)
     if fresh:
         _checkpoint(run, stage, state)
         yield run.advanced()
@@ -92,10 +92,17 @@ def _steps(config: DiscoverConfig, state: dict[str, Any]) -> int:
 
 
 def _make_stage(
-    setup: Setup, steering: SteeringPolicy, discoverer: ClusterModeDiscoverer
+    config: DiscoverConfig,
+    setup: Setup,
+    steering: SteeringPolicy,
+    discoverer: ClusterModeDiscoverer,
 ) -> SelfImitation:
     return SelfImitation(
-        steering, discoverer, max_decisions=setup.task.max_decisions, labels=(keys.MODE,)
+        steering,
+        discoverer,
+        max_decisions=setup.task.max_decisions,
+        validation=config.validation,
+        labels=(keys.MODE,),
     )
 
 
@@ -115,7 +122,7 @@ def _partition(run: Run, setup: Setup) -> dict[str, Any]:
     )
     discoverer, metrics = _cluster(run, setup, episodes)
     steering = make_steering(env, setup.base, discoverer.num_codes, setup.steering_keys)
-    stage = _make_stage(setup, steering, discoverer)
+    stage = _make_stage(config, setup, steering, discoverer)
     env_steps = episodes.spent
     run.log({"phase": "cluster", "env_steps": env_steps} | metrics)
     return {

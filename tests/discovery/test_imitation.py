@@ -79,6 +79,38 @@ def test_the_observation_decides_too() -> None:
     assert torch.allclose(mean, torch.cat([place, -place], -1)[:200], atol=0.2)
 
 
+def _few(seed: int, num: int) -> TensorDict:
+    """Noises that the code moves a little, beside observations that tell each row apart."""
+    torch.manual_seed(seed)
+    codes = torch.arange(num) % 3
+    noise = torch.randn(num, 1, 2) + 0.8 * MEANS[codes, None]
+    entries = {keys.OBSERVATION: torch.randn(num, 8), keys.ACTION: noise, keys.LATENT: codes}
+    return TensorDict(entries, [num])
+
+
+def _loss_on_others(validation: float) -> float:
+    torch.manual_seed(0)
+    steering = SteeringPolicy([keys.OBSERVATION], 8, 3, (1, 2), hidden=(64, 64))
+    imitation = NoiseImitation(steering, batch_size=256, validation=validation)
+    imitation.fit(_few(1, 300), 3, 400)
+    with torch.no_grad():
+        return float(imitation._negative_log_likelihood(_few(2, 3000), 3))
+
+
+def test_what_is_held_out_stops_the_fit_before_noises_are_learned_by_heart() -> None:
+    by_heart, stopped = _loss_on_others(0.0), _loss_on_others(0.25)
+    assert stopped + 0.2 < by_heart
+
+
+def test_the_held_out_loss_is_returned_and_none_is_held_out_of_too_few() -> None:
+    steering, data = _steering(), _triples((300, 200, 100))
+    loss = NoiseImitation(steering, validation=0.5).fit(data, 3, 100)
+    judged = NoiseImitation(steering)._negative_log_likelihood(data[torch.randperm(600)], 3)
+    assert loss < float(judged.detach()) + 1.0
+    few = _triples((2, 1, 1))
+    assert NoiseImitation(_steering(), validation=0.2).fit(few, 3, 0) == 0.0
+
+
 def test_nothing_but_the_steering_policy_changes() -> None:
     steering, data = _steering(), _triples((30, 20, 10))
     before = data.clone()
@@ -97,6 +129,8 @@ def test_errors() -> None:
     for options in (dict(learning_rate=0.0), dict(batch_size=0)):
         with pytest.raises(ConfigurationError, match="positive learning_rate and batch_size"):
             NoiseImitation(_steering(), **options)
+    with pytest.raises(ConfigurationError, match="at least 0 and below 1, got 1.0"):
+        NoiseImitation(_steering(), validation=1.0)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=50), st.integers(0, 99))

@@ -69,6 +69,8 @@ class DiscoverConfig:
         oversegment: cluster: codes for each cluster found.
         episodes: cluster: episodes of the base.
         imitation_steps: cluster: gradient steps of the first fit.
+        validation: cluster: share of the noises that is held out of every fit and stops it, such as
+            0.1; worth it with few episodes, or where observations tell episodes apart.
         refinements: cluster: at most so many rounds of rolling out and fitting again.
         refine_episodes: cluster: episodes of a refinement.
         refine_steps: cluster: gradient steps of a refinement.
@@ -94,6 +96,7 @@ class DiscoverConfig:
     oversegment: float = 2.0
     episodes: int = 16384
     imitation_steps: int = 1500
+    validation: float = 0.0
     refinements: int = 5
     refine_episodes: int = 4096
     refine_steps: int = 400
