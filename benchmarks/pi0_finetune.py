@@ -55,8 +55,10 @@ class Budget:
         clone_steps: gradient steps of the base.
         demonstrations: episodes of the expert.
         episodes: of the base, that discovery clusters.
+        imitation_steps: gradient steps of discovery's first fit.
         refinements: of the steering policy in discovery.
         refine_episodes: episodes of each.
+        refine_steps: gradient steps of each.
         env_steps: environment steps of a method in all.
         judged: episodes of the evaluations in the table.
         num_envs: environments in a batch.
@@ -65,8 +67,10 @@ class Budget:
     clone_steps: int = 1200
     demonstrations: int = 600
     episodes: int = 2048
+    imitation_steps: int = 500
     refinements: int = 4
     refine_episodes: int = 768
+    refine_steps: int = 200
     env_steps: int = 500_000
     judged: int = 1024
     num_envs: int = 256
@@ -76,8 +80,10 @@ SMOKE = Budget(
     clone_steps=20,
     demonstrations=12,
     episodes=48,
+    imitation_steps=20,
     refinements=1,
     refine_episodes=24,
+    refine_steps=10,
     env_steps=6_000,
     judged=24,
     num_envs=24,
@@ -122,10 +128,10 @@ class Commands:
             **self.common,
             num_codes=CODES,
             episodes=self.budget.episodes,
-            imitation_steps=500,
+            imitation_steps=self.budget.imitation_steps,
             refinements=self.budget.refinements,
             refine_episodes=self.budget.refine_episodes,
-            refine_steps=200,
+            refine_steps=self.budget.refine_steps,
             seed=seed,
             out=self.folder("imitation", seed),
         )
