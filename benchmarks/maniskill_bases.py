@@ -73,6 +73,7 @@ def make(task: str, base: Base, folder: Path) -> None:
     run(
         "pretrain",
         *QUIET,
+        "--resume",
         **named,
         episodes=base.demonstrations,
         steps=base.steps,

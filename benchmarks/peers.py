@@ -346,7 +346,9 @@ METHODS = ("sb3_ppo", "sb3_sac", "plain", "regularised")
 
 def run_seed(seed: int, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Clone a base and run all methods on it."""
-    cloned = PretrainConfig(out=folder / "base", task=args.task, seed=seed, log=QUIET, **args.clone)
+    cloned = PretrainConfig(
+        out=folder / "base", task=args.task, seed=seed, resume=True, log=QUIET, **args.clone
+    )
     pretrain(cloned)
     base, rows = str(folder / "base" / "policy"), []
     setup = set_up(args.task, base)

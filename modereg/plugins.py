@@ -60,7 +60,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 LAYOUT = ("execute", "feature_dims", "feature_noise", "horizon", "num_envs", "offset")
 
-FORMS = "task:NAME, gymnasium:ID, maniskill:ID or module:factory"
+FORMS = "task:NAME, gymnasium:ID, maniskill:ID, mujoco:NAME or module:factory"
 
 
 class PolicyLoader(Protocol):

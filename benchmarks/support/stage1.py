@@ -84,7 +84,12 @@ class Bench:
         self.out = out / name / f"seed{seed}"
         task = TaskConfig(budget.task, num_envs=budget.num_envs)
         cloned = PretrainConfig(
-            out=self.out / "base", task=task, steps=budget.clone_steps, seed=seed, log=QUIET
+            out=self.out / "base",
+            task=task,
+            steps=budget.clone_steps,
+            seed=seed,
+            resume=True,
+            log=QUIET,
         )
         self.setup = set_up(task, pretrain(cloned)["policy"])
         self.config = DiscoverConfig(task=task, iterations=budget.iterations, seed=seed, log=QUIET)

@@ -12,8 +12,8 @@ class TaskConfig:
     """Which environment, and how many of it.
 
     Attributes:
-        name: ``task:avoid``, ``task:gaussian_mixture``, ``gymnasium:ID``, ``maniskill:ID``, or
-            ``module:factory`` of your own.
+        name: ``task:avoid``, ``task:gaussian_mixture``, ``task:visual_avoid``, ``gymnasium:ID``,
+            ``maniskill:ID``, ``mujoco:point_maze``, or ``module:factory`` of your own.
         options: options of the task, such as ``pay_spread 0.3``.
         num_envs: environments in a batch; None takes what the task suggests.
         feature_keys: entries whose history the discoverer sees, nested ones with dots

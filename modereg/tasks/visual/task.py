@@ -76,6 +76,7 @@ def visual_avoid_task(
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.05,
+        filmstrip_key=IMAGE_KEY,
         plot=plot_visual_avoid,
     )
 

@@ -197,6 +197,8 @@ def make_lift_peg_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         "reward_mode": "sparse",
         "info_keys": (PEG_TIP,),
         "max_steps": None,
+        "fast": "auto",
+        "render_size": (128, 128),
     }
     return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
 

@@ -28,7 +28,7 @@ from modereg_integrations.maniskill.posts.geometry import (
     Posts,
 )
 
-__all__ = ["ModeregPosts6Env", "ModeregPosts24Env"]
+__all__ = ["ModeregPosts24Env", "ModeregPosts6Env"]  # noqa: RUF022 (as the package sorts)
 
 START_QPOS = (0.0, -0.0803, 0.0, -2.8954, 0.0, 2.8108, 0.7857)
 START_QPOS_NOISE = 0.01  # about half a centimetre of the tip

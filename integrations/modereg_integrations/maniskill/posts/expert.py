@@ -83,6 +83,8 @@ def make_posts_env(env_id: str, num_envs: int = 1, **options: Any) -> ManiSkillE
         "reward_mode": "sparse",
         "info_keys": (TIP_POSITION,),
         "max_steps": None,
+        "fast": "auto",
+        "render_size": (128, 128),
     }
     return ManiSkillEnv(env_id, num_envs, **(defaults | options))
 

@@ -69,6 +69,8 @@ def make_reach_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         "reward_mode": "sparse",
         "info_keys": (TIP_POSITION,),
         "max_steps": None,
+        "fast": "auto",
+        "render_size": (128, 128),
     }
     return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
 

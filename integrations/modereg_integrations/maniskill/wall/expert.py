@@ -86,6 +86,8 @@ def make_wall_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         "reward_mode": "sparse",
         "info_keys": (CUBE_POSITION,),
         "max_steps": None,
+        "fast": "auto",
+        "render_size": (128, 128),
     }
     return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
 

@@ -65,6 +65,8 @@ def wall_task(
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.02,
+        feature_names=("x", "y", "z"),
+        renders=True,
         plot=plot_wall,
     )
 
