@@ -36,7 +36,7 @@ NEED_MANISKILL = {
     f"modereg_integrations.maniskill.{name}"
     for name in (
         *(f"{package}.env" for package in OWN_TASKS.values()),
-        *("fast", "fast_bodies", "fast_control"),
+        *("fast", "fast_bodies", "fast_control", "fast_tasks"),
     )
 }
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}
