@@ -36,9 +36,9 @@ from modereg.storage import write_json
 HERE = Path(__file__).parent
 TASK = (
     "--base my_policy:load --task.name gymnasium:crossing:Crossing-v0 --task.num-envs {envs} "
-    "--task.options horizon 16 execute 8 offset 1 gusts 9"
+    "--task.options horizon 16 execute 8 offset 1 gusts 7"
 )
-SEEN = "--task.feature-keys agent_pos"
+SEEN = "--task.feature-keys agent_pos --task.steering-keys agent_pos"
 LABEL = "with_route True mode_key route num_modes 6"
 FIGURES = ("success", "present_modes", "commandable_modes", "entropy")
 KEPT_LINES = 14
@@ -61,15 +61,15 @@ class Budget:
         judged: episodes of the evaluations.
     """
 
-    clone_steps: int = 1500
+    clone_steps: int = 1200
     demonstrations: int = 2000
     envs: int = 256
     looked_at: int = 512
     episodes: int = 8192
-    imitation_steps: int = 1500
-    refinements: int = 5
-    refine_episodes: int = 2048
-    env_steps: int = 2_000_000
+    imitation_steps: int = 300
+    refinements: int = 6
+    refine_episodes: int = 4096
+    env_steps: int = 1_200_000
     judged: int = 2048
 
 
@@ -99,9 +99,10 @@ def steps(budget: Budget, install: bool) -> list[tuple[str, str]]:
         ),
         (
             "discover",
-            f"modereg discover {task} {SEEN} --episodes {budget.episodes} "
+            f"modereg discover {task} {SEEN} --num-codes 6 --episodes {budget.episodes} "
             f"--imitation-steps {budget.imitation_steps} --refinements {budget.refinements} "
-            f"--refine-episodes {budget.refine_episodes} --out runs/stage1",
+            f"--refine-episodes {budget.refine_episodes} --refine-steps 100 --validation 0.1 "
+            "--out runs/stage1",
         ),
         (
             "fine-tune plainly",

@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 SIZE = 512.0
 PILLARS = np.array([[176.0, 220.0], [336.0, 220.0], [256.0, 370.0]])
-JITTER = 0.0
+JITTER = 4.0
 RADIUS, AGENT_RADIUS = 34.0, 10.0
 START = np.array([256.0, 40.0])
 FINISH = 470.0
