@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -107,7 +108,14 @@ class SelfImitation:
         return self.imitation.fit(data, self.discoverer.num_codes, steps)
 
     def refine(
-        self, env: EnvBase, episodes: int, *, std: float, next_std: float, steps: int
+        self,
+        env: EnvBase,
+        episodes: int,
+        *,
+        std: float,
+        next_std: float,
+        steps: int,
+        progress: Callable[[int], None] | None = None,
     ) -> tuple[dict[str, float], Episodes]:
         """Roll out, keep what reached its code, and fit again; without a hit nothing is fitted.
 
@@ -117,6 +125,7 @@ class SelfImitation:
             std: standard deviation of the noise while rolling out.
             next_std: standard deviation afterwards.
             steps: gradient steps.
+            progress: called with the number of episodes so far while rolling out.
 
         Returns:
             ``hits`` (share of the episodes), ``commanded`` (share of the codes that reach
@@ -131,6 +140,7 @@ class SelfImitation:
             policy=self.steering,
             keep=self.entries,
             final=self.final_entries(env),
+            progress=progress,
         )
         hits = self._hits(rolled)
         figures = {"hits": float(hits.float().mean()), "commanded": self._commanded(rolled, hits)}

@@ -77,18 +77,12 @@ def _discover_clusters(run: Run, setup: Setup) -> Generator[Event, None, Summary
     if "data" in state:
         _first_fit(run, stage, state)
         yield run.advanced()
-    run.phase("refining", config.refinements * config.refine_steps, _steps(config, state))
     for number in range(state["refined"], config.refinements):
         if state["commanded"] >= config.target:
             break
         _refine(run, stage, env, state, number)
         yield run.advanced()
     return _close(run, setup, env, stage, state)
-
-
-def _steps(config: DiscoverConfig, state: dict[str, Any]) -> int:
-    """Return the gradient steps of the refinements so far."""
-    return state["refined"] * config.refine_steps
 
 
 def _make_stage(
@@ -189,22 +183,30 @@ def _refine(
     """Roll out the steering policy, keep what reached its code, and fit again."""
     config: DiscoverConfig = run.config
     env.set_seed(seed_everything(config.seed, 2, number))
-    before = _steps(config, state)
-    with counted_steps(lambda done: run.progress(before + done)):
+    name = f"refinement {number + 1} of at most {config.refinements}"
+    run.phase(f"{name}, episodes", config.refine_episodes)
+    with counted_steps(lambda done: _show_fit(run, name, done)):
         row, episodes = stage.refine(
             env,
             config.refine_episodes,
             std=annealed(config.std, number, config.refinements),
             next_std=annealed(config.std, number + 1, config.refinements),
             steps=config.refine_steps,
+            progress=run.progress,
         )
     state["commanded"], state["refined"] = row["commanded"], number + 1
     state["env_steps"] += episodes.spent
     figures = stage.discoverer.estimator.figures(episodes.final)
     figures["clipped_share"] = episodes.clipped
     run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)
-    run.progress(_steps(config, state), None, **row)
+    run.progress(config.refine_steps if "nll" in row else config.refine_episodes, None, **row)
     _checkpoint(run, stage, state)
+
+
+def _show_fit(run: Run, name: str, done: int) -> None:
+    if done == 1:  # the episodes are there
+        run.phase(f"{name}, fit", run.config.refine_steps)
+    run.progress(done)
 
 
 def _close(

@@ -10,6 +10,9 @@ __all__ = ["advise", "table"]
 STEERABLE, PARTLY = 0.5, 0.1
 """Shares of what there is to decide from which a base is steerable, or partly so."""
 
+MOSTLY_CLIPPED = 0.5
+"""Share of clipped action components above which something is wrong with the decoded actions."""
+
 
 def advise(result: dict[str, Any]) -> str:
     """Say whether a base is steerable through its noise, and how many codes to try.
@@ -20,6 +23,26 @@ def advise(result: dict[str, Any]) -> str:
     Args:
         result: of :func:`~modereg.recipes.inspect_base.inspect_base`.
     """
+    warnings = _warnings(result["sampled"])
+    return " ".join([_steerability(result), *warnings])
+
+
+def _warnings(sampled: dict[str, Any]) -> list[str]:
+    """Say what else would keep fine-tuning from working."""
+    found, clipped = [], sampled.get("clipped_share")
+    if clipped is not None and clipped > MOSTLY_CLIPPED:
+        found.append(
+            f"But {100 * clipped:.0f} % of the action components had to be clipped: look at the "
+            "units of the actions, their normalisation, and the scheduler's steps."
+        )
+    if sampled["success"] == 0:
+        found.append(
+            "But no episode succeeded: discovery imitates successes, and fine-tuning needs some."
+        )
+    return found
+
+
+def _steerability(result: dict[str, Any]) -> str:
     found, noise = behaviours(result["spread"]), result["noise"]
     coarsest = max(noise["information"], key=lambda row: row["smoothing"])
     decided = coarsest["nats"]

@@ -117,16 +117,20 @@ def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
         "b, clustering",
         "b, learning the clusters",
         "b, imitation",
-        "b, refining",
+        "b, refinement 1 of at most 2, episodes",
+        "b, refinement 1 of at most 2, fit",
+        "b, refinement 2 of at most 2, episodes",
+        "b, refinement 2 of at most 2, fit",
         "b, judging",
     ]
     rows = check(config, tmp_path / "b", 3, SAME + ADAPTER)
     assert capsys.readouterr().err == ""
     assert [event.row["phase"] for event in rows] == ["cluster", "imitate", "refine", "refine"]
-    names = ["learning the clusters", "imitation", "refining", "refining"]
+    fits = [f"refinement {number} of at most 2, fit" for number in (1, 2)]
+    names = ["learning the clusters", "imitation", *fits]
     assert [event.phase for event in rows] == names
     counts = [(event.done, event.total) for event in rows]
-    assert counts == [(100, 100), (60, 60), (10, 20), (20, 20)]
+    assert counts == [(100, 100), (60, 60), (10, 10), (10, 10)]
 
 
 def test_cloning_goes_on_to_the_same_weights(tmp_path: Path) -> None:

@@ -39,6 +39,18 @@ def result(nats: float, spread: dict[str, Any], noises: int = 32) -> dict[str, A
     }
 
 
+def test_the_advice_warns_of_what_would_not_work_whatever_the_noise_decides() -> None:
+    good = result(3.0, modes(22))
+    assert "But" not in advise(good | {"sampled": good["sampled"] | {"clipped_share": 0.4}})
+    bad = good["sampled"] | {"success": 0.0, "clipped_share": 0.93}
+    said = advise(good | {"sampled": bad})
+    assert said.startswith("Steerable")
+    assert "93 % of the action components had to be clipped" in said
+    assert "no episode succeeded" in said
+    unknown = good["sampled"] | {"success": None}
+    assert "But" not in advise(good | {"sampled": unknown})
+
+
 def modes(present: int) -> dict[str, Any]:
     return {"present_modes": present, "num_modes": 24, "entropy": 0.953}
 
