@@ -64,13 +64,13 @@ class Budget:
     clone_steps: int = 1200
     demonstrations: int = 2000
     envs: int = 256
-    looked_at: int = 512
-    episodes: int = 8192
+    looked_at: int = 256
+    episodes: int = 4096
     imitation_steps: int = 300
-    refinements: int = 6
-    refine_episodes: int = 4096
-    env_steps: int = 1_200_000
-    judged: int = 2048
+    refinements: int = 4
+    refine_episodes: int = 2048
+    env_steps: int = 400_000
+    judged: int = 1024
 
 
 SMOKE = Budget(4, 24, 16, 32, 64, 20, 1, 32, 5_000, 32)
