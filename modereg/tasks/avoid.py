@@ -57,7 +57,8 @@ class Avoid(PlanarEnv):
 
     Args:
         num_envs: batch size ``N``.
-        pay_spread: how unequally the routes pay, see :func:`route_pay`; 0 pays 1 for each.
+        pay_spread: how unequally the routes pay, see :func:`~modereg.tasks.avoid.route_pay`; 0
+            pays 1 for each.
         pay: ``[24]``, own pay of each mode instead.
         start_noise: half-width of the uniform noise on the start, in metres.
         max_delta: largest step of the desired position per axis, in metres.
@@ -151,7 +152,7 @@ def avoid_task(
     """Avoid as a task named ``avoid``: chunks of 8 actions, all of them played, 24 modes.
 
     Args:
-        pay_spread: how unequally the routes pay, see :func:`route_pay`.
+        pay_spread: how unequally the routes pay, see :func:`~modereg.tasks.avoid.route_pay`.
         pay: ``[24]``, own pay of each mode instead.
         start_noise: half-width of the uniform noise on the start, in metres.
         action_noise: noise on the expert's executed actions, see
