@@ -16,6 +16,10 @@ Rows: step, command, seconds (wall clock), cpu_seconds, and of the steps that ju
 success, present_modes, commandable_modes and entropy (by log 6; read by a label of the routes that
 the environment gives on request and nothing is trained on). The machine was shared, so CPU seconds
 are what to compare.
+
+What it showed: everything runs, in ten minutes; but of this policy, whose noise has 32 dimensions of
+which one decides the first gap, stage 1 learns little from 4096 episodes (1.25 of 6 effective codes),
+and 0.4 M steps move neither method away from the base.
 """
 
 from __future__ import annotations
@@ -158,9 +162,10 @@ def _figures(step: str, printed: str) -> dict[str, Any]:
     return {name: sampled[name] for name in FIGURES}
 
 
-def transcript(rows: list[dict[str, Any]], printed: list[list[str]]) -> str:
+def transcript(rows: list[dict[str, Any]], printed: list[list[str]], install: bool) -> str:
     """Return the session as a page."""
-    command = "python benchmarks/new_user.py --json benchmarks/results/new_user.json --install"
+    command = "python benchmarks/new_user.py --json benchmarks/results/new_user.json"
+    command += " --install" if install else ""
     wrapper = (HERE / "foreign" / "my_policy.py").read_text().split("\n\n", 2)[2].strip()
     parts = [
         "# A new user's session\n",
@@ -210,7 +215,7 @@ def main() -> None:
         rows.append(row)
         printed.append(lines)
         write_json(args.json, {"rows": rows})
-        args.json.with_suffix(".md").write_text(transcript(rows, printed))
+        args.json.with_suffix(".md").write_text(transcript(rows, printed, args.install))
 
 
 if __name__ == "__main__":
