@@ -17,9 +17,9 @@ success, present_modes, commandable_modes and entropy (by log 6; read by a label
 the environment gives on request and nothing is trained on). The machine was shared, so CPU seconds
 are what to compare.
 
-What it showed: everything runs, in ten minutes; but of this policy, whose noise has 32 dimensions of
-which one decides the first gap, stage 1 learns little from 4096 episodes (1.25 of 6 effective codes),
-and 0.4 M steps move neither method away from the base.
+What it showed: everything runs, in ten minutes; but of this policy, whose noise has 32 dimensions
+of which one decides the first gap, stage 1 learns little from 4096 episodes (1.25 of 6 effective
+codes), and 0.4 M steps move neither method away from the base.
 """
 
 from __future__ import annotations
