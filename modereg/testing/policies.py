@@ -208,7 +208,7 @@ def _check_forward(
     close: Close,
 ) -> None:
     data = TensorDict({}, tensordict.batch_size, device=tensordict.device)
-    data.update(tensordict.select(*policy.observation_keys))
+    data.update(tensordict.select(*policy.observation_entries(tensordict)))
     with torch.no_grad():
         drawn = policy(data.copy())
         given = policy(data.copy().set(policy.noise_key, noise))

@@ -46,7 +46,7 @@ class LeRobotPolicy(GenerativePolicy):
     - a state, ``[*B, S]``;
     - an image, ``[*B, 3, height, width]``: ``uint8`` in [0, 255], or floats in [0, 1];
     - both ``[*B, n_obs_steps, ...]``, the newest last, for a DiffusionPolicy with more than one
-      observation step;
+      observation step, which :func:`~modereg.wrap` stacks from an environment's single ones;
     - the task in words, for a VLA: a text for all, or one for each observation.
 
     Args:
@@ -97,6 +97,7 @@ class LeRobotPolicy(GenerativePolicy):
         self.entries = dict(zip(names, self.observation_keys))
         self.task = task
         self._sampler, self._features = sampler, features
+        self.observation_steps = max(sampler.history, 1)
 
     @property
     def config(self) -> Any:

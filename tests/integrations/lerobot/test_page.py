@@ -33,7 +33,7 @@ def test_a_lerobot_policy(
     assert (base.present_modes, base.commandable_modes) == (4, 0)
     assert found.success > 0.9
     assert found.commandable_modes >= 3
-    rollout = made["shown"].rollout(1)
+    rollout = made["env"].rollout(1)
     loaded = resolve_policy("base")
     noise = torch.randn(256, 1, 8, 2)
     expected = made["policy"].decode_from(rollout, noise)

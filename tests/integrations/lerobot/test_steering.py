@@ -10,16 +10,17 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
-from torchrl.envs import CatFrames, Compose, Transform, TransformedEnv, UnsqueezeTransform
+from torchrl.envs import Compose, Transform, TransformedEnv
 
 import modereg
 from modereg.testing import CountingEnv, check_chunk
 from modereg.transforms import ActionChunk, NoiseAction
+from modereg.wrapping import stack_env
 from modereg_integrations.lerobot import LeRobotPolicy
 
 ENTRIES = {
-    "observation.state": "states",
-    "observation.environment_state": "worlds",
+    "observation.state": "observation",
+    "observation.environment_state": "world",
     "observation.images.top": "camera",
     "observation.images.wrist": "wrist",
 }
@@ -50,20 +51,15 @@ class Scene(Transform):
         return observation_spec
 
 
-def scene(rows: int, history: bool) -> TransformedEnv:
+def scene(rows: int) -> TransformedEnv:
     """Return an environment of 8 steps, whose state is their number and the sum of the actions."""
     env = CountingEnv([8] * rows, action_dim=3, bound=None, start_noise=0.1)
-    pairs = {"in_keys": ["observation", "world"], "out_keys": ["states", "worlds"]}
-    if not history:
-        return TransformedEnv(env, Compose(Scene()))
-    stacked = CatFrames(2, -2, in_keys=pairs["out_keys"])
-    return TransformedEnv(env, Compose(Scene(), UnsqueezeTransform(-2, **pairs), stacked))
+    return TransformedEnv(env, Compose(Scene()))
 
 
 def steered(make: Make, kind: str) -> LeRobotPolicy:
     made, _ = make(kind)
-    entries = dict(ENTRIES, **({} if kind == "diffusion" else {"observation.state": "observation"}))
-    named = {name: key for name, key in entries.items() if name in made[0].config.input_features}
+    named = {name: key for name, key in ENTRIES.items() if name in made[0].config.input_features}
     task = {} if "diffusion" in kind else {"task": "pick the cube"}
     return LeRobotPolicy(*made, entries=named, **task).requires_grad_(False)
 
@@ -71,7 +67,8 @@ def steered(make: Make, kind: str) -> LeRobotPolicy:
 @pytest.mark.parametrize("kind", ["diffusion", "diffusion of images", "smolvla", "pi0"])
 def test_noise_is_the_action(make: Make, kind: str) -> None:
     policy = steered(make, kind)
-    env = scene(3, history=kind == "diffusion")
+    assert policy.observation_steps == (2 if kind == "diffusion" else 1)
+    env = stack_env(scene(3), policy)
     env.append_transform(ActionChunk(3, horizon=policy.chunk_shape[0]))
     env.append_transform(NoiseAction(policy))
     rollout = env.rollout(2)
@@ -86,7 +83,7 @@ def test_its_behaviours_are_discovered(make: Make) -> None:
     """The actions of an untrained policy differ by its noise, and so does where an episode ends."""
     policy = steered(make, "diffusion")
     env, steering, discoverer = modereg.wrap(
-        scene(64, history=True),
+        scene(64),
         policy,
         num_modes=4,
         max_decisions=2,
