@@ -27,7 +27,6 @@ from support.commands import cpu_seconds, run
 from modereg.storage import read_json, write_json
 
 QUIET = ("--log.no-progress", "--log.no-tensorboard")
-FAST = {"task__options": ("fast", True)}  # the same trajectories in less time
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def make(task: str, base: Base, folder: Path) -> None:
         inference_steps=base.inference_steps,
     )
     if not (folder / "evaluation.json").exists():
-        run("evaluate", **named, **FAST, base=folder / "policy", episodes=base.judged)
+        run("evaluate", **named, base=folder / "policy", episodes=base.judged)
 
 
 def read_row(task: str, base: Base, folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import maniskill_bases
-from maniskill_bases import BASES, FAST, QUIET
+from maniskill_bases import BASES, QUIET
 from support.commands import cpu_seconds, run
 
 from modereg.recipes.demo import result_row
@@ -90,7 +90,6 @@ class Commands:
             "task__name": f"maniskill:{task}",
             "task__num_envs": budget.num_envs,
             "base": out / "base" / "policy",
-            **FAST,
         }
 
     def clone(self) -> None:

@@ -13,7 +13,12 @@ from modereg.keys import OBSERVATION
 from modereg.tasks.base import Demonstrations
 from modereg_integrations.maniskill.discs.geometry import DISCS, MAX_STEPS, MODE_NAMES
 from modereg_integrations.maniskill.env import ManiSkillEnv
-from modereg_integrations.maniskill.scripted import Stage, StagedPlan, demonstrate
+from modereg_integrations.maniskill.scripted import (
+    Stage,
+    StagedPlan,
+    demonstrate,
+    scripted_env,
+)
 
 __all__ = ["CUBE_POSITION", "ENV_ID", "DiscsExpert", "demonstrate_discs", "make_discs_env"]
 
@@ -66,15 +71,7 @@ def make_discs_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; ``max_steps``
             is None here, so that a transform sets the time limit.
     """
-    defaults = {
-        "control_mode": "pd_ee_delta_pos",
-        "reward_mode": "sparse",
-        "info_keys": (CUBE_POSITION,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
+    return scripted_env(ENV_ID, CUBE_POSITION, num_envs, **options)
 
 
 def demonstrate_discs(

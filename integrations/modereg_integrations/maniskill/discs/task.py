@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Task
 from modereg.tasks.plots import plot_trajectories
 from modereg_integrations.maniskill.discs.expert import (
@@ -17,6 +16,7 @@ from modereg_integrations.maniskill.discs.expert import (
     make_discs_env,
 )
 from modereg_integrations.maniskill.discs.geometry import DISC_RADIUS, DISCS, MAX_STEPS, MODE_NAMES
+from modereg_integrations.maniskill.scripted import scripted_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,24 +50,18 @@ def discs_task(
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and
             ``pay_spread``: the discs pay from 1 plus it (near left) to 1 minus it (far right).
     """
-    return Task(
-        name=f"maniskill:{ENV_ID}",
+    return scripted_task(
+        ENV_ID,
+        CUBE_POSITION,
+        MODE_NAMES,
         make_env=partial(make_discs_env, **options),
         max_steps=max_steps,
         horizon=horizon,
         execute=execute,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(CUBE_POSITION,),
-        num_modes=len(MODE_NAMES),
-        mode_names=MODE_NAMES,
         demonstrate=demonstrate_discs,
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.02,
         plot=plot_discs,
-        feature_names=("x", "y", "z"),
-        renders=True,
     )
 
 

@@ -24,7 +24,7 @@ from modereg_integrations.maniskill.lift_peg.geometry import (
     facing,
     rotation_vector,
 )
-from modereg_integrations.maniskill.scripted import demonstrate
+from modereg_integrations.maniskill.scripted import demonstrate, scripted_env
 
 __all__ = [
     "ENV_ID",
@@ -192,15 +192,8 @@ def make_lift_peg_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; ``max_steps``
             is None here, so that a transform sets the time limit.
     """
-    defaults = {
-        "control_mode": "pd_ee_delta_pose",
-        "reward_mode": "sparse",
-        "info_keys": (PEG_TIP,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
+    options = {"control_mode": "pd_ee_delta_pose"} | options
+    return scripted_env(ENV_ID, PEG_TIP, num_envs, **options)
 
 
 def demonstrate_lift_peg(

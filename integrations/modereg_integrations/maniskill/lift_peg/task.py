@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Task
 from modereg.tasks.plots import plot_trajectories
 from modereg_integrations.maniskill.lift_peg.expert import (
@@ -22,6 +21,7 @@ from modereg_integrations.maniskill.lift_peg.geometry import (
     MODE_NAMES,
     START_NOISE,
 )
+from modereg_integrations.maniskill.scripted import scripted_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,24 +58,18 @@ def lift_peg_task(
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and
             ``pay_spread``: success pays 1 plus it for blue up, 1 minus it for red up.
     """
-    return Task(
-        name=f"maniskill:{ENV_ID}",
+    return scripted_task(
+        ENV_ID,
+        PEG_TIP,
+        MODE_NAMES,
         make_env=partial(make_lift_peg_env, start_noise=start_noise, **options),
         max_steps=max_steps,
         horizon=horizon,
         execute=execute,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(PEG_TIP,),
-        feature_names=("x", "y", "z"),
-        num_modes=len(MODE_NAMES),
-        mode_names=MODE_NAMES,
         demonstrate=partial(demonstrate_lift_peg, start_noise=start_noise),
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.03,
         plot=plot_lift_peg,
-        renders=True,
     )
 
 

@@ -20,7 +20,12 @@ from modereg_integrations.maniskill.posts.geometry import (
     TIP_HEIGHT,
     Posts,
 )
-from modereg_integrations.maniskill.scripted import Stage, StagedPlan, demonstrate
+from modereg_integrations.maniskill.scripted import (
+    Stage,
+    StagedPlan,
+    demonstrate,
+    scripted_env,
+)
 
 __all__ = ["TIP_POSITION", "PostsExpert", "demonstrate_posts", "make_posts_env"]
 
@@ -78,15 +83,7 @@ def make_posts_env(env_id: str, num_envs: int = 1, **options: Any) -> ManiSkillE
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; ``max_steps``
             is None here, so that a transform sets the time limit.
     """
-    defaults = {
-        "control_mode": "pd_ee_delta_pos",
-        "reward_mode": "sparse",
-        "info_keys": (TIP_POSITION,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(env_id, num_envs, **(defaults | options))
+    return scripted_env(env_id, TIP_POSITION, num_envs, **options)
 
 
 def demonstrate_posts(

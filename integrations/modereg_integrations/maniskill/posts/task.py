@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Task
 from modereg.tasks.plots import plot_trajectories
 from modereg_integrations.maniskill.posts.expert import (
@@ -16,6 +15,7 @@ from modereg_integrations.maniskill.posts.expert import (
     make_posts_env,
 )
 from modereg_integrations.maniskill.posts.geometry import POST_RADIUS, POSTS, Posts
+from modereg_integrations.maniskill.scripted import scripted_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,24 +47,18 @@ def make_task(
             the far right.
     """
     posts = POSTS[env_id]
-    return Task(
-        name=f"maniskill:{env_id}",
+    return scripted_task(
+        env_id,
+        TIP_POSITION,
+        posts.mode_names,
         make_env=partial(make_posts_env, env_id, **options),
         max_steps=max_steps or posts.max_steps,
         horizon=horizon,
         execute=execute,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(TIP_POSITION,),
-        num_modes=posts.num_modes,
-        mode_names=posts.mode_names,
         demonstrate=partial(demonstrate_posts, env_id),
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.03,
         plot=partial(plot_posts, posts),
-        feature_names=("x", "y", "z"),
-        renders=True,
     )
 
 

@@ -19,7 +19,12 @@ from modereg_integrations.maniskill.reach.geometry import (
     OBSTACLE_X,
     START,
 )
-from modereg_integrations.maniskill.scripted import Stage, StagedPlan, demonstrate
+from modereg_integrations.maniskill.scripted import (
+    Stage,
+    StagedPlan,
+    demonstrate,
+    scripted_env,
+)
 
 __all__ = ["ENV_ID", "TIP_POSITION", "ReachExpert", "demonstrate_reach", "make_reach_env"]
 
@@ -64,15 +69,7 @@ def make_reach_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; ``max_steps``
             is None here, so that a transform sets the time limit.
     """
-    defaults = {
-        "control_mode": "pd_ee_delta_pos",
-        "reward_mode": "sparse",
-        "info_keys": (TIP_POSITION,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
+    return scripted_env(ENV_ID, TIP_POSITION, num_envs, **options)
 
 
 def demonstrate_reach(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Task
 from modereg.tasks.plots import plot_trajectories
 from modereg_integrations.maniskill.reach.expert import (
@@ -24,6 +23,7 @@ from modereg_integrations.maniskill.reach.geometry import (
     OBSTACLE_HALF_SIZE,
     OBSTACLE_X,
 )
+from modereg_integrations.maniskill.scripted import scripted_task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,24 +57,18 @@ def reach_task(
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and
             ``pay_spread``: success pays 1 plus it on the left, 1 minus it on the right.
     """
-    return Task(
-        name=f"maniskill:{ENV_ID}",
+    return scripted_task(
+        ENV_ID,
+        TIP_POSITION,
+        MODE_NAMES,
         make_env=partial(make_reach_env, **options),
         max_steps=max_steps,
         horizon=horizon,
         execute=execute,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(TIP_POSITION,),
-        feature_names=("x", "y", "z"),
-        num_modes=len(MODE_NAMES),
-        mode_names=MODE_NAMES,
         demonstrate=demonstrate_reach,
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.03,
         plot=plot_reach,
-        renders=True,
     )
 
 

@@ -12,7 +12,12 @@ from modereg.errors import ConfigurationError
 from modereg.keys import OBSERVATION
 from modereg.tasks.base import Demonstrations
 from modereg_integrations.maniskill.env import ManiSkillEnv
-from modereg_integrations.maniskill.scripted import Stage, StagedPlan, demonstrate
+from modereg_integrations.maniskill.scripted import (
+    Stage,
+    StagedPlan,
+    demonstrate,
+    scripted_env,
+)
 from modereg_integrations.maniskill.wall.geometry import (
     CUBE_START,
     GOAL,
@@ -81,15 +86,7 @@ def make_wall_env(num_envs: int = 1, **options: Any) -> ManiSkillEnv:
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; ``max_steps``
             is None here, so that a transform sets the time limit.
     """
-    defaults = {
-        "control_mode": "pd_ee_delta_pos",
-        "reward_mode": "sparse",
-        "info_keys": (CUBE_POSITION,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(ENV_ID, num_envs, **(defaults | options))
+    return scripted_env(ENV_ID, CUBE_POSITION, num_envs, **options)
 
 
 def demonstrate_wall(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Task
 from modereg.tasks.plots import plot_trajectories
+from modereg_integrations.maniskill.scripted import scripted_task
 from modereg_integrations.maniskill.wall.expert import (
     CUBE_POSITION,
     ENV_ID,
@@ -50,23 +50,17 @@ def wall_task(
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and
             ``pay_spread``: success pays 1 plus it on the left, 1 minus it over the wall.
     """
-    return Task(
-        name=f"maniskill:{ENV_ID}",
+    return scripted_task(
+        ENV_ID,
+        CUBE_POSITION,
+        MODE_NAMES,
         make_env=partial(make_wall_env, **options),
         max_steps=max_steps,
         horizon=horizon,
         execute=execute,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(CUBE_POSITION,),
-        num_modes=len(MODE_NAMES),
-        mode_names=MODE_NAMES,
         demonstrate=demonstrate_wall,
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.02,
-        feature_names=("x", "y", "z"),
-        renders=True,
         plot=plot_wall,
     )
 
