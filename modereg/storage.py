@@ -227,10 +227,12 @@ def read_json(path: Path) -> Any:
 def fingerprint(module: nn.Module) -> str:
     """Return a digest of a module's parameters and buffers: names, types, shapes and values.
 
-    Two modules with equal state have equal fingerprints, on whatever device they are.
+    Two modules with equal state have equal fingerprints, on whatever device they are, compiled by
+    ``torch.compile`` or not.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    state = {name.replace("_orig_mod.", ""): v for name, v in module.state_dict().items()}
+    for name, value in sorted(state.items()):
         if isinstance(value, torch.Tensor):
             array = value.detach().cpu().contiguous()
             digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
