@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,9 +29,12 @@ __all__ = [
     "read_json",
     "replace_folder",
     "save_state",
+    "state_fingerprint",
     "write_atomic",
     "write_json",
 ]
+
+_LARGEST_JSON = 64 << 20
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -215,6 +218,8 @@ def read_json(path: Path) -> Any:
         CheckpointError: if the file is missing or is not JSON.
     """
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise CheckpointError(f"expected JSON below 64 MB in {path}, got a larger file")
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"expected a file {path}, found none") from None
@@ -230,9 +235,14 @@ def fingerprint(module: nn.Module) -> str:
     Two modules with equal state have equal fingerprints, on whatever device they are, compiled by
     ``torch.compile`` or not.
     """
+    return state_fingerprint(module.state_dict())
+
+
+def state_fingerprint(state: Mapping[str, Any]) -> str:
+    """Return the :func:`fingerprint` of a module that has this ``state_dict``."""
     digest = hashlib.sha256()
-    state = {name.replace("_orig_mod.", ""): v for name, v in module.state_dict().items()}
-    for name, value in sorted(state.items()):
+    named = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    for name, value in sorted(named.items()):
         if isinstance(value, torch.Tensor):
             array = value.detach().cpu().contiguous()
             digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())

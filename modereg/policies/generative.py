@@ -134,8 +134,11 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
 
     def fingerprint(self) -> str:
         """Return a digest of weights and :meth:`configuration`: what adapters are tied to."""
+        return self._fingerprint_of(self)
+
+    def _fingerprint_of(self, weights: nn.Module) -> str:
         text = json.dumps(self.configuration(), sort_keys=True, default=str)
-        return hashlib.sha256((text + fingerprint(self)).encode()).hexdigest()
+        return hashlib.sha256((text + fingerprint(weights)).encode()).hexdigest()
 
     def draw_noise(
         self,

@@ -20,10 +20,14 @@ from modereg.errors import CheckpointError, MissingDependencyError, StochasticSa
 from modereg_integrations.diffusers import (
     DiffusersPolicy,
     MLPDenoiser,
-    fingerprint,
     register_denoiser,
 )
 from modereg_integrations.diffusers.plugin import PLUGIN
+
+
+def fingerprint(policy: DiffusersPolicy) -> str:
+    return policy.fingerprint()
+
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -40,6 +44,13 @@ def policy() -> DiffusersPolicy:
     )
     policy.fit_normalizer(torch.randn(50, 4, 2), torch.randn(50, 2, 3), torch.randn(50, 2, 2))
     return policy
+
+
+def without_digest(folder: Path) -> None:
+    """As somebody does who changes a folder on purpose."""
+    options = json.loads((folder / "policy.json").read_text())
+    del options["digest"]
+    (folder / "policy.json").write_text(json.dumps(options))
 
 
 def decode(policy: DiffusersPolicy) -> Tensor:
@@ -170,6 +181,7 @@ def test_a_module_path_in_a_folder_is_not_executed(
         f"open({str(tmp_path / 'executed')!r}, 'w').close()\nclass MLPDenoiser: pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    without_digest(tmp_path / "policy")
     index = tmp_path / "policy" / "model_index.json"
     for part in ("denoiser", "scheduler"):
         content = json.loads(index.read_text())
@@ -213,15 +225,21 @@ def flip(path: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: truncate(folder / "denoiser" / WEIGHTS), "is damaged"),
     (lambda folder: truncate(folder / "normalizer" / WEIGHTS), "is damaged"),
-    (lambda folder: flip(folder / "denoiser" / WEIGHTS), "not those that were saved"),
-    (lambda folder: flip(folder / "normalizer" / WEIGHTS), "not those that were saved"),
+    (
+        lambda folder: flip(folder / "denoiser" / WEIGHTS),
+        "weights or options are not those that were saved",
+    ),
+    (
+        lambda folder: flip(folder / "normalizer" / WEIGHTS),
+        "weights or options are not those that were saved",
+    ),
     (lambda folder: truncate(folder / "model_index.json"), "a damaged file"),
     (lambda folder: truncate(folder / "policy.json"), "a damaged file"),
     (lambda folder: truncate(folder / "denoiser" / "config.json"), "a damaged file"),
     (lambda folder: truncate(folder / "scheduler" / "scheduler_config.json"), "a damaged file"),
     (lambda folder: (folder / "policy.json").write_text("[]"), "expected an object"),
-    (lambda folder: (folder / "policy.json").write_text('{"format": 1}'), "is damaged"),
-    (lambda folder: (folder / "policy.json").write_text('{"format": 99}'), "format 1"),
+    (lambda folder: (folder / "policy.json").write_text('{"format": 2}'), "is damaged"),
+    (lambda folder: (folder / "policy.json").write_text('{"format": 99}'), "of format 99, not 2"),
     (lambda folder: (folder / "policy.json").unlink(), "found none"),
     (
         lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text(
@@ -233,7 +251,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "denoiser" / "config.json").write_text("{}"), "is damaged"),
     (
         lambda folder: os.replace(folder / "normalizer" / WEIGHTS, folder / "denoiser" / WEIGHTS),
-        "of another module",
+        "normalizer has no diffusion_pytorch_model.safetensors",
     ),
     (
         lambda folder: (folder / "model_index.json").write_text(
