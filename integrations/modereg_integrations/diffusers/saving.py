@@ -14,6 +14,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -313,7 +314,7 @@ def _check_sizes(content: _Content) -> None:
         value = pending.pop()
         if isinstance(value, list | dict):
             pending += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, int | float) and not -_LARGEST <= value <= _LARGEST:
+        elif isinstance(value, int | float) and not (abs(value) <= _LARGEST or isinf(value)):
             raise CheckpointError(
                 f"{content.folder} is damaged: expected numbers up to {_LARGEST}, got {value!r:.80}"
             )
