@@ -92,7 +92,8 @@ def bind_denoiser(
     else:
         times = timesteps.unbind()
         call = _caller(denoiser, sample, observations, steps, global_cond)
-    # Of a type already, ``to`` returns the tensor itself.
+    if dtype == wanted and not torch.is_autocast_enabled(sample.device.type):
+        return lambda x, step: call(x, times[step])
     return lambda x, step: call(x.to(dtype), times[step]).to(wanted)
 
 
