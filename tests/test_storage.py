@@ -20,6 +20,7 @@ from modereg.storage import (
     read_json,
     replace_folder,
     save_state,
+    state_fingerprint,
     write_atomic,
     write_json,
 )
@@ -250,6 +251,8 @@ def test_a_fingerprint_depends_on_values_only(tmp_path: Path) -> None:
     module = _module()
     expected = fingerprint(module)
     assert len(expected) == 64
+    assert state_fingerprint(module.state_dict()) == expected
+    assert fingerprint(torch.compile(module, backend="eager")) == expected
     save_state(tmp_path / "state.pt", dict(module.state_dict()))
     other = _module(1)
     assert fingerprint(other) != expected
