@@ -31,7 +31,7 @@ from support.timing import measure
 from torch import Tensor, nn
 
 from modereg_integrations.diffusers import DiffusersPolicy, MLPDenoiser
-from modereg_integrations.diffusers.denoiser import call_denoiser
+from modereg_integrations.diffusers.calling import call_denoiser
 
 HORIZON, ACTION, OBSERVATION, STEPS = 16, 2, 20, 8
 BATCHES = (1, 16, 64, 256, 1024, 4096)

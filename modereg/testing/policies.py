@@ -81,8 +81,9 @@ def check_generative_policy(
     """Check that a policy keeps the contract of :class:`~modereg.policies.GenerativePolicy`.
 
     It must decode noise deterministically, into a finite chunk of the declared shape on the
-    noise's device and of its dtype, each row independently of the others, differentiably in the
-    noise, and without a graph where neither the noise nor a parameter asks for one.
+    noise's device and of its dtype, each row independently of the others, under any number of batch
+    dimensions, differentiably in the noise, and without a graph where neither the noise nor a
+    parameter asks for one. What decides whether it can be steered is checked before conventions.
 
     Args:
         policy: the policy.
@@ -108,7 +109,9 @@ def check_generative_policy(
     _check_determinism(name, policy, tensordict, noise, chunk, close)
     _check_rows(name, policy, tensordict, noise, chunk, close)
     _check_gradient(name, policy, tensordict, noise)
+    _check_batches(name, policy, tensordict, noise, chunk, close)
     _check_forward(name, policy, tensordict, noise, chunk, close)
+    _check_conventions(name, noise, chunk)
 
 
 def _check_form(name: str, policy: GenerativePolicy, noise: Tensor, chunk: Tensor) -> None:
@@ -117,12 +120,18 @@ def _check_form(name: str, policy: GenerativePolicy, noise: Tensor, chunk: Tenso
         tuple(chunk.shape) == expected,
         f"{name} decoded a chunk of shape {tuple(chunk.shape)}, where it declares {expected}",
     )
-    expect(chunk.dtype == noise.dtype, f"{name} decoded {noise.dtype} noise into {chunk.dtype}")
+    expect(bool(torch.isfinite(chunk).all()), f"{name} decoded finite noise into NaN or infinity")
+
+
+def _check_conventions(name: str, noise: Tensor, chunk: Tensor) -> None:
+    expect(
+        chunk.dtype == noise.dtype,
+        f"{name} decoded {noise.dtype} noise into {chunk.dtype}; return chunk.to(noise.dtype)",
+    )
     expect(
         chunk.device == noise.device,
         f"{name} decoded noise on {noise.device} into a chunk on {chunk.device}",
     )
-    expect(bool(torch.isfinite(chunk).all()), f"{name} decoded finite noise into NaN or infinity")
 
 
 def _check_determinism(
@@ -140,12 +149,14 @@ def _check_determinism(
             expect(
                 close(again, chunk),
                 f"{name} is not deterministic in the noise: two decodes of one noise differ by "
-                f"{float((again - chunk).abs().max()):.3g}",
+                f"{float((again - chunk).abs().max()):.3g}; use a deterministic sampler (DDIM in "
+                "place of DDPM) and switch dropout off by .eval()",
             )
         other = policy.decode_from(tensordict, policy.draw_noise(noise.shape[:1]).to(noise))
     expect(
         not close(other, chunk),
-        f"{name} does not depend on the noise: two noises decode into one chunk",
+        f"{name} does not depend on the noise: two noises decode into one chunk; start the sampler "
+        "from the noise that decode is given, not from zeros or a draw of its own",
     )
 
 
@@ -165,8 +176,37 @@ def _check_rows(
         expect(
             close(rows, part),
             f"{name} does not decode rows independently: a row changes with the rest of its batch "
-            f"by {float((rows - part).abs().max()):.3g}",
+            f"by {float((rows - part).abs().max()):.3g}; call .eval() where BatchNorm is in train "
+            "mode, and take no mean, maximum or sort over the batch",
         )
+
+
+def _check_batches(
+    name: str,
+    policy: GenerativePolicy,
+    tensordict: TensorDictBase,
+    noise: Tensor,
+    chunk: Tensor,
+    close: Close,
+) -> None:
+    """Decode with one more batch dimension, and with none, as rollouts and single steps do."""
+    rows = tensordict.select(*policy.observation_entries(tensordict))
+    cases = {
+        "two batch dimensions, [B, 1, ...]": (rows.unsqueeze(1), noise.unsqueeze(1), 1),
+        "no batch dimension": (rows[0], noise[0], None),
+    }
+    for what, (data, one, dim) in cases.items():
+        expected = chunk[0] if dim is None else chunk.unsqueeze(dim)
+        sentence = (
+            f"{name} does not decode observations of {what}, though the contract is [*B, ...]: "
+            "flatten the batch within decode and restore it after, or index from the end (-1)"
+        )
+        with torch.no_grad():
+            try:
+                found = policy.decode_from(data, one)
+            except Exception as error:  # whatever the policy's own code raises
+                raise AssertionError(f"{sentence} ({' '.join(str(error).split())})") from error
+        expect(found.shape == expected.shape and close(found, expected), sentence)
 
 
 @contextmanager
@@ -190,12 +230,18 @@ def _check_gradient(
         )
         leaf = noise.clone().requires_grad_()
         chunk = policy.decode_from(tensordict, leaf)
-        expect(chunk.requires_grad, f"{name} is not differentiable in the noise: it cuts the graph")
+        expect(
+            chunk.requires_grad,
+            f"{name} is not differentiable in the noise: it cuts the graph; remove no_grad, "
+            "detach, numpy and .item() from decode, and choose no action by argmax or rounding",
+        )
         (gradient,) = torch.autograd.grad(chunk.sum(), leaf, allow_unused=True)
     usable = gradient is not None and bool(torch.isfinite(gradient).all())
     expect(
         usable and bool((gradient != 0).any()),
-        f"{name} passes no finite, non-zero gradient to the noise",
+        f"{name} passes no finite, non-zero gradient to the noise: its chunk is constant around it "
+        "(argmax, rounding, a sign or a clamp that is always active) or its gradient overflows; "
+        "decode by smooth operations",
     )
 
 

@@ -10,7 +10,7 @@ from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
-from modereg.policies import GenerativePolicy, assert_deterministic
+from modereg.policies import GenerativePolicy, probe_policy
 from modereg.suggestions import with_shape_suggestion, with_suggestion
 from modereg.transforms._common import require
 
@@ -38,9 +38,10 @@ class NoiseAction(Transform):
     - ``noise_key``: with a basis only, the noise w of the step, ``[*B, *noise_shape]``; without one
       the root's action is w itself.
 
-    When it first meets an environment it decodes one noise twice, with the observations of the
-    first reset, and refuses a policy that is not deterministic in the noise. The policy is none of
-    its submodules: neither ``parameters()`` nor ``state_dict()`` of the environment hold it.
+    At its first reset it probes the policy with the observations (see
+    :func:`~modereg.policies.probe_policy`) and refuses one that is not deterministic in the noise,
+    whose rows depend on each other, or that changes itself. The policy is none of its submodules:
+    neither ``parameters()`` nor ``state_dict()`` of the environment hold it.
 
     Args:
         policy: the base policy.
@@ -55,7 +56,8 @@ class NoiseAction(Transform):
         ShapeError: if the basis does not fit the noise; on attaching, if the environment does not
             take chunks of the policy's shape.
         KeyMismatchError: on attaching, if the environment lacks an observation of the policy.
-        StochasticSamplerError: at the first reset, if the policy is not deterministic.
+        StochasticSamplerError: at the first reset, if the policy is not deterministic; for the
+            other faults :class:`~modereg.errors.ConfigurationError`.
     """
 
     def __init__(
@@ -169,13 +171,12 @@ class NoiseAction(Transform):
         return tensordict_reset
 
     def _probe(self, tensordict: TensorDictBase) -> None:
-        """Check determinism on a few rows, leaving torch's generators as they are."""
+        """Check on a few rows that the policy can be steered."""
         rows = tensordict.select(*self.policy.observation_entries(tensordict))
         if rows.batch_dims:
             rows = rows.reshape(-1)[:_PROBE_ROWS]
-        devices = [rows.device] if rows.device is not None and rows.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            assert_deterministic(self.policy, rows)
+        dtype = self._dtype or self.parent.full_action_spec[self.action_key].dtype
+        probe_policy(self.policy, rows, dtype=dtype)
         self._probed["done"] = True
 
     def _entries(self, batch: torch.Size) -> dict[NestedKey, tuple[torch.Size, torch.dtype]]:

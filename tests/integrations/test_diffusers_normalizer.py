@@ -50,3 +50,50 @@ def test_statistics_that_do_not_fit_are_refused() -> None:
         Normalizer.from_statistics([bounds], bounds, "identity")
     with pytest.raises(ShapeError, match=r"of one shape, got \(2,\) and \(1,\)"):
         Normalizer.from_statistics([], {"min": [0.0, 0.0], "max": [1.0]})
+
+
+LOW, HIGH = torch.tensor([-0.5, 0.2]), torch.tensor([0.5, 0.2])
+
+
+def test_a_constant_dimension_is_what_lerobot_and_dppo_make_of_it() -> None:
+    bounds = {"min": LOW, "max": HIGH}
+    made = Normalizer.from_statistics([bounds], bounds, constant="collapsed")
+    data = torch.tensor([[0.0, 0.2], [0.5, 0.2]])
+    lerobot = (data - LOW) / (HIGH - LOW + 1e-8) * 2 - 1
+    dppo = 2 * ((data - LOW) / (HIGH - LOW + 1e-6) - 0.5)
+    for theirs in (lerobot, dppo):
+        torch.testing.assert_close(made.normalize_observation(0, data), theirs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(made.normalize_action(data), theirs, atol=1e-5, rtol=0)
+    decoded = made.denormalize_action(lerobot + torch.tensor([0.0, 0.3]))
+    torch.testing.assert_close(decoded, data)
+    again = Normalizer(**made.options())
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again.normalize_action(data), made.normalize_action(data))
+
+
+def test_a_constant_dimension_of_diffusion_policy_is_centered() -> None:
+    bounds = {"min": LOW, "max": HIGH}
+    made = Normalizer.from_statistics([bounds], bounds, constant="centered")
+    data = torch.tensor([[0.0, 0.2], [0.5, 0.2]])
+    expected = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    torch.testing.assert_close(made.normalize_observation(0, data), expected)
+    torch.testing.assert_close(made.denormalize_action(expected), data)
+
+
+def test_mean_and_deviation_of_a_constant_dimension_collapse_to_it() -> None:
+    given = {"mean": [0.0, 0.2], "std": [0.3, 0.0]}
+    made = Normalizer.from_statistics([given], given, "meanstd", constant="collapsed")
+    decoded = made.denormalize_action(torch.tensor([[0.0, 0.5]]))
+    torch.testing.assert_close(decoded, torch.tensor([[0.0, 0.2]]))
+    assert made.normalize_action(torch.tensor([[0.0, 0.7]]))[0, 1] == 0
+
+
+def test_a_constant_dimension_needs_a_convention_and_a_small_one_is_none() -> None:
+    bounds = {"min": LOW, "max": HIGH}
+    with pytest.raises(ConfigurationError, match=r"constant ones at \[1\].*'collapsed' \(LeRobot"):
+        Normalizer.from_statistics([bounds], bounds)
+    with pytest.raises(ConfigurationError, match="'centered' or 'collapsed', got 'zero'"):
+        Normalizer([(2,)], 2, constant="zero")  # type: ignore[arg-type]
+    fine = {"min": [0.0], "max": [1.5e-6]}
+    made = Normalizer.from_statistics([fine], fine)
+    assert float(made.action_scale) == pytest.approx(7.5e-7)

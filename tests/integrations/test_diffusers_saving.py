@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -20,10 +21,14 @@ from modereg.errors import CheckpointError, MissingDependencyError, StochasticSa
 from modereg_integrations.diffusers import (
     DiffusersPolicy,
     MLPDenoiser,
-    fingerprint,
     register_denoiser,
 )
 from modereg_integrations.diffusers.plugin import PLUGIN
+
+
+def fingerprint(policy: DiffusersPolicy) -> str:
+    return policy.fingerprint()
+
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -40,6 +45,13 @@ def policy() -> DiffusersPolicy:
     )
     policy.fit_normalizer(torch.randn(50, 4, 2), torch.randn(50, 2, 3), torch.randn(50, 2, 2))
     return policy
+
+
+def without_digest(folder: Path) -> None:
+    """As somebody does who changes a folder on purpose."""
+    options = json.loads((folder / "policy.json").read_text())
+    del options["digest"]
+    (folder / "policy.json").write_text(json.dumps(options))
 
 
 def decode(policy: DiffusersPolicy) -> Tensor:
@@ -170,6 +182,7 @@ def test_a_module_path_in_a_folder_is_not_executed(
         f"open({str(tmp_path / 'executed')!r}, 'w').close()\nclass MLPDenoiser: pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    without_digest(tmp_path / "policy")
     index = tmp_path / "policy" / "model_index.json"
     for part in ("denoiser", "scheduler"):
         content = json.loads(index.read_text())
@@ -213,15 +226,21 @@ def flip(path: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: truncate(folder / "denoiser" / WEIGHTS), "is damaged"),
     (lambda folder: truncate(folder / "normalizer" / WEIGHTS), "is damaged"),
-    (lambda folder: flip(folder / "denoiser" / WEIGHTS), "not those that were saved"),
-    (lambda folder: flip(folder / "normalizer" / WEIGHTS), "not those that were saved"),
+    (
+        lambda folder: flip(folder / "denoiser" / WEIGHTS),
+        "weights or options are not those that were saved",
+    ),
+    (
+        lambda folder: flip(folder / "normalizer" / WEIGHTS),
+        "weights or options are not those that were saved",
+    ),
     (lambda folder: truncate(folder / "model_index.json"), "a damaged file"),
     (lambda folder: truncate(folder / "policy.json"), "a damaged file"),
     (lambda folder: truncate(folder / "denoiser" / "config.json"), "a damaged file"),
     (lambda folder: truncate(folder / "scheduler" / "scheduler_config.json"), "a damaged file"),
     (lambda folder: (folder / "policy.json").write_text("[]"), "expected an object"),
-    (lambda folder: (folder / "policy.json").write_text('{"format": 1}'), "is damaged"),
-    (lambda folder: (folder / "policy.json").write_text('{"format": 99}'), "format 1"),
+    (lambda folder: (folder / "policy.json").write_text('{"format": 2}'), "is damaged"),
+    (lambda folder: (folder / "policy.json").write_text('{"format": 99}'), "of format 99, not 2"),
     (lambda folder: (folder / "policy.json").unlink(), "found none"),
     (
         lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text(
@@ -233,7 +252,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "denoiser" / "config.json").write_text("{}"), "is damaged"),
     (
         lambda folder: os.replace(folder / "normalizer" / WEIGHTS, folder / "denoiser" / WEIGHTS),
-        "of another module",
+        "normalizer has no diffusion_pytorch_model.safetensors",
     ),
     (
         lambda folder: (folder / "model_index.json").write_text(
@@ -259,6 +278,108 @@ def test_a_damaged_or_foreign_folder_is_refused(
     with pytest.raises(CheckpointError, match=sentence) as caught:
         DiffusersPolicy.from_pretrained(tmp_path / "policy")
     assert "\n" not in str(caught.value)
+
+
+def change(path: Path, name: str, value: Any = None, *, delete: bool = False) -> None:
+    content = json.loads(path.read_text())
+    if delete:
+        del content[name]
+    else:
+        content[name] = value
+    path.write_text(json.dumps(content))
+
+
+PARTS = {
+    "policy.json": None,
+    "model_index.json": None,
+    "denoiser/config.json": "denoiser",
+    "scheduler/scheduler_config.json": "scheduler",
+    "normalizer/config.json": "normalizer",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_option_that_is_deleted_or_changed_is_found(
+    policy: DiffusersPolicy, tmp_path: Path, part: str
+) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    path = tmp_path / "policy" / part
+    written = path.read_text()
+    for name in json.loads(written):
+        if name == "digest":
+            continue
+        for options in ({"delete": True}, {"value": "another"}):
+            change(path, name, **options)
+            with pytest.raises(CheckpointError) as caught:
+                DiffusersPolicy.from_pretrained(tmp_path / "policy")
+            assert "\n" not in str(caught.value)
+            path.write_text(written)
+    assert DiffusersPolicy.from_pretrained(tmp_path / "policy")
+
+
+HUGE: list[tuple[str, str, Any, str]] = [
+    ("policy.json", "num_inference_steps", 10**9, "num_inference_steps to be 1 to 1000"),
+    ("policy.json", "num_inference_steps", True, "num_inference_steps to be 1 to 1000"),
+    ("policy.json", "chunk_shape", [10**9, 2], "chunk_shape to be"),
+    ("policy.json", "chunk_shape", [4, 2.0], "chunk_shape to be"),
+    ("policy.json", "observation_steps", 10**9, "observation_steps to be"),
+    ("policy.json", "observation_keys", "goal", "observation_keys to be a list of keys"),
+    ("policy.json", "timesteps", [1.0] * 2000, "timesteps to be null or up to 1000 numbers"),
+    ("policy.json", "surprise", 1, "differs in ..surprise"),
+    ("denoiser/config.json", "observation_octaves", 1e9, "numbers up to 1000000"),
+    ("denoiser/config.json", "observation_octaves", 900_000, "of another module"),
+    ("denoiser/config.json", "hidden", [900_000, 900_000], "of another module"),
+    ("scheduler/scheduler_config.json", "num_train_timesteps", 10**9, "from 1 to 100000"),
+    ("scheduler/scheduler_config.json", "num_train_timesteps", "128", "from 1 to 100000"),
+    ("normalizer/config.json", "observation_shapes", [[10**5, 10**5]], "expected shapes"),
+    ("normalizer/config.json", "action_dim", 900_000, "of another module"),
+    ("normalizer/config.json", "mode", "whiten", "expected mode"),
+    ("model_index.json", "scheduler", ["diffusers", "UNet1DModel"], "none of diffusers'"),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "value", "sentence"), HUGE)
+def test_types_and_sizes_are_checked_where_somebody_took_the_digest_out(
+    policy: DiffusersPolicy, tmp_path: Path, part: str, name: str, value: Any, sentence: str
+) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    without_digest(tmp_path / "policy")
+    change(tmp_path / "policy" / part, name, value)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        DiffusersPolicy.from_pretrained(tmp_path / "policy")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_weights_that_diffusers_saved_again_in_shards_are_the_ones_that_count(
+    policy: DiffusersPolicy, tmp_path: Path
+) -> None:
+    folder = tmp_path / "policy"
+    policy.save_pretrained(folder)
+    with torch.no_grad():
+        for parameter in policy.denoiser.parameters():
+            parameter.add_(0.1)
+    policy.denoiser.save_pretrained(folder / "denoiser", max_shard_size="2KB")
+    assert (folder / "denoiser" / WEIGHTS).exists()  # the old ones
+    with pytest.raises(CheckpointError, match="remove 'digest' from policy.json"):
+        DiffusersPolicy.from_pretrained(folder)
+    without_digest(folder)
+    assert torch.equal(decode(DiffusersPolicy.from_pretrained(folder)), decode(policy))
+    index = folder / "denoiser" / f"{WEIGHTS}.index.json"
+    written = json.loads(index.read_text())
+    shard = folder / "denoiser" / sorted(set(written["weight_map"].values()))[0]
+    shard.rename(folder / "away")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        DiffusersPolicy.from_pretrained(folder)
+    (folder / "away").rename(shard)
+    first = next(iter(written["weight_map"]))
+    for places in ({first: "../away"}, [1], {first: 3}):
+        index.write_text(json.dumps(written | {"weight_map": places}))
+        with pytest.raises(CheckpointError, match="expected names of files beside it"):
+            DiffusersPolicy.from_pretrained(folder)
+    index.write_text(json.dumps(written | {"weight_map": {first: shard.name}}))
+    with pytest.raises(CheckpointError, match="do not hold what"):
+        DiffusersPolicy.from_pretrained(folder)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")

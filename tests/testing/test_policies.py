@@ -30,7 +30,17 @@ BROKEN = {
     "not differentiable": lambda noise, observation: noise.detach(),
     "no finite, non-zero gradient": lambda noise, observation: noise.sign() + 0.0 * noise,
     "declares": lambda noise, observation: noise[:, :3],
-    "into torch.float64": lambda noise, observation: noise.double(),
+    "into torch.float64.*return chunk.to": lambda noise, observation: noise.double(),
+    # A semantic fault comes before a convention that is broken too.
+    "two noises decode into one chunk; start": lambda noise, _: torch.zeros_like(noise).double(),
+    "by argmax or rounding": lambda noise, _: torch.nn.functional.one_hot(noise.argmax(-1), 2).to(
+        noise
+    ),
+    "BatchNorm is in train mode": lambda noise, _: noise / (1 + noise.square().mean(0)),
+    "two batch dimensions": lambda noise, _: torch.bmm(
+        noise, torch.eye(2).expand(len(noise), 2, 2)
+    ),
+    "no batch dimension": lambda noise, _: noise.sin() + 0 * noise.sum(-3, keepdim=True),
     "NaN or infinity": lambda noise, observation: noise / 0.0,
 }
 

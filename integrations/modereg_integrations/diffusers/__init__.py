@@ -14,15 +14,14 @@ if TYPE_CHECKING:
     from modereg_integrations.diffusers.denoiser import MLPDenoiser
     from modereg_integrations.diffusers.normalizer import Normalizer
     from modereg_integrations.diffusers.policy import DiffusersPolicy
-    from modereg_integrations.diffusers.saving import fingerprint, register_denoiser
+    from modereg_integrations.diffusers.saving import register_denoiser
 
-__all__ = ["DiffusersPolicy", "MLPDenoiser", "Normalizer", "fingerprint", "register_denoiser"]
+__all__ = ["DiffusersPolicy", "MLPDenoiser", "Normalizer", "register_denoiser"]
 
 _HOMES = {
     "DiffusersPolicy": "policy",
     "MLPDenoiser": "denoiser",
     "Normalizer": "normalizer",
-    "fingerprint": "saving",
     "register_denoiser": "saving",
 }
 

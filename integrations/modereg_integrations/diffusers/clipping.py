@@ -8,7 +8,7 @@ the scheduler's own step with and without clipping.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class ClippedSchedule:
         return sample
 
 
-def probe_clipped(scheduler: Any, num_inference_steps: int) -> ClippedSchedule | None:
+def probe_clipped(scheduler: Any, spacing: Mapping[str, Any]) -> ClippedSchedule | None:
     """Find the coefficients; None if the scheduler does not clip in this way."""
     config = scheduler.config
     if not config.get("clip_sample") or config.get("thresholding"):
@@ -54,7 +54,7 @@ def probe_clipped(scheduler: Any, num_inference_steps: int) -> ClippedSchedule |
         return None
     free = type(scheduler).from_config(config, clip_sample=False)
     for each in (scheduler, free):
-        each.set_timesteps(num_inference_steps)
+        each.set_timesteps(**spacing)
     bound = float(config["clip_sample_range"])
     steps = tuple(_probe_step(scheduler, free, t, bound) for t in scheduler.timesteps)
     return ClippedSchedule(scheduler.timesteps.clone(), bound, steps)

@@ -9,8 +9,9 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from modereg.errors import ConfigurationError
+from modereg_integrations.diffusers.schedule import Schedule
 
-__all__ = ["corrupt", "fresh_scheduler", "is_flow"]
+__all__ = ["check_clonable", "corrupt", "fresh_scheduler", "is_flow"]
 
 
 def fresh_scheduler(
@@ -63,6 +64,7 @@ def corrupt(scheduler: Any, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     \sqrt{1 - \bar\alpha_t} a` (``v_prediction``, Salimans and Ho, arXiv 2202.00512).
     Flow matching (Lipman et al., arXiv 2210.02747): :math:`x = (1 - \sigma) a + \sigma w`,
     :math:`\sigma` uniform, then shifted as the scheduler does; the target is :math:`w - a`.
+    The time step is the one that the scheduler tells a denoiser at that level of noise.
 
     Args:
         scheduler: a scheduler of diffusers.
@@ -75,35 +77,99 @@ def corrupt(scheduler: Any, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ConfigurationError: if the scheduler has neither of the two forms.
     """
     noise = torch.randn_like(data)
+    kind = _kind(scheduler)
+    told, signal, spread = _draw_levels(scheduler, len(data), data)
+    signal, spread = (level[:, None, None] for level in (signal, spread))
+    return signal * data + spread * noise, told, _target(kind, signal, spread, data, noise)
+
+
+def check_clonable(scheduler: Any, schedule: Schedule) -> None:
+    """Check that decoding undoes what :func:`corrupt` trains, at the times that it is told.
+
+    A denoiser that knows the one chunk of its data, exactly, must decode any noise to that chunk.
+
+    Raises:
+        ConfigurationError: if it does not, or there is no training form.
+    """
+    kind = _kind(scheduler)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((16, 4, 2), generator=generator, dtype=torch.float64)
+    data = torch.tensor([0.3, -0.4], dtype=torch.float64).expand_as(noise)
+
+    def oracle(sample: Tensor, step: int) -> Tensor:
+        signal, spread = _levels_at(scheduler, schedule.timesteps[step].double())
+        mixed_in = (sample - signal * data) / spread.clamp(min=1e-6)
+        return _target(kind, signal, spread, data, mixed_in)
+
+    with torch.no_grad():
+        error = float((schedule.integrate(noise, oracle) - data).abs().max())
+    if not error <= 0.1:
+        raise ConfigurationError(
+            f"expected a scheduler whose decoding undoes what the cloning loss trains, got "
+            f"{type(scheduler).__name__}, under which the exact denoiser of one chunk decodes "
+            f"others, off by {error:.3g}; clone with a DDIMScheduler and 'trailing' spacing, or "
+            "with more steps"
+        )
+
+
+def _kind(scheduler: Any) -> str:
+    """Return what a denoiser is trained to predict: that of diffusers, or ``flow_prediction``."""
     if is_flow(scheduler):
-        return _corrupt_flow(scheduler, data, noise)
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:
+        return "flow_prediction"
+    if getattr(scheduler, "alphas_cumprod", None) is None:
         raise ConfigurationError(
             f"{type(scheduler).__name__} has no alphas_cumprod and matches no flow, so there is no "
             "cloning loss for it; train with a DDIMScheduler and sample with this one"
         )
-    timesteps = torch.randint(len(alphas), (len(data),), device=data.device)
-    alpha = alphas.to(data.device)[timesteps].to(data.dtype)[:, None, None]
-    signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
-    targets = {
-        "epsilon": noise,
-        "sample": data,
-        "v_prediction": signal * noise - spread * data,
-    }
-    if scheduler.config.prediction_type not in targets:
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "sample", "v_prediction"):
         raise ConfigurationError(
-            f"expected prediction_type 'epsilon', 'sample' or 'v_prediction', got "
-            f"{scheduler.config.prediction_type!r}"
+            f"expected prediction_type 'epsilon', 'sample' or 'v_prediction', got {kind!r}"
         )
-    mixed = signal * data + spread * noise
-    return mixed, timesteps, targets[scheduler.config.prediction_type]
+    return kind
 
 
-def _corrupt_flow(scheduler: Any, data: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    sigma = torch.rand(len(data), dtype=data.dtype, device=data.device)
-    shift = float(scheduler.config.get("shift", scheduler.config.get("flow_shift", 1.0)) or 1.0)
-    sigma = shift * sigma / (1 + (shift - 1) * sigma)
-    mix = sigma[:, None, None]
-    timesteps = sigma * scheduler.config.num_train_timesteps
-    return (1 - mix) * data + mix * noise, timesteps, noise - data
+def _target(kind: str, signal: Tensor, spread: Tensor, data: Tensor, noise: Tensor) -> Tensor:
+    if kind == "flow_prediction":
+        return noise - data
+    if kind == "v_prediction":
+        return signal * noise - spread * data
+    return noise if kind == "epsilon" else data
+
+
+def _is_continuous(scheduler: Any) -> bool:
+    """Whether a denoiser is told ``log(spread / signal) / 4``, as EulerDiscrete can be made to."""
+    config = scheduler.config
+    return config.get("timestep_type") == "continuous" and config.prediction_type == "v_prediction"
+
+
+def _draw_levels(scheduler: Any, number: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the time steps that a denoiser is told, and the factors of data and noise, ``[N]``."""
+    if is_flow(scheduler):
+        sigma = torch.rand(number, dtype=like.dtype, device=like.device)
+        shift = float(scheduler.config.get("shift", scheduler.config.get("flow_shift", 1.0)) or 1.0)
+        sigma = shift * sigma / (1 + (shift - 1) * sigma)
+        return sigma * scheduler.config.num_train_timesteps, 1 - sigma, sigma
+    alphas = scheduler.alphas_cumprod.to(like.device)
+    timesteps = torch.randint(len(alphas), (number,), device=like.device)
+    alpha = alphas[timesteps].to(like.dtype)
+    signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
+    told = (spread / signal).log() / 4 if _is_continuous(scheduler) else timesteps
+    return told, signal, spread
+
+
+def _levels_at(scheduler: Any, told: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the factors of data and noise at a time step that a denoiser is told, float64."""
+    if is_flow(scheduler):
+        sigma = told / scheduler.config.num_train_timesteps
+        return 1 - sigma, sigma
+    if _is_continuous(scheduler):
+        ratio = (4 * told).exp()
+    else:  # between training steps as diffusers interpolates: linearly in the logarithm
+        alphas = scheduler.alphas_cumprod.double().cpu()
+        logs = ((1 - alphas) / alphas).log() / 2
+        place = told.clamp(0, len(logs) - 1)
+        low, high = logs[place.floor().long()], logs[place.ceil().long()]
+        ratio = torch.lerp(low, high, place - place.floor()).exp()
+    signal = (1 + ratio.square()).rsqrt()
+    return signal, ratio * signal

@@ -1,13 +1,11 @@
-"""Denoisers: how one is called, and a small one."""
+"""A small denoiser."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from diffusers import UNet1DModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from torch.nn import functional
 
 from modereg.errors import ConfigurationError, ShapeError
 
-__all__ = ["MLPDenoiser", "bind_denoiser", "call_denoiser"]
+__all__ = ["MLPDenoiser"]
 
 
 class MLPDenoiser(ModelMixin, ConfigMixin):
@@ -134,76 +132,3 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
 
 def _silu(x: Tensor) -> Tensor:
     return functional.silu(x, inplace=not x.requires_grad)
-
-
-def call_denoiser(
-    denoiser: nn.Module,
-    sample: Tensor,
-    timestep: Tensor,
-    observations: Sequence[Tensor],
-    *,
-    steps: int = 1,
-) -> Tensor:
-    """Call a denoiser on chunks ``[B, H, A]``.
-
-    A denoiser is called as ``denoiser(sample [B, H, A], timestep, *observations)``, with a time
-    step that is a scalar or ``[B]``, and returns ``[B, H, A]`` or an object whose ``sample`` is
-    that. :class:`diffusers.UNet1DModel` is called in its own layout instead: channels first, the
-    observations, flattened, as further channels that are constant over the horizon. Its
-    ``in_channels`` is A plus their length. Histories of several steps, ``[B, steps, ...]``, are
-    joined as diffusion policies do it: all observations of the first step, then of the next.
-    """
-    if isinstance(denoiser, UNet1DModel):
-        constant = _as_channels(sample, observations, steps)
-        return _call_unet(denoiser, sample, timestep, constant)
-    output = denoiser(sample, timestep, *observations)
-    return output if isinstance(output, Tensor) else output.sample
-
-
-def bind_denoiser(
-    denoiser: nn.Module,
-    sample: Tensor,
-    timesteps: Tensor,
-    observations: Sequence[Tensor],
-    *,
-    steps: int = 1,
-) -> Callable[[Tensor, int], Tensor]:
-    """Bind observations and time steps ``[S]``; what does not change is computed here, once.
-
-    A denoiser that offers ``condition(*observations)``, ``embed_times(timesteps [S])`` and
-    ``denoise(sample, time, condition)``, with ``time`` one row of the embedding (``[1, ...]``), is
-    called through these three.
-
-    Returns:
-        ``model(sample [B, H, A], step) -> [B, H, A]``.
-    """
-    timesteps = timesteps.to(sample.device)
-    if isinstance(denoiser, UNet1DModel):
-        constant = _as_channels(sample, observations, steps)
-        return lambda x, step: _call_unet(denoiser, x, timesteps[step], constant)
-    if all(hasattr(denoiser, name) for name in ("condition", "embed_times", "denoise")):
-        hooks: Any = denoiser
-        condition = hooks.condition(*observations)
-        times = hooks.embed_times(timesteps).split(1)
-        return lambda x, step: hooks.denoise(x, times[step], condition)
-    times = timesteps.unbind()
-    return lambda x, step: call_denoiser(denoiser, x, times[step], observations)
-
-
-def _as_channels(sample: Tensor, observations: Sequence[Tensor], steps: int) -> Tensor | None:
-    """Observations as channels that are constant over the horizon, ``[B, steps * sum O, H]``."""
-    if not observations:
-        return None
-    entry = 1 if steps == 1 else 2
-    flat = torch.cat([value.flatten(entry) for value in observations], -1).flatten(1)
-    return flat.unsqueeze(-1).expand(-1, -1, sample.shape[-2])
-
-
-def _call_unet(
-    unet: nn.Module, sample: Tensor, timestep: Tensor, constant: Tensor | None
-) -> Tensor:
-    channels = sample.transpose(1, 2)  # [B, A, H]
-    if constant is not None:
-        channels = torch.cat([channels, constant], 1)
-    output = unet(channels, timestep, return_dict=False)[0]
-    return output[:, : sample.shape[-1]].transpose(1, 2)

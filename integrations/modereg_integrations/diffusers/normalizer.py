@@ -13,6 +13,7 @@ from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 __all__ = ["Normalizer"]
 
 Mode = Literal["minmax", "meanstd", "identity"]
+Constant = Literal["centered", "collapsed"]
 
 
 Statistics = Mapping[str, Any]
@@ -25,7 +26,12 @@ class Normalizer(nn.Module):
     """Elementwise affine maps between physical and normalised units.
 
     Normalised is ``(x - shift) / scale``. Before :meth:`fit` every shift is 0 and every scale 1.
-    A dimension that is constant in the data keeps scale 1.
+    A dimension that is constant in the data has no scale, and libraries differ in what they do:
+
+    - ``"centered"`` (diffusion_policy, and what a policy made here is trained with): the constant
+      is 0 in normalised units, at scale 1.
+    - ``"collapsed"`` (LeRobot, DPPO): every value is -1 under ``"minmax"`` and 0 under
+      ``"meanstd"``, and whatever is decoded is the constant. Its scale is kept as 0.
 
     Args:
         observation_shapes: shape of each observation at one step, without history; statistics are
@@ -33,9 +39,10 @@ class Normalizer(nn.Module):
         action_dim: length A of an action; statistics are taken over episodes and the horizon.
         mode: ``"minmax"`` maps the data to [-1, 1]; ``"meanstd"`` to mean 0 and standard deviation
             1; ``"identity"`` leaves everything as it is.
+        constant: see above.
 
     Raises:
-        ConfigurationError: if the mode is none of these.
+        ConfigurationError: if the mode or the constant is none of these.
     """
 
     action_shift: Tensor
@@ -46,13 +53,19 @@ class Normalizer(nn.Module):
         observation_shapes: Sequence[Sequence[int]],
         action_dim: int,
         mode: Mode = "minmax",
+        constant: Constant = "centered",
     ) -> None:
         super().__init__()
         if mode not in ("minmax", "meanstd", "identity"):
             raise ConfigurationError(
                 f"expected mode 'minmax', 'meanstd' or 'identity', got {mode!r}"
             )
+        if constant not in ("centered", "collapsed"):
+            raise ConfigurationError(
+                f"expected constant 'centered' or 'collapsed', got {constant!r}"
+            )
         self.mode: Mode = mode
+        self.constant: Constant = constant
         self.observation_shapes = [tuple(shape) for shape in observation_shapes]
         self.action_dim = action_dim
         for index, shape in enumerate(self.observation_shapes):
@@ -67,6 +80,7 @@ class Normalizer(nn.Module):
         observations: Sequence[Statistics],
         action: Statistics,
         mode: Mode = "minmax",
+        constant: Constant | None = None,
     ) -> Normalizer:
         """Make a normalizer from the statistics that came with a policy or a data set.
 
@@ -76,19 +90,22 @@ class Normalizer(nn.Module):
                 observation; lists, arrays or tensors.
             action: the same of an action, ``[A]``.
             mode: which of them the policy was trained with.
+            constant: what the policy's library does with a dimension that is constant; needed where
+                there is one.
 
         Raises:
-            ConfigurationError: if the mode is ``"identity"``, or a statistic that it needs is
-                missing.
+            ConfigurationError: if the mode is ``"identity"``, a statistic that it needs is missing,
+                or a dimension is constant and ``constant`` is not given.
             ShapeError: if a pair of them disagrees in shape.
         """
         if mode not in _STATISTICS:
             raise ConfigurationError(
                 f"expected the mode of the statistics, 'minmax' or 'meanstd', got {mode!r}"
             )
-        pairs = [_shift_and_scale(given, mode) for given in (*observations, action)]
+        pairs = [_shift_and_scale(given, mode, constant) for given in (*observations, action)]
         *seen, (action_shift, _) = pairs
-        normalizer = cls([shift.shape for shift, _ in seen], len(action_shift), mode)
+        shapes = [shift.shape for shift, _ in seen]
+        normalizer = cls(shapes, len(action_shift), mode, constant or "centered")
         names = [f"observation_{{}}_{index}" for index in range(len(seen))]
         for name, (shift, scale) in zip([*names, "action_{}"], pairs, strict=True):
             normalizer.get_buffer(name.format("shift")).copy_(shift)
@@ -115,6 +132,15 @@ class Normalizer(nn.Module):
             self._fit_one(f"observation_{{}}_{index}", value)
         self._fit_one("action_{}", chunks)
 
+    def options(self) -> dict[str, Any]:
+        """Return the arguments that this normalizer was made with, JSON-able."""
+        return {
+            "observation_shapes": [list(shape) for shape in self.observation_shapes],
+            "action_dim": self.action_dim,
+            "mode": self.mode,
+            "constant": self.constant,
+        }
+
     def _fit_one(self, name: str, data: Tensor) -> None:
         shift, scale = self.get_buffer(name.format("shift")), self.get_buffer(name.format("scale"))
         dims = data.ndim - shift.ndim
@@ -125,7 +151,8 @@ class Normalizer(nn.Module):
             )
         if not bool(torch.isfinite(data).all()):
             raise NonFiniteError(f"the data for {name.format('shift')} is not finite")
-        new_shift, new_scale = _statistics(data.flatten(0, dims - 1).double(), self.mode)
+        flat = data.flatten(0, dims - 1).double()
+        new_shift, new_scale = _statistics(flat, self.mode, self.constant)
         shift.copy_(new_shift)
         scale.copy_(new_scale)
 
@@ -134,13 +161,19 @@ class Normalizer(nn.Module):
         if self.mode == "identity":
             return value
         shift = self.get_buffer(f"observation_shift_{index}")
-        return (value - shift) / self.get_buffer(f"observation_scale_{index}")
+        return self._scaled(value - shift, self.get_buffer(f"observation_scale_{index}"))
+
+    def _scaled(self, centered: Tensor, scale: Tensor) -> Tensor:
+        if self.constant == "centered":
+            return centered / scale
+        end = -1.0 if self.mode == "minmax" else 0.0
+        return torch.where(scale == 0, end, centered / scale.where(scale != 0, 1.0))
 
     def normalize_action(self, action: Tensor) -> Tensor:
         """Return actions ``[..., A]`` in normalised units."""
         if self.mode == "identity":
             return action
-        return (action - self.action_shift) / self.action_scale
+        return self._scaled(action - self.action_shift, self.action_scale)
 
     def denormalize_action(self, action: Tensor) -> Tensor:
         """Return actions ``[..., A]`` in physical units."""
@@ -149,7 +182,7 @@ class Normalizer(nn.Module):
         return torch.addcmul(self.action_shift, action, self.action_scale)
 
 
-def _statistics(data: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
+def _statistics(data: Tensor, mode: Mode, constant: Constant) -> tuple[Tensor, Tensor]:
     """Shift and scale of data ``[N, *shape]``."""
     if mode == "identity":
         return torch.zeros_like(data[0]), torch.ones_like(data[0])
@@ -157,10 +190,12 @@ def _statistics(data: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         shift, scale = data.mean(0), data.std(0, correction=0)
     else:
         shift, scale = _center(data.amin(0), data.amax(0))
-    return shift, _without_zeros(scale)
+    return shift, _without_constants(shift, scale, constant)
 
 
-def _shift_and_scale(statistics: Statistics, mode: Mode) -> tuple[Tensor, Tensor]:
+def _shift_and_scale(
+    statistics: Statistics, mode: Mode, constant: Constant | None
+) -> tuple[Tensor, Tensor]:
     """Shift and scale from the pair of statistics that a mode needs."""
     names = _STATISTICS[mode]
     missing = [name for name in names if name not in statistics]
@@ -176,12 +211,20 @@ def _shift_and_scale(statistics: Statistics, mode: Mode) -> tuple[Tensor, Tensor
             f"{tuple(second.shape)}"
         )
     shift, scale = _center(first, second) if mode == "minmax" else (first, second)
-    return shift, _without_zeros(scale)
+    return shift, _without_constants(shift, scale, constant)
 
 
 def _center(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return (high + low) / 2, (high - low) / 2
 
 
-def _without_zeros(scale: Tensor) -> Tensor:
-    return torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+def _without_constants(shift: Tensor, scale: Tensor, constant: Constant | None) -> Tensor:
+    """Give dimensions whose spread is rounding, seen against their value, a scale by convention."""
+    is_constant = scale <= 1e-6 * shift.abs()
+    if constant is None and bool(is_constant.any()):
+        raise ConfigurationError(
+            f"expected statistics that vary in each dimension, got constant ones at "
+            f"{is_constant.nonzero().squeeze(-1).tolist()}; say what the policy's library does "
+            "there: constant='collapsed' (LeRobot, DPPO) or 'centered' (diffusion_policy)"
+        )
+    return torch.where(is_constant, 0.0 if constant == "collapsed" else 1.0, scale)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from diffusers import UNet1DModel
 from tensordict import NestedKey
 from torch import Tensor, nn
 
 from modereg import keys
-from modereg.errors import ConfigurationError, ShapeError
+from modereg.errors import (
+    CheckpointError,
+    ConfigurationError,
+    ShapeError,
+    StochasticSamplerError,
+)
 from modereg.policies import GenerativePolicy
-from modereg_integrations.diffusers.cloning import corrupt, fresh_scheduler
-from modereg_integrations.diffusers.denoiser import MLPDenoiser, bind_denoiser, call_denoiser
+from modereg_integrations.diffusers.calling import bind_denoiser, call_denoiser, unwrap
+from modereg_integrations.diffusers.cloning import check_clonable, corrupt, fresh_scheduler
+from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Mode, Normalizer
+from modereg_integrations.diffusers.saving import Parts, load_parts, part_options, save_parts
 from modereg_integrations.diffusers.schedule import make_schedule
 
 __all__ = ["DiffusersPolicy"]
@@ -38,26 +47,38 @@ class DiffusersPolicy(GenerativePolicy):
         denoiser: called as ``denoiser(sample [B, H, A], timestep, *observations)``, with a scalar
             time step here and ``[B]`` in training; returns ``[B, H, A]`` or an object whose
             ``sample`` is that. A ``UNet1DModel`` is called channels first, with the observations
-            as further constant channels. What does not change within a decode is computed once if
-            it offers ``condition``, ``embed_times`` and ``denoise`` (see
-            :func:`~modereg_integrations.diffusers.denoiser.bind_denoiser`).
+            as further constant channels. Compiled and parallel modules are called, saved and known
+            as what they wrap. Weights may be of another type than noise and observations. What does
+            not change within a decode is computed once if it offers ``condition``, ``embed_times``
+            and ``denoise`` (see :func:`~modereg_integrations.diffusers.calling.bind_denoiser`).
         scheduler: any scheduler of diffusers that is a deterministic function of its initial noise;
             it is copied.
         chunk_shape: ``(H, A)``; the noise has the same shape.
         observation_keys: entries given to the denoiser, in its order.
         num_inference_steps: given to the scheduler's ``set_timesteps``.
+        timesteps: given to it in place of a number, where it takes time steps of one's own.
+        sigmas: the same for noise levels.
         normalizer: maps between physical and normalised units; None where the denoiser works in
             physical units.
         observation_steps: length of the observation history. Above 1, observations are
             ``[*B, observation_steps, ...]``, the newest last.
+        global_cond: call the denoiser as ``denoiser(sample, timestep, global_cond=...)``, with one
+            flat vector of all observations, in the order of their keys, step by step: as Diffusion
+            Policy's ``ConditionalUnet1D`` is.
+        observation_shapes: shape of each observation at one step; None takes the normalizer's, or
+            those that the policy is first probed with.
+        autocast: see :class:`~modereg.policies.GenerativePolicy`.
         noise_key: entry of the noise.
         chunk_key: entry of the chunk.
 
     Raises:
         StochasticSamplerError: if the scheduler draws random numbers; the sentence has the fix.
-        ConfigurationError: if the scheduler cannot make that many steps, or the normalizer is of
-            another number of observations or action dimensions.
+        ConfigurationError: if the scheduler cannot make these steps or carries others that were set
+            by hand, the normalizer is of other observations or action dimensions, or the denoiser
+            takes no ``global_cond``.
     """
+
+    learns_shapes = True
 
     def __init__(
         self,
@@ -67,25 +88,40 @@ class DiffusersPolicy(GenerativePolicy):
         chunk_shape: Sequence[int],
         observation_keys: Sequence[NestedKey] = (keys.OBSERVATION,),
         num_inference_steps: int = 8,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
         normalizer: Normalizer | None = None,
         observation_steps: int = 1,
+        global_cond: bool = False,
+        observation_shapes: Sequence[Sequence[int] | None] | None = None,
+        autocast: torch.dtype | None = None,
         noise_key: NestedKey = keys.NOISE,
         chunk_key: NestedKey = keys.CHUNK,
     ) -> None:
+        if observation_shapes is None and normalizer is not None:
+            observation_shapes = normalizer.observation_shapes
+        _check_parts(denoiser, normalizer, observation_keys, chunk_shape, global_cond)
         super().__init__(
             observation_keys=observation_keys,
             noise_shape=chunk_shape,
             chunk_shape=chunk_shape,
+            observation_shapes=observation_shapes,
+            autocast=autocast,
             noise_key=noise_key,
             chunk_key=chunk_key,
         )
-        _check_normalizer(normalizer, len(self.observation_keys), self.chunk_shape[1])
         self.denoiser = denoiser
         self.scheduler = copy.deepcopy(scheduler)
-        self.num_inference_steps = num_inference_steps
+        self.num_inference_steps = index(num_inference_steps)
+        self.timesteps = None if timesteps is None else [float(time) for time in timesteps]
+        self.sigmas = None if sigmas is None else [float(sigma) for sigma in sigmas]
         self.observation_steps = observation_steps
+        self.global_cond = global_cond
         self.normalizer = normalizer
-        self.schedule = make_schedule(scheduler, num_inference_steps)
+        self.schedule = make_schedule(
+            scheduler, self.num_inference_steps, self.timesteps, self.sigmas
+        )
+        self._clonable = False
 
     def decode(self, noise: Tensor, *observations: Tensor) -> Tensor:
         """Sample a chunk from noise.
@@ -100,14 +136,14 @@ class DiffusersPolicy(GenerativePolicy):
             observation or a parameter requires one.
 
         Raises:
-            ShapeError: if the noise or a history has another shape.
+            ShapeError: if the noise or an observation has another shape.
         """
         if noise.shape[-2:] != self.chunk_shape:
             raise ShapeError(
                 f"expected noise of shape [*B, {self.chunk_shape[0]}, {self.chunk_shape[1]}], got "
                 f"{tuple(noise.shape)}"
             )
-        values = self._prepare(observations, noise.ndim - 2, noise.dtype)
+        values = self._prepare(observations, noise)
         flat = noise.reshape(-1, *self.chunk_shape)
         if flat.device.type == "cpu" and len(flat) > _BLOCK:
             parts = zip(*(tensor.split(_BLOCK) for tensor in (flat, *values)), strict=True)
@@ -116,12 +152,18 @@ class DiffusersPolicy(GenerativePolicy):
 
     def _sample(self, noise: Tensor, *observations: Tensor) -> Tensor:
         """Decode noise ``[N, H, A]`` given prepared observations ``[N, ...]``."""
-        steps = self.observation_steps
         model = bind_denoiser(
-            self.denoiser, noise, self.schedule.timesteps, observations, steps=steps
+            self.denoiser,
+            noise,
+            self.schedule.timesteps,
+            observations,
+            steps=self.observation_steps,
+            global_cond=self.global_cond,
         )
         chunk = self.schedule.integrate(noise, model)
-        return chunk if self.normalizer is None else self.normalizer.denormalize_action(chunk)
+        if self.normalizer is None:
+            return chunk
+        return self.normalizer.denormalize_action(chunk).to(noise.dtype)
 
     def cloning_loss(
         self, chunk: Tensor, *observations: Tensor, mask: Tensor | None = None
@@ -137,15 +179,27 @@ class DiffusersPolicy(GenerativePolicy):
             A scalar, in normalised units.
 
         Raises:
-            ConfigurationError: if the scheduler is neither a diffusion nor a flow.
+            ConfigurationError: if the scheduler is neither a diffusion nor a flow, or decodes by
+                other rules than those that it can be trained by.
+            ShapeError: if an observation has another shape.
         """
-        values = self._prepare(observations, chunk.ndim - 2, chunk.dtype)
+        if not self._clonable:
+            check_clonable(self.scheduler, self.schedule)
+            self._clonable = True
+        values = self._prepare(observations, chunk)
         data = chunk.reshape(-1, *self.chunk_shape)
         if self.normalizer is not None:
-            data = self.normalizer.normalize_action(data)
+            data = self.normalizer.normalize_action(data).to(chunk.dtype)
         mixed, timesteps, target = corrupt(self.scheduler, data)
-        steps = self.observation_steps
-        error = call_denoiser(self.denoiser, mixed, timesteps, values, steps=steps) - target
+        predicted = call_denoiser(
+            self.denoiser,
+            mixed,
+            timesteps,
+            values,
+            steps=self.observation_steps,
+            global_cond=self.global_cond,
+        )
+        error = predicted - target
         if mask is None:
             return error.square().mean()
         kept = mask.reshape(-1, self.chunk_shape[0]).to(error.dtype)
@@ -164,38 +218,56 @@ class DiffusersPolicy(GenerativePolicy):
             )
         self.normalizer.fit(observations, chunk)
 
-    def _prepare(
-        self, observations: Sequence[Tensor], batch_dims: int, dtype: torch.dtype
-    ) -> list[Tensor]:
+    def _prepare(self, observations: Sequence[Tensor], like: Tensor) -> list[Tensor]:
         """Cast, normalise and flatten the batch of the observations: ``[N, ...]`` each."""
         if len(observations) != len(self.observation_keys):
             raise ShapeError(
                 f"expected {len(self.observation_keys)} observations {self.observation_keys}, got "
                 f"{len(observations)}"
             )
+        batch = like.shape[:-2]
+        self.check_observations(observations, batch)
         prepared = []
-        for index, value in enumerate(observations):
-            self._check_history(index, value, batch_dims)
+        for number, value in enumerate(observations):
+            self._check_history(number, value, batch)
             if value.is_floating_point():
-                value = value.to(dtype)
+                value = value.to(like.dtype)
             if self.normalizer is not None:
-                value = self.normalizer.normalize_observation(index, value)
-            prepared.append(value.reshape(-1, *value.shape[batch_dims:]))
+                value = self.normalizer.normalize_observation(number, value)
+            prepared.append(value.reshape(-1, *value.shape[len(batch) :]))
         return prepared
 
-    def _check_history(self, index: int, value: Tensor, batch_dims: int) -> None:
-        steps = self.observation_steps
-        if steps > 1 and (value.ndim <= batch_dims or value.shape[batch_dims] != steps):
+    def _check_history(self, number: int, value: Tensor, batch: torch.Size) -> None:
+        steps = () if self.observation_steps == 1 else (self.observation_steps,)
+        expected = (*batch, *steps)
+        if tuple(value.shape[: len(expected)]) != expected:
+            history = f" with a history of {steps[0]} steps" if steps else ""
             raise ShapeError(
-                f"expected {self.observation_keys[index]!r} with a history of {steps} steps, "
-                f"[*B, {steps}, ...], got {tuple(value.shape)}"
+                f"expected {self.observation_keys[number]!r}{history} of shape "
+                f"({', '.join(map(str, expected))}, ...), got {tuple(value.shape)}"
             )
+
+    def _parts(self) -> Parts:
+        options = {
+            "chunk_shape": list(self.chunk_shape),
+            "observation_keys": self.observation_keys,
+            "num_inference_steps": self.num_inference_steps,
+            "timesteps": self.timesteps,
+            "sigmas": self.sigmas,
+            "observation_steps": self.observation_steps,
+            "global_cond": self.global_cond,
+            "noise_key": self.noise_key,
+            "chunk_key": self.chunk_key,
+        }
+        return Parts(unwrap(self.denoiser), self.scheduler, self.normalizer, options)
 
     def configuration(self) -> dict[str, Any]:
         """Return the options of policy, denoiser, scheduler and normalizer, JSON-able."""
-        from modereg_integrations.diffusers.saving import configuration
+        return part_options(self._parts())
 
-        return configuration(self)
+    def fingerprint(self) -> str:
+        """Return a digest of weights and options: before saving, after loading, compiled or not."""
+        return self._fingerprint_of(self._parts().modules())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save in the layout of diffusers' pipelines; see :mod:`.saving`.
@@ -203,9 +275,7 @@ class DiffusersPolicy(GenerativePolicy):
         Raises:
             CheckpointError: if the folder exists and is no saved policy.
         """
-        from modereg_integrations.diffusers.saving import save_policy
-
-        save_policy(self, Path(folder))
+        save_parts(self._parts(), self.observation_shapes, Path(folder))
 
     @classmethod
     def from_pretrained(
@@ -227,9 +297,15 @@ class DiffusersPolicy(GenerativePolicy):
             CheckpointError: if the folder is damaged, foreign, or names a class that is not
                 trusted. Nothing is imported and nothing unpickled on the folder's behalf.
         """
-        from modereg_integrations.diffusers.saving import load_policy
-
-        return load_policy(Path(folder), denoiser=denoiser, scheduler=scheduler)
+        parts = load_parts(Path(folder), denoiser=denoiser, scheduler=scheduler)
+        try:
+            return cls(
+                parts.denoiser, parts.scheduler, normalizer=parts.normalizer, **parts.options
+            ).eval()
+        except StochasticSamplerError:
+            raise
+        except ConfigurationError as error:
+            raise CheckpointError(f"{folder} is damaged: {error}") from error
 
     @classmethod
     def untrained(
@@ -292,12 +368,24 @@ class DiffusersPolicy(GenerativePolicy):
         )
 
 
-def _check_normalizer(normalizer: Normalizer | None, observations: int, action_dim: int) -> None:
+def _check_parts(
+    denoiser: nn.Module,
+    normalizer: Normalizer | None,
+    observation_keys: Sequence[NestedKey],
+    chunk_shape: Sequence[int],
+    global_cond: bool,
+) -> None:
+    if global_cond and (not observation_keys or isinstance(unwrap(denoiser), UNet1DModel)):
+        raise ConfigurationError(
+            "expected global_cond=True for observations of a denoiser that takes it, got "
+            f"{type(unwrap(denoiser)).__name__} with {list(observation_keys)}; leave it out"
+        )
     if normalizer is None:
         return
-    if len(normalizer.observation_shapes) != observations or normalizer.action_dim != action_dim:
+    seen, dims = len(normalizer.observation_shapes), normalizer.action_dim
+    if seen != len(observation_keys) or dims != chunk_shape[-1]:
         raise ConfigurationError(
-            f"the normalizer is of {len(normalizer.observation_shapes)} observations and "
-            f"{normalizer.action_dim} action dimensions, the policy of {observations} and "
-            f"{action_dim}; make it with Normalizer(observation_shapes, action_dim)"
+            f"the normalizer is of {seen} observations and {dims} action dimensions, the policy of "
+            f"{len(observation_keys)} and {chunk_shape[-1]}; make it with "
+            "Normalizer(observation_shapes, action_dim)"
         )

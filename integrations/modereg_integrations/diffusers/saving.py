@@ -1,21 +1,25 @@
 """Saved policies, in the layout of diffusers' pipelines.
 
-``model_index.json`` names the parts, ``policy.json`` holds the policy's own options, and each part
-has a folder: ``denoiser/`` (``config.json`` and safetensors) and ``scheduler/`` as diffusers itself
-reads them, and ``normalizer/``. A folder is data: classes come from diffusers, from
-:func:`register_denoiser` or from the caller, and a module path in a folder is never imported.
+``model_index.json`` names the parts, ``policy.json`` holds the policy's own options and a digest of
+everything, and each part has a folder: ``denoiser/`` (``config.json`` and safetensors) and
+``scheduler/`` as diffusers itself reads them, and ``normalizer/``. A folder is data: classes come
+from diffusers, from :func:`register_denoiser` or from the caller, a module path in a folder is
+never imported, and sizes in it are bounded before anything is made of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-import os
-import shutil
-import tempfile
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import diffusers
+import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -24,19 +28,34 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from modereg import storage
-from modereg.errors import CheckpointError, StochasticSamplerError
+from modereg.errors import CheckpointError
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer
-from modereg_integrations.diffusers.policy import DiffusersPolicy
 
-__all__ = ["fingerprint", "load_policy", "register_denoiser", "save_policy"]
+__all__ = ["Parts", "load_parts", "part_options", "register_denoiser", "save_parts"]
 
 DenoiserClass = TypeVar("DenoiserClass", bound=type[nn.Module])
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_FORMAT = 1
+_FORMAT = 2
+_LARGEST, _MOST_STEPS, _MOST_LEVELS = 1_000_000, 1_000, 100_000
 _REGISTRY: dict[tuple[str, str], type[nn.Module]] = {
     (MLPDenoiser.__module__, MLPDenoiser.__qualname__): MLPDenoiser
 }
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a policy is made of: modules, a scheduler, and the other arguments of its class."""
+
+    denoiser: nn.Module
+    scheduler: Any
+    normalizer: Normalizer | None
+    options: dict[str, Any]
+
+    def modules(self) -> nn.ModuleDict:
+        """Return the parts that have weights, by name."""
+        named = {"denoiser": self.denoiser, "normalizer": self.normalizer}
+        return nn.ModuleDict({name: part for name, part in named.items() if part is not None})
 
 
 def register_denoiser(cls: DenoiserClass) -> DenoiserClass:
@@ -56,119 +75,84 @@ def _path_of(cls: type) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
-def _options(policy: DiffusersPolicy) -> dict[str, Any]:
+def part_options(parts: Parts) -> dict[str, Any]:
+    """Return every option of the policy, the denoiser, the scheduler and the normalizer."""
+    configs = [getattr(part, "config", {}) for part in (parts.denoiser, parts.scheduler)]
+    denoiser, scheduler = (
+        {key: value for key, value in config.items() if not key.startswith("_")}
+        for config in configs
+    )
     return {
-        "format": _FORMAT,
-        "chunk_shape": list(policy.chunk_shape),
-        "observation_keys": policy.observation_keys,
-        "num_inference_steps": policy.num_inference_steps,
-        "observation_steps": policy.observation_steps,
-        "noise_key": policy.noise_key,
-        "chunk_key": policy.chunk_key,
+        "policy": parts.options,
+        "denoiser": [type(parts.denoiser).__name__, denoiser],
+        "scheduler": [type(parts.scheduler).__name__, scheduler],
+        "normalizer": parts.normalizer and parts.normalizer.options(),
     }
 
 
-def _normalizer_options(normalizer: Normalizer) -> dict[str, Any]:
-    return {
-        "observation_shapes": [list(shape) for shape in normalizer.observation_shapes],
-        "action_dim": normalizer.action_dim,
-        "mode": normalizer.mode,
-    }
-
-
-def _denoiser_options(denoiser: nn.Module) -> dict[str, Any]:
-    config = dict(getattr(denoiser, "config", {}))
-    return {key: value for key, value in config.items() if not key.startswith("_")}
-
-
-def fingerprint(policy: DiffusersPolicy) -> str:
-    """Hash parameters, buffers and every option of a policy (sha256, hexadecimal).
-
-    It is the same before saving and after loading, on any device.
-    """
-    return policy.fingerprint()
-
-
-def configuration(policy: DiffusersPolicy) -> dict[str, Any]:
-    """Return the options of policy, denoiser, scheduler and normalizer."""
-    scheduler = {k: v for k, v in policy.scheduler.config.items() if not k.startswith("_")}
-    return {
-        "policy": _options(policy),
-        "denoiser": [type(policy.denoiser).__name__, _denoiser_options(policy.denoiser)],
-        "scheduler": [type(policy.scheduler).__name__, scheduler],
-        "normalizer": policy.normalizer and _normalizer_options(policy.normalizer),
-    }
-
-
-def save_policy(policy: DiffusersPolicy, folder: Path) -> None:
+def save_parts(
+    parts: Parts, observation_shapes: Sequence[Sequence[int] | None], folder: Path
+) -> None:
     """Write a policy's folder, at once or not at all; a saved policy there is replaced.
 
     Raises:
         CheckpointError: if the folder exists and is neither empty nor a saved policy.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
+    is_saved = (folder / "model_index.json").exists()
+    if folder.is_dir() and any(folder.iterdir()) and not is_saved:
         raise CheckpointError(
             f"{folder} exists and is no saved policy, so it is not overwritten; save elsewhere"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _write_parts(policy, temporary)
-        temporary.chmod(0o755)
-        _replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    shapes = [None if shape is None else list(shape) for shape in observation_shapes]
+    options = {"format": _FORMAT, **parts.options, "observation_shapes": shapes}
+    with storage.replace_folder(folder) as new:
+        _write(parts, options, new)
 
 
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put a complete folder in its place; the old one is whole until the new one is there."""
-    old = temporary.with_name(temporary.name + ".old")
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_parts(policy: DiffusersPolicy, folder: Path) -> None:
+def _write(parts: Parts, options: dict[str, Any], folder: Path) -> None:
     index: dict[str, Any] = {
         "_class_name": "DiffusersPolicy",
         "_diffusers_version": diffusers.__version__,
-        "denoiser": list(_path_of(type(policy.denoiser))),
-        "scheduler": list(_path_of(type(policy.scheduler))),
+        "denoiser": list(_path_of(type(parts.denoiser))),
+        "scheduler": list(_path_of(type(parts.scheduler))),
     }
-    if isinstance(policy.denoiser, ConfigMixin):
-        storage.write_atomic(folder / "denoiser" / "config.json", policy.denoiser.to_json_string())
-    _save_tensors(policy.denoiser, folder / "denoiser")
+    if isinstance(parts.denoiser, ConfigMixin):
+        storage.write_atomic(folder / "denoiser" / "config.json", parts.denoiser.to_json_string())
     storage.write_atomic(
-        folder / "scheduler" / "scheduler_config.json", policy.scheduler.to_json_string()
+        folder / "scheduler" / "scheduler_config.json", parts.scheduler.to_json_string()
     )
-    if policy.normalizer is not None:
+    if parts.normalizer is not None:
         index["normalizer"] = ["modereg_integrations.diffusers", "Normalizer"]
-        options = _normalizer_options(policy.normalizer)
-        storage.write_json(folder / "normalizer" / "config.json", options)
-        _save_tensors(policy.normalizer, folder / "normalizer")
-    options = {**_options(policy), "weights": storage.fingerprint(policy)}
-    storage.write_json(folder / "policy.json", options)
+        storage.write_json(folder / "normalizer" / "config.json", parts.normalizer.options())
+    for name, module in parts.modules().items():
+        # safetensors refuses tensors that share storage.
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+        storage.write_atomic(folder / name / _WEIGHTS, save(state, metadata={"format": "pt"}))
     storage.write_json(folder / "model_index.json", index)
+    storage.write_json(folder / "policy.json", options)
+    content = _read(folder)
+    storage.write_json(folder / "policy.json", options | {"digest": content.digest()})
 
 
-def _save_tensors(module: nn.Module, folder: Path) -> None:
-    # safetensors refuses tensors that share storage.
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-    storage.write_atomic(folder / _WEIGHTS, save(tensors, metadata={"format": "pt"}))
+@dataclass(frozen=True)
+class _Content:
+    """What a folder holds, read but not believed: JSON by the part's name, and tensors."""
+
+    folder: Path
+    index: dict[str, Any]
+    options: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
+    tensors: dict[str, dict[str, Tensor]]
+
+    def digest(self) -> str:
+        """Return a digest of every option and every weight."""
+        written = {"index": self.index, "options": self.options, "configs": self.configs}
+        state = {f"{n}.{k}": v for n, part in self.tensors.items() for k, v in part.items()}
+        text = json.dumps(written, sort_keys=True) + storage.state_fingerprint(state)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_policy(
-    folder: Path,
-    *,
-    denoiser: nn.Module | type[nn.Module] | None = None,
-    scheduler: Any = None,
-) -> DiffusersPolicy:
-    """Load what :func:`save_policy` wrote; see :meth:`DiffusersPolicy.from_pretrained`.
-
-    Raises:
-        CheckpointError: if the folder is damaged, foreign, or names a class that is not trusted.
-    """
+def _read(folder: Path) -> _Content:
     index = _read_json(folder / "model_index.json")
     if index.get("_class_name") != "DiffusersPolicy":
         raise CheckpointError(
@@ -176,96 +160,207 @@ def load_policy(
             "with its own library and give its parts to DiffusersPolicy(denoiser, scheduler, ...)"
         )
     options = _read_json(folder / "policy.json")
-    if options.pop("format", None) != _FORMAT:
-        raise CheckpointError(f"{folder}/policy.json is not of format {_FORMAT}; update modereg")
-    digest = options.pop("weights", None)
-    try:
-        policy = _make_policy(folder, index, options, denoiser, scheduler)
-    except StochasticSamplerError:
-        raise
-    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} is damaged: {error!r}") from error
-    if digest not in (None, storage.fingerprint(policy)):
+    if options.get("format") != _FORMAT:
         raise CheckpointError(
-            f"{folder} is damaged: its weights are not those that were saved; copy it again, or "
-            "remove 'weights' from policy.json if they were changed on purpose"
+            f"{folder}/policy.json is of format {options.get('format')!r}, not {_FORMAT}; save the "
+            "policy again with this version of modereg, or update it"
         )
-    return policy.eval()
+    paths = {
+        "denoiser": folder / "denoiser" / "config.json",
+        "scheduler": folder / "scheduler" / "scheduler_config.json",
+        "normalizer": folder / "normalizer" / "config.json",
+    }
+    needed = {"scheduler", *(["normalizer"] if "normalizer" in index else [])}
+    configs = {n: _read_json(p) for n, p in paths.items() if n in needed or p.exists()}
+    names = [name for name in ("denoiser", "normalizer") if name == "denoiser" or name in index]
+    return _Content(folder, index, options, configs, {n: _tensors(folder / n) for n in names})
 
 
-def _make_policy(
+def load_parts(
     folder: Path,
-    index: dict[str, Any],
-    options: dict[str, Any],
-    denoiser: nn.Module | type[nn.Module] | None,
-    scheduler: Any,
-) -> DiffusersPolicy:
-    for key in ("noise_key", "chunk_key"):
-        options[key] = _as_key(options[key])
-    options["observation_keys"] = [_as_key(key) for key in options["observation_keys"]]
-    return DiffusersPolicy(
-        _load_denoiser(folder, index["denoiser"], denoiser),
-        _load_scheduler(folder, index["scheduler"]) if scheduler is None else scheduler,
-        normalizer=_load_normalizer(folder) if "normalizer" in index else None,
-        **options,
+    *,
+    denoiser: nn.Module | type[nn.Module] | None = None,
+    scheduler: Any = None,
+) -> Parts:
+    """Load what :func:`save_parts` wrote; ``options`` has ``observation_shapes`` too.
+
+    Raises:
+        CheckpointError: if the folder is damaged, foreign, or names a class that is not trusted.
+    """
+    content = _read(folder)
+    digest = content.options.pop("digest", None)
+    if digest not in (None, content.digest()):
+        raise CheckpointError(
+            f"{folder} is damaged: its weights or options are not those that were saved; copy it "
+            "again, or remove 'digest' from policy.json if they were changed on purpose"
+        )
+    try:
+        options = _checked_options(content)
+        _check_sizes(content)
+        return Parts(
+            _make_denoiser(content, denoiser),
+            _make_scheduler(content) if scheduler is None else scheduler,
+            _make_normalizer(content) if "normalizer" in content.index else None,
+            options,
+        )
+    except (KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder} is damaged: {error!r}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content = storage.read_json(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is damaged: expected an object, got {content!r:.80}")
+    return content
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    """Read safetensors, in shards where there is an index, as diffusers does; nothing else."""
+    index, whole = folder / f"{_WEIGHTS}.index.json", folder / _WEIGHTS
+    if not index.exists() and not whole.exists():
+        raise CheckpointError(
+            f"{folder} has no {_WEIGHTS}; pickled weights are not read, convert them to safetensors"
+        )
+    places = _read_json(index).get("weight_map") if index.exists() else None
+    if index.exists() and not _is_map(places):
+        raise CheckpointError(f"{index} is damaged: expected names of files beside it")
+    names = sorted(set(places.values())) if places is not None else [_WEIGHTS]
+    try:
+        found = {k: v for name in names for k, v in load_file(str(folder / name)).items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}/{_WEIGHTS} is damaged: {error}") from error
+    if places is not None and set(found) != set(places):
+        raise CheckpointError(f"{folder} is damaged: its shards do not hold what {index.name} says")
+    return found
+
+
+def _is_map(places: Any) -> bool:
+    return isinstance(places, dict) and all(
+        isinstance(name, str) and Path(name).name == name for name in places.values()
     )
+
+
+def _is_number(value: Any, largest: int, smallest: int = 1) -> bool:
+    return type(value) is int and smallest <= value <= largest
+
+
+def _is_shape(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) > 16:
+        return False
+    return all(_is_number(v, _LARGEST) for v in value) and torch.Size(value).numel() <= 10**8
+
+
+def _is_key(value: Any) -> bool:
+    parts = value if isinstance(value, list) and value else [value]
+    return all(isinstance(part, str) for part in parts)
+
+
+def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _are_levels(value: Any) -> bool:
+    is_list = isinstance(value, list) and 1 <= len(value) <= _MOST_STEPS
+    return value is None or (is_list and all(type(one) in (int, float) for one in value))
+
+
+_CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "chunk_shape": ("[actions, action dimensions]", lambda v: _is_shape(v) and len(v) == 2),
+    "observation_keys": ("a list of keys", _are(_is_key)),
+    "observation_shapes": ("a list of shapes", _are(lambda v: v is None or _is_shape(v))),
+    "num_inference_steps": (f"1 to {_MOST_STEPS}", lambda v: _is_number(v, _MOST_STEPS)),
+    "timesteps": (f"null or up to {_MOST_STEPS} numbers", _are_levels),
+    "sigmas": (f"null or up to {_MOST_STEPS} numbers", _are_levels),
+    "observation_steps": (f"1 to {_MOST_STEPS}", lambda v: _is_number(v, _MOST_STEPS)),
+    "global_cond": ("true or false", lambda v: isinstance(v, bool)),
+    "noise_key": ("a key", _is_key),
+    "chunk_key": ("a key", _is_key),
+}
+
+
+def _checked_options(content: _Content) -> dict[str, Any]:
+    """Return the arguments of the class, each there and of its type."""
+    path, options = content.folder / "policy.json", dict(content.options)
+    options.pop("format")
+    if set(options) != set(_CHECKS):
+        odd = sorted(set(options) ^ set(_CHECKS))
+        raise CheckpointError(f"{path} is damaged: expected {sorted(_CHECKS)}, differs in {odd}")
+    for name, (what, check) in _CHECKS.items():
+        if not check(options[name]):
+            got = repr(options[name])[:80]
+            raise CheckpointError(f"{path} is damaged: expected {name} to be {what}, got {got}")
+    for name in ("noise_key", "chunk_key"):
+        options[name] = _as_key(options[name])
+    options["observation_keys"] = [_as_key(key) for key in options["observation_keys"]]
+    return options
 
 
 def _as_key(key: Any) -> Any:
     return tuple(key) if isinstance(key, list) else key
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content = storage.read_json(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged: expected an object, got {content!r}")
-    return content
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read safetensors, whole or in diffusers' shards; nothing else is ever opened."""
-    paths = [folder / _WEIGHTS]
-    if not paths[0].exists():
-        paths = sorted(folder.glob("diffusion_pytorch_model-*-of-*.safetensors"))
-    if not paths:
+def _check_sizes(content: _Content) -> None:
+    """Check that no number in a configuration asks for more than any policy needs."""
+    levels = content.configs["scheduler"].get("num_train_timesteps", 1)
+    if not _is_number(levels, _MOST_LEVELS):
         raise CheckpointError(
-            f"{folder} has no {_WEIGHTS}; pickled weights are not read, convert them to safetensors"
+            f"{content.folder} is damaged: expected num_train_timesteps from 1 to {_MOST_LEVELS}, "
+            f"got {levels!r:.80}"
         )
-    try:
-        return {name: value for path in paths for name, value in load_file(str(path)).items()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}/{_WEIGHTS} is damaged: {error}") from error
+    pending: list[Any] = list(content.configs.values())
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list | dict):
+            pending += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int | float) and not (abs(value) <= _LARGEST or isinf(value)):
+            raise CheckpointError(
+                f"{content.folder} is damaged: expected numbers up to {_LARGEST}, got {value!r:.80}"
+            )
 
 
-def _load_into(module: nn.Module, folder: Path) -> nn.Module:
+def _load_into(module: nn.Module, content: _Content, name: str) -> nn.Module:
     try:
-        module.load_state_dict(_read_tensors(folder), assign=True)
+        module.load_state_dict(content.tensors[name], assign=True)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the weights in {folder} are of another module: {' '.join(str(error).split())}"
+            f"the weights in {content.folder / name} are of another module: "
+            f"{' '.join(str(error).split())}"
         ) from error
     return module
 
 
-def _load_denoiser(folder: Path, path: Any, given: nn.Module | type[nn.Module] | None) -> nn.Module:
+def _make_denoiser(content: _Content, given: nn.Module | type[nn.Module] | None) -> nn.Module:
     if isinstance(given, nn.Module):
-        return _load_into(given, folder / "denoiser")
-    cls: Any = _trusted_denoiser(path) if given is None else given
+        return _load_into(given, content, "denoiser")
+    path = content.index.get("denoiser")
+    trusted: Any = _trusted_denoiser(path)
+    cls: Any = trusted if given is None else given
     if cls is None:
         raise CheckpointError(
-            f"{folder} names the denoiser {path}, which is not imported on a file's word; pass "
-            "denoiser=TheClass or a module, or call register_denoiser(TheClass) before"
+            f"{content.folder} names the denoiser {path}, which is not imported on a file's word; "
+            "pass denoiser=TheClass or a module, or call register_denoiser(TheClass) before"
         )
     if not hasattr(cls, "from_config"):
         raise CheckpointError(
             f"{cls.__name__} has no saved configuration to be made from; pass denoiser=a module"
         )
-    config = _read_json(folder / "denoiser" / "config.json")
-    return _load_into(cls.from_config(config), folder / "denoiser")
+    config = content.configs["denoiser"]
+    if cls is MLPDenoiser or cls.__module__.startswith("diffusers."):
+        with torch.device("meta"):  # sizes that are not those of the weights allocate nothing
+            _load_into(cls.from_config(config), content, "denoiser")
+    return _load_into(cls.from_config(config), content, "denoiser")
+
+
+def _pair(path: Any) -> tuple[str, str]:
+    if not isinstance(path, list) or len(path) != 2 or not all(isinstance(p, str) for p in path):
+        raise CheckpointError(f"model_index.json is damaged: expected [library, name], got {path}")
+    return path[0], path[1]
 
 
 def _trusted_denoiser(path: Any) -> type[nn.Module] | None:
-    library, name = path
+    library, name = _pair(path)
     if library == "diffusers":
         return _from_diffusers(name, ModelMixin)
     return _REGISTRY.get((library, name))
@@ -277,18 +372,25 @@ def _from_diffusers(name: str, base: type) -> Any:
     return found if inspect.isclass(found) and issubclass(found, base) else None
 
 
-def _load_scheduler(folder: Path, path: Any) -> Any:
-    library, name = path
+def _make_scheduler(content: _Content) -> Any:
+    library, name = _pair(content.index.get("scheduler"))
     cls = _from_diffusers(name, SchedulerMixin) if library == "diffusers" else None
     if cls is None:
         raise CheckpointError(
-            f"{folder} names the scheduler {path}, which is none of diffusers'; pass scheduler=..."
+            f"{content.folder} names the scheduler {[library, name]}, which is none of diffusers'; "
+            "pass scheduler=..."
         )
-    return cls.from_config(_read_json(folder / "scheduler" / "scheduler_config.json"))
+    return cls.from_config(content.configs["scheduler"])
 
 
-def _load_normalizer(folder: Path) -> Normalizer:
-    config = _read_json(folder / "normalizer" / "config.json")
+def _make_normalizer(content: _Content) -> Normalizer:
+    config: Mapping[str, Any] = content.configs["normalizer"]
+    shapes, dims = config["observation_shapes"], config["action_dim"]
+    if not (_are(_is_shape)(shapes) and _is_number(dims, _LARGEST)):
+        raise CheckpointError(
+            f"{content.folder}/normalizer/config.json is damaged: expected shapes and a number of "
+            f"action dimensions, got {shapes!r:.80} and {dims!r:.80}"
+        )
     normalizer = Normalizer(**config)
-    _load_into(normalizer, folder / "normalizer")
+    _load_into(normalizer, content, "normalizer")
     return normalizer

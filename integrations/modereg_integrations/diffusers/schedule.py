@@ -14,7 +14,7 @@ its own ``step``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,56 +62,110 @@ class SteppedSchedule:
     Attributes:
         timesteps: ``[S]`` on the CPU, what the denoiser is told at each of its S calls.
         scheduler: a scheduler that nobody else uses, for it keeps state between steps.
-        num_inference_steps: what ``set_timesteps`` is given before each loop.
+        spacing: what ``set_timesteps`` is given before each loop.
     """
 
     timesteps: Tensor
     scheduler: Any
-    num_inference_steps: int
+    spacing: Mapping[str, Any]
 
     def integrate(self, noise: Tensor, model: Model) -> Tensor:
         """Run the loop from noise ``[N, H, A]`` to the sample ``[N, H, A]``."""
-        return _run(self.scheduler, self.num_inference_steps, noise, model)
+        return _run(self.scheduler, self.spacing, noise, model)
 
 
 Schedule = AffineSchedule | ClippedSchedule | SteppedSchedule
 
 
-def make_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
+def make_schedule(
+    scheduler: Any,
+    num_inference_steps: int,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> Schedule:
     """Probe a scheduler: is it deterministic, and is it linear?
 
     Args:
         scheduler: any scheduler of diffusers; it is copied, not changed.
         num_inference_steps: given to its ``set_timesteps``.
+        timesteps: given to it instead.
+        sigmas: given to it instead, or with ``timesteps``.
 
     Raises:
         StochasticSamplerError: if it draws random numbers in its steps.
-        ConfigurationError: if it cannot make that many steps, or returns a non-finite sample.
+        ConfigurationError: if it can't be run so, returns a non-finite sample, or carries time
+            steps that were set by hand and would be replaced.
     """
-    if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
-        raise ConfigurationError(
-            f"expected num_inference_steps of at least 1, got {num_inference_steps!r}"
-        )
+    name = type(scheduler).__name__
+    spacing = _spacing(num_inference_steps, timesteps, sigmas)
+    if timesteps is None and sigmas is None:
+        _check_not_set_by_hand(scheduler)
     scheduler = copy.deepcopy(scheduler)
     try:
-        scheduler.set_timesteps(num_inference_steps)
-        stepped = SteppedSchedule(scheduler.timesteps.clone(), scheduler, num_inference_steps)
-        reference = _trajectory(stepped, seed=0)
-    except (ValueError, IndexError, ZeroDivisionError, NotImplementedError) as error:
+        scheduler.set_timesteps(**spacing)
+        stepped = SteppedSchedule(scheduler.timesteps.clone(), scheduler, spacing)
+        reference, again = (_trajectory(stepped, seed=seed) for seed in (0, 1))
+    except Exception as error:  # of diffusers, which raises whatever its code runs into
+        asked = ", ".join(f"{key}={value}" for key, value in spacing.items())
         raise ConfigurationError(
-            f"{type(scheduler).__name__} refuses num_inference_steps={num_inference_steps} with "
-            f"prediction_type={scheduler.config.get('prediction_type')!r}: {error}"
+            f"{name} refuses {asked} with prediction_type="
+            f"{scheduler.config.get('prediction_type')!r}: {' '.join(str(error).split())}; it must "
+            "run by set_timesteps and step(output, timestep, sample) alone, as DDIMScheduler does"
         ) from error
-    _check_deterministic(scheduler, reference, _trajectory(stepped, seed=1))
+    _check_deterministic(scheduler, reference, again)
     for probe in (_probe, probe_clipped):
-        schedule = probe(scheduler, num_inference_steps)
+        schedule = probe(scheduler, spacing)
         if schedule is not None and _agree(_trajectory(schedule, seed=0), reference, 1e-4):
             return schedule
     return stepped
 
 
-def _begin(scheduler: Any, num_inference_steps: int) -> None:
-    scheduler.set_timesteps(num_inference_steps)
+def _spacing(
+    num_inference_steps: int,
+    timesteps: Sequence[float] | None,
+    sigmas: Sequence[float] | None,
+) -> dict[str, Any]:
+    if num_inference_steps < 1:
+        raise ConfigurationError(
+            f"expected num_inference_steps of at least 1, got {num_inference_steps!r}"
+        )
+    given = {"timesteps": timesteps, "sigmas": sigmas}
+    by_hand = {name: list(values) for name, values in given.items() if values is not None}
+    return by_hand or {"num_inference_steps": num_inference_steps}
+
+
+def _check_not_set_by_hand(scheduler: Any) -> None:
+    """Refuse a scheduler whose time steps are neither fresh nor what a number of steps gives."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    number = getattr(scheduler, "num_inference_steps", None)
+    if _same_times(scheduler, fresh) or number is None:
+        return
+    try:
+        fresh.set_timesteps(number)
+    except Exception:  # a number that it does not take was not given to it
+        same = False
+    else:
+        same = _same_times(scheduler, fresh)
+    if not same:
+        times = [round(float(time), 3) for time in scheduler.timesteps]
+        raise ConfigurationError(
+            f"expected a scheduler as its configuration makes it, got {type(scheduler).__name__} "
+            f"with the time steps {times} set by hand, which a copy would not keep; pass what its "
+            "set_timesteps was given: timesteps=[...] or sigmas=[...]"
+        )
+
+
+def _same_times(first: Any, second: Any) -> bool:
+    for name in ("timesteps", "sigmas"):
+        values = [getattr(each, name, None) for each in (first, second)]
+        one, other = (torch.as_tensor([] if v is None else v).double().cpu() for v in values)
+        if one.shape != other.shape or not torch.allclose(one, other):
+            return False
+    return True
+
+
+def _begin(scheduler: Any, spacing: Mapping[str, Any]) -> None:
+    scheduler.set_timesteps(**spacing)
     if hasattr(scheduler, "set_begin_index"):
         # Else the start is looked up by its time step, which need not be unique.
         scheduler.set_begin_index(0)
@@ -122,9 +176,9 @@ def _scale_input(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
     return sample if scale is None else scale(sample, timestep)
 
 
-def _run(scheduler: Any, num_inference_steps: int, noise: Tensor, model: Model) -> Tensor:
+def _run(scheduler: Any, spacing: Mapping[str, Any], noise: Tensor, model: Model) -> Tensor:
     """Sample as diffusers' pipelines do."""
-    _begin(scheduler, num_inference_steps)
+    _begin(scheduler, spacing)
     sample = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
     for index, timestep in enumerate(scheduler.timesteps):
         output = model(_scale_input(scheduler, sample, timestep), index)
@@ -179,9 +233,9 @@ def _check_deterministic(scheduler: Any, first: Tensor, second: Tensor) -> None:
     )
 
 
-def _probe(scheduler: Any, num_inference_steps: int) -> AffineSchedule | None:
+def _probe(scheduler: Any, spacing: Mapping[str, Any]) -> AffineSchedule | None:
     """Find the coefficients by one run on unit vectors; None if the form does not fit."""
-    _begin(scheduler, num_inference_steps)
+    _begin(scheduler, spacing)
     start = float(getattr(scheduler, "init_noise_sigma", 1.0))
     # Unit vector 2j stands for the sample before call j, 2j + 1 for the output of call j.
     basis = torch.eye(2 * len(scheduler.timesteps), dtype=torch.float64)[:, None, None, :]

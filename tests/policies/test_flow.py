@@ -1,4 +1,4 @@
-"""The contract of a generative policy, its wrapper for functions, and flow matching."""
+"""Flow matching in pure torch: conventions, steps, cloning, types."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from torch import Tensor, nn
 
 from modereg.errors import (
     ConfigurationError,
-    KeyMismatchError,
-    NonFiniteError,
     ShapeError,
-    StochasticSamplerError,
 )
 from modereg.policies import (
     FlowPolicy,
     GenerativePolicy,
     as_generative_policy,
-    assert_deterministic,
+    probe_policy,
 )
 
 OBS, SHAPE = 3, (4, 2)
@@ -37,137 +34,6 @@ def policy(function: object = shift, **options: object) -> GenerativePolicy:
 
 def data(*size: int, dtype: torch.dtype = torch.float32) -> TensorDict:
     return TensorDict({"observation": torch.randn(*size, OBS, dtype=dtype)}, size)
-
-
-@pytest.mark.parametrize("size", [(), (5,), (2, 3)])
-def test_given_noise_is_decoded(size: tuple[int, ...]) -> None:
-    td, noise = data(*size), torch.randn(*size, *SHAPE)
-    out = policy()(td.set("noise", noise))
-    torch.testing.assert_close(out["action_chunk"], shift(noise, td["observation"]))
-
-
-def test_missing_noise_is_drawn_from_the_standard_normal() -> None:
-    td = data(4000).zero_()
-    torch.manual_seed(1)
-    chunk = policy()(td)["action_chunk"]
-    torch.manual_seed(1)
-    assert torch.equal(chunk, torch.randn(4000, *SHAPE))
-    assert set(td.keys()) == {"observation", "action_chunk"}
-    assert float(chunk.std()) == pytest.approx(1.0, abs=0.02)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_missing_noise_has_the_dtype_of_the_policy(dtype: torch.dtype) -> None:
-    flow = FlowPolicy(
-        Velocity(),
-        observation_keys=["observation"],
-        chunk_shape=SHAPE,
-        time_convention="noise_at_0",
-    ).to(dtype)
-    assert flow(data(3, dtype=dtype))["action_chunk"].dtype == dtype
-
-
-def test_keys_may_be_nested_and_several() -> None:
-    wrapped = policy(
-        lambda noise, a, b: noise * a[..., None] + b[..., None],
-        in_keys=[("o", "a"), ("o", "b")],
-        noise_key=("o", "w"),
-        chunk_key=("o", "chunk"),
-    )
-    a, b, w = torch.randn(5, 1), torch.randn(5, 1), torch.randn(5, *SHAPE)
-    td = wrapped(TensorDict({"o": TensorDict({"a": a, "b": b, "w": w}, [5])}, [5]))
-    torch.testing.assert_close(td["o", "chunk"], w * a[..., None] + b[..., None])
-    assert wrapped.in_keys == [("o", "a"), ("o", "b"), ("o", "w")]
-    assert wrapped.out_keys == [("o", "chunk")]
-
-
-def test_noise_and_chunk_may_differ_in_shape() -> None:
-    padded = policy(lambda noise, _: noise[..., :2], noise_shape=(4, 8))
-    assert padded(data(3))["action_chunk"].shape == (3, *SHAPE)
-
-
-def test_noise_of_the_wrong_shape_is_refused() -> None:
-    td = data(3).set("noise", torch.randn(3, 4, 3))
-    with pytest.raises(ShapeError, match=r"expected noise of shape \(3, 4, 2\).*got \(3, 4, 3\)"):
-        policy()(td)
-    with pytest.raises(ShapeError, match="got \\(2, 4, 2\\)"):
-        policy().decode_from(data(3), torch.randn(2, *SHAPE))
-
-
-def test_a_missing_observation_is_named() -> None:
-    with pytest.raises(KeyMismatchError, match="policy reads 'observation'.*it has \\['state'\\]"):
-        policy()(TensorDict({"state": torch.zeros(2, 3)}, [2]))
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"in_keys": ["noise"]}, "distinct keys"),
-        ({"chunk_shape": (4,)}, "actions, action dimensions"),
-        ({"chunk_shape": (0, 2)}, "actions, action dimensions"),
-        ({"noise_shape": ()}, "positive sizes"),
-        ({"noise_shape": (4, 0)}, "positive sizes"),
-    ],
-)
-def test_what_cannot_work_is_refused(options: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ConfigurationError, match=sentence):
-        policy(**options)
-
-
-def test_a_stochastic_sampler_is_refused_with_the_fix() -> None:
-    with pytest.raises(StochasticSamplerError, match="deterministic sampler.*DDIMScheduler"):
-        policy(lambda noise, _: noise + 0.01 * torch.randn_like(noise), example=data(2))
-    dropout = nn.Dropout(0.5)
-    with pytest.raises(StochasticSamplerError, match=r"\.eval\(\)"):
-        policy(lambda noise, _: dropout(noise), example=data(2))
-    dropout.eval()
-    policy(lambda noise, _: dropout(noise), example=data(2))
-
-
-def test_a_wrong_chunk_and_a_non_finite_one_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"chunk of shape \(2, 4, 2\), got \(2, 3, 2\)"):
-        policy(lambda noise, _: noise[:, 1:], example=data(2))
-    with pytest.raises(NonFiniteError, match="non-finite chunk"):
-        policy(lambda noise, _: noise / 0, example=data(2))
-
-
-def test_the_probe_leaves_the_random_state_alone() -> None:
-    wrapped, td, before = policy(), data(2), torch.random.get_rng_state()
-    assert_deterministic(wrapped, td)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-class Net(nn.Module):
-    """A policy as a module."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(OBS, 2)
-
-    def forward(self, noise: Tensor, observation: Tensor) -> Tensor:
-        return noise * self.linear(observation).unsqueeze(-2)
-
-
-def test_parameters_of_a_module_are_seen_once_and_copied_with_it() -> None:
-    net = Net()
-    wrapped = policy(net)
-    assert [id(p) for p in wrapped.parameters()] == [id(p) for p in net.parameters()]
-    assert list(wrapped.state_dict()) == ["module.linear.weight", "module.linear.bias"]
-    assert list(policy(lambda w, o: 2 * net(w, o), module=net).parameters())
-    other = copy.deepcopy(wrapped)
-    other.module.linear.weight.data.zero_()
-    other.module.linear.bias.data.zero_()
-    td = data(2).set("noise", torch.ones(2, *SHAPE))
-    assert (other(td.clone())["action_chunk"] == 0).all()
-    assert (wrapped(td.clone())["action_chunk"] != 0).all()
-
-
-def test_decoding_is_differentiable_in_the_noise_only() -> None:
-    wrapped = policy(Net()).requires_grad_(False)
-    noise = torch.randn(3, *SHAPE, requires_grad=True)
-    (grad,) = torch.autograd.grad(wrapped.decode_from(data(3), noise).sum(), noise)
-    assert (grad != 0).all()
-    assert not wrapped(data(3))["action_chunk"].requires_grad
 
 
 class Velocity(nn.Module):
@@ -275,7 +141,7 @@ def test_decoding_is_independent_of_the_batch_and_deterministic() -> None:
     together = policy.decode_from(td, noise)
     alone = torch.stack([policy.decode_from(td[i : i + 1], noise[i : i + 1])[0] for i in range(6)])
     torch.testing.assert_close(together, alone)
-    assert_deterministic(policy, td)
+    probe_policy(policy, td)
 
 
 def test_the_cloning_loss_of_the_exact_field_is_zero_and_training_lowers_it() -> None:
@@ -309,3 +175,40 @@ def test_decoding_compiles() -> None:
     torch.testing.assert_close(
         compiled(noise, td["observation"]), policy.decode(noise, td["observation"])
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_missing_noise_has_the_dtype_of_the_policy(dtype: torch.dtype) -> None:
+    flow = FlowPolicy(
+        Velocity(),
+        observation_keys=["observation"],
+        chunk_shape=SHAPE,
+        time_convention="noise_at_0",
+    ).to(dtype)
+    assert flow(data(3, dtype=dtype))["action_chunk"].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_another_type_are_met_at_the_boundary(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    velocity, td, noise = Velocity(), data(6), torch.randn(6, *SHAPE)
+    exact = flow(velocity, "noise_at_1").decode_from(td, noise)
+    made = flow(copy.deepcopy(velocity), "noise_at_1").to(dtype)
+    probe_policy(made, td, dtype=torch.float32)
+    chunk = made.decode_from(td, noise)
+    assert chunk.dtype == torch.float32
+    tolerance = {torch.float64: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
+    torch.testing.assert_close(chunk, exact, rtol=tolerance, atol=tolerance)
+    assert made.cloning_loss(noise, td["observation"]).dtype == torch.float32
+
+
+def test_a_wrong_width_is_refused_in_cloning_too() -> None:
+    made = FlowPolicy(
+        Velocity(),
+        observation_keys=["observation"],
+        chunk_shape=SHAPE,
+        time_convention="noise_at_0",
+        observation_shapes=[(OBS,)],
+    )
+    with pytest.raises(ShapeError, match=r"one observation \(3,\)"):
+        made.cloning_loss(torch.randn(5, *SHAPE), torch.randn(5, 1))
