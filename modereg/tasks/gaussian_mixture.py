@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg.errors import ShapeError
 from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Demonstrations, Task
-from modereg.tasks.experts import assign_modes, collect, record
+from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOAL_STD, GOALS, MODE_NAMES
 from modereg.tasks.planar import PlanarEnv
 from modereg.tasks.plots import plot_gaussian_mixture
@@ -123,22 +122,22 @@ def demonstrate_gaussian_mixture(
         keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
             repeated, and all ``N`` succeed in the mode that was asked for.
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def run(modes: Tensor) -> Demonstrations:
-        env = make_env(len(modes), seed=int(torch.randint(2**31, (), generator=generator)))
+    def lead(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
         aims = torch.tensor(GOALS)[modes]
         aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
+        return lambda root: _straight(aims - root[OBSERVATION], env.max_delta)
 
-        def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
-            clean = _straight(aims - root[OBSERVATION], env.max_delta)
-            noise = torch.randn(clean.shape, generator=generator) * action_noise * env.max_delta
-            return clean + noise, clean
-
-        return record(env, env.max_steps, act)
-
-    modes = assign_modes(num_episodes, len(GOALS), shares, generator)
-    return collect(run, modes, keep_failures=keep_failures)
+    return demonstrate(
+        make_env,
+        lead,
+        len(GOALS),
+        num_episodes,
+        seed,
+        shares,
+        action_noise=action_noise,
+        keep_failures=keep_failures,
+    )
 
 
 def _straight(offset: Tensor, max_delta: float) -> Tensor:
