@@ -17,12 +17,28 @@ from modereg.errors import ShapeError
 from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Demonstrations, Task
 from modereg.tasks.experts import Expert, demonstrate
-from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOAL_STD, GOALS, MODE_NAMES
 from modereg.tasks.planar import PlanarEnv
-from modereg.tasks.plots import plot_gaussian_mixture
+from modereg.tasks.plots import Picture
 
-__all__ = ["GaussianMixture", "demonstrate_gaussian_mixture", "gaussian_mixture_task", "goal_pay"]
+__all__ = [
+    "GOALS",
+    "GOAL_RADIUS",
+    "GaussianMixture",
+    "demonstrate_gaussian_mixture",
+    "gaussian_mixture_task",
+    "goal_pay",
+]
 
+GOALS = ((0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7))
+"""x and y of the goals; the start is at the origin."""
+
+GOAL_STD = 0.07
+"""Standard deviation of each Gaussian, per axis: where the expert aims."""
+
+GOAL_RADIUS = 0.2
+"""An episode succeeds within this distance of a goal."""
+
+MODE_NAMES = ("upper right", "upper left", "lower left", "lower right")
 MAX_STEPS = 24
 HORIZON = 4
 
@@ -178,5 +194,10 @@ def gaussian_mixture_task(
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.25,
-        plot=plot_gaussian_mixture,
+        plot=Picture(
+            len(GOALS),
+            xlim=(-1.2, 1.2),
+            ylim=(-1.2, 1.2),
+            goals=[(*goal, GOAL_RADIUS) for goal in GOALS],
+        ),
     )

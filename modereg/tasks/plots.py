@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.tasks.avoid_geometry import CYLINDERS, GOAL_Y, NUM_MODES
-from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOALS
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
-__all__ = ["label_colors", "plot_avoid", "plot_gaussian_mixture", "plot_trajectories"]
+__all__ = ["Picture", "label_colors", "plot_trajectories"]
 
 UNDECIDED = "#d0d3d8"
 
@@ -63,52 +63,70 @@ def plot_trajectories(
     ax.add_collection(LineCollection(segments, colors=colors, linewidths=linewidth, alpha=alpha))
 
 
-def plot_avoid(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-) -> None:
-    """Draws Avoid's cylinders and goal line, and trajectories coloured by mode.
+@dataclass(frozen=True)
+class Picture:
+    """Draws what stands in a plane, and episodes in it, coloured by mode; a task's ``plot``.
 
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, 4]`` or ``[N, T, 2]``.
-        modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
+    Discs are ``(x, y, radius)``, boxes ``(x, y, half width, half height)``.
+
+    Attributes:
+        num_modes: number of modes, for the colours.
+        xlim: ends of the picture.
+        ylim: ends of the picture.
+        obstacles: discs and boxes, dark, over the paths.
+        places: discs and boxes, light, under the paths.
+        goals: discs, as circles.
+        line: height of a line across the picture, or None.
+        line_style: of that line.
+        dims: which dimensions of an observation are x and y.
     """
-    from matplotlib.patches import Circle
 
-    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
-    for x, y, radius in CYLINDERS:
-        ax.add_patch(Circle((x, y), radius, color="0.25", zorder=3))
-    ax.axhline(GOAL_Y, color="0.4", linestyle="--", linewidth=1)
-    ax.set(xlim=(0.2, 0.8), ylim=(-0.31, 0.38), aspect="equal", xticks=[], yticks=[])
+    num_modes: int
+    xlim: tuple[float, float]
+    ylim: tuple[float, float]
+    obstacles: Iterable[tuple[float, ...]] = ()
+    places: Iterable[tuple[float, ...]] = ()
+    goals: Iterable[tuple[float, ...]] = ()
+    line: float | None = None
+    line_style: str = "--"
+    dims: tuple[int, int] = (-2, -1)
+
+    def __call__(
+        self,
+        ax: Axes,
+        observations: Tensor,
+        modes: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        limit: int = 400,
+    ) -> None:
+        """Draws episodes.
+
+        Args:
+            ax: matplotlib axes.
+            observations: ``[N, T, D]``.
+            modes: ``[N]`` int64, -1 where undecided.
+            lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for
+                all.
+            limit: draw the first so many episodes only.
+        """
+        seen, num = observations[..., list(self.dims)], self.num_modes
+        plot_trajectories(ax, seen, modes, num_modes=num, lengths=lengths, limit=limit)
+        for shape in self.obstacles:
+            ax.add_patch(_patch(shape, color="0.25", zorder=3))
+        for shape in self.places:
+            ax.add_patch(_patch(shape, color="0.85", zorder=0))
+        for shape in self.goals:
+            ax.add_patch(_patch(shape, fill=False, color="0.25", zorder=3))
+        if self.line is not None:
+            ax.axhline(self.line, color="0.4", linestyle=self.line_style, linewidth=1)
+        ax.set(xlim=self.xlim, ylim=self.ylim, aspect="equal", xticks=[], yticks=[])
 
 
-def plot_gaussian_mixture(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-) -> None:
-    """Draws the four goals of the Gaussian mixture, and trajectories coloured by mode.
+def _patch(shape: tuple[float, ...], **style: Any) -> Patch:
+    from matplotlib.patches import Circle, Rectangle
 
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, 2]``.
-        modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-    """
-    from matplotlib.patches import Circle
-
-    plot_trajectories(ax, observations, modes, num_modes=len(GOALS), lengths=lengths, limit=limit)
-    for goal in GOALS:
-        ax.add_patch(Circle(goal, GOAL_RADIUS, fill=False, color="0.25", zorder=3))
-    ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xticks=[], yticks=[])
+    x, y, *size = shape
+    if len(size) == 1:
+        return Circle((x, y), size[0], **style)
+    return Rectangle((x - size[0], y - size[1]), 2 * size[0], 2 * size[1], **style)
