@@ -182,6 +182,10 @@ def avoid_task(
         num_envs=num_envs,
         feature_noise=0.03,
         plot=Picture(
-            NUM_MODES, xlim=(0.2, 0.8), ylim=(-0.31, 0.38), obstacles=CYLINDERS, line=GOAL_Y
+            NUM_MODES,
+            xlim=(0.2, 0.8),
+            ylim=(-0.31, 0.38),
+            obstacles=CYLINDERS,
+            lines=[(GOAL_Y, "--")],
         ),
     )

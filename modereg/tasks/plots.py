@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
-__all__ = ["Picture", "label_colors", "plot_trajectories"]
+__all__ = ["Picture", "label_colors"]
 
 UNDECIDED = "#d0d3d8"
 
@@ -30,39 +30,6 @@ def label_colors(count: int) -> list[str]:
     return [to_hex(colormaps["turbo"]((index + 0.5) / count)) for index in range(count)]
 
 
-def plot_trajectories(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    num_modes: int,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-    linewidth: float = 0.7,
-    alpha: float = 0.6,
-) -> None:
-    """Draws the current positions of episodes, one colour a mode, grey where it is undecided.
-
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, D]``, whose last two dimensions are x and y.
-        modes: ``[N]`` int64, -1 where undecided.
-        num_modes: number of modes, for the colours.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-        linewidth: in points.
-        alpha: opacity.
-    """
-    from matplotlib.collections import LineCollection
-
-    paths = observations[:limit, :, -2:].detach().cpu().numpy()
-    ends = [len(path) for path in paths] if lengths is None else (lengths[:limit] + 1).tolist()
-    palette = label_colors(num_modes)
-    colors = [UNDECIDED if mode < 0 else palette[mode] for mode in modes[:limit].tolist()]
-    segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
-    ax.add_collection(LineCollection(segments, colors=colors, linewidths=linewidth, alpha=alpha))
-
-
 @dataclass(frozen=True)
 class Picture:
     """Draws what stands in a plane, and episodes in it, coloured by mode; a task's ``plot``.
@@ -76,8 +43,7 @@ class Picture:
         obstacles: discs and boxes, dark, over the paths.
         places: discs and boxes, light, under the paths.
         goals: discs, as circles.
-        line: height of a line across the picture, or None.
-        line_style: of that line.
+        lines: heights of lines across the picture, each with matplotlib's style of it.
         dims: which dimensions of an observation are x and y.
     """
 
@@ -87,8 +53,7 @@ class Picture:
     obstacles: Iterable[tuple[float, ...]] = ()
     places: Iterable[tuple[float, ...]] = ()
     goals: Iterable[tuple[float, ...]] = ()
-    line: float | None = None
-    line_style: str = "--"
+    lines: Iterable[tuple[float, str]] = ()
     dims: tuple[int, int] = (-2, -1)
 
     def __call__(
@@ -110,17 +75,27 @@ class Picture:
                 all.
             limit: draw the first so many episodes only.
         """
-        seen, num = observations[..., list(self.dims)], self.num_modes
-        plot_trajectories(ax, seen, modes, num_modes=num, lengths=lengths, limit=limit)
+        seen = observations[:limit, ..., list(self.dims)]
+        self._draw_paths(ax, seen, modes[:limit], None if lengths is None else lengths[:limit])
         for shape in self.obstacles:
             ax.add_patch(_patch(shape, color="0.25", zorder=3))
         for shape in self.places:
             ax.add_patch(_patch(shape, color="0.85", zorder=0))
         for shape in self.goals:
             ax.add_patch(_patch(shape, fill=False, color="0.25", zorder=3))
-        if self.line is not None:
-            ax.axhline(self.line, color="0.4", linestyle=self.line_style, linewidth=1)
+        for height, style in self.lines:
+            ax.axhline(height, color="0.4", linestyle=style, linewidth=1)
         ax.set(xlim=self.xlim, ylim=self.ylim, aspect="equal", xticks=[], yticks=[])
+
+    def _draw_paths(self, ax: Axes, seen: Tensor, modes: Tensor, lengths: Tensor | None) -> None:
+        from matplotlib.collections import LineCollection
+
+        paths = seen.detach().cpu().numpy()
+        ends = [len(path) for path in paths] if lengths is None else (lengths + 1).tolist()
+        palette = label_colors(self.num_modes)
+        colors = [UNDECIDED if mode < 0 else palette[mode] for mode in modes.tolist()]
+        segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
+        ax.add_collection(LineCollection(segments, colors=colors, linewidths=0.7, alpha=0.6))
 
 
 def _patch(shape: tuple[float, ...], **style: Any) -> Patch:

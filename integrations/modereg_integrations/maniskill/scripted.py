@@ -1,27 +1,23 @@
-"""What our tasks share: options of their environments, a form, staged plans, demonstrations."""
+"""Staged plans of a tool, and the demonstrations of scripted experts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from modereg.keys import ELAPSED, OBSERVATION
-from modereg.tasks.base import Demonstrations, Task
+from modereg.tasks.base import Demonstrations
 from modereg.tasks.experts import Expert, assign_modes, record
-from modereg_integrations.maniskill.env import ManiSkillEnv
 
 __all__ = [
     "Stage",
     "StagedPlan",
     "demonstrate",
-    "scripted_env",
-    "scripted_task",
 ]
 
 
@@ -69,50 +65,6 @@ class StagedPlan:
         if self._index + 1 == len(self._stages) or self._stayed < stage.steps:
             return False
         return float((torch.tensor(stage.target) - tool).norm()) < stage.tolerance
-
-
-def scripted_env(env_id: str, seen: str, num_envs: int, **options: Any) -> ManiSkillEnv:
-    """A task of ours with sparse reward, small pictures and, where it applies, the fast path.
-
-    Args:
-        env_id: the id under which the task is registered.
-        seen: entry of the info that the discoverer sees.
-        num_envs: number of rows.
-        options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; the control mode
-            is ``"pd_ee_delta_pos"``, and ``max_steps`` None, so that a transform sets the limit.
-    """
-    defaults = {
-        "control_mode": "pd_ee_delta_pos",
-        "reward_mode": "sparse",
-        "info_keys": (seen,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(env_id, num_envs, **(defaults | options))
-
-
-def scripted_task(env_id: str, seen: str, mode_names: Sequence[str], **options: Any) -> Task:
-    """A task of ours for modereg: running out of steps is a failure, so the time is steered by.
-
-    Args:
-        env_id: the id under which the task is registered.
-        seen: entry that the discoverer sees, a position ``[*B, 3]``.
-        mode_names: one name a mode.
-        options: the other fields of :class:`~modereg.tasks.base.Task`.
-    """
-    return Task(
-        name=f"maniskill:{env_id}",
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(seen,),
-        feature_names=("x", "y", "z"),
-        num_modes=len(mode_names),
-        mode_names=tuple(mode_names),
-        time_limit="terminates",
-        renders=True,
-        **options,
-    )
 
 
 def demonstrate(
