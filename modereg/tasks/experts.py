@@ -63,8 +63,8 @@ def demonstrate(
 
         def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
             clean = expert(root)
-            noise = torch.randn(clean.shape, generator=generator) * action_noise * largest
-            return clean + noise, clean
+            noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+            return clean + noise * action_noise * largest, clean
 
         return record(env, start, act, env.max_steps, observed)
 

@@ -57,14 +57,14 @@ class StagedPlan:
             self._index, self._stayed = self._index + 1, 0
             stage = self._stages[self._index]
         self._stayed += 1
-        error = (torch.tensor(stage.target) - tool) / self._reach
+        error = (tool.new_tensor(stage.target) - tool) / self._reach
         move = self._full_speed * error / error.norm().clamp(min=1.0)
-        return torch.cat([move, torch.tensor([1.0 if stage.is_open else -1.0])])
+        return torch.cat([move, move.new_tensor([1.0 if stage.is_open else -1.0])])
 
     def _is_over(self, stage: Stage, tool: Tensor) -> bool:
         if self._index + 1 == len(self._stages) or self._stayed < stage.steps:
             return False
-        return float((torch.tensor(stage.target) - tool).norm()) < stage.tolerance
+        return float((tool.new_tensor(stage.target) - tool).norm()) < stage.tolerance
 
 
 def demonstrate(
@@ -135,10 +135,10 @@ def _show(
 
     def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
         if root["done"].all():  # nothing more is drawn
-            still = torch.zeros(env.action_spec.shape)
+            still = env.action_spec.zero()
             return still, still
         clean = expert(root).unsqueeze(0)
-        shaken = clean + noise * torch.randn(clean.shape, generator=generator)
+        shaken = clean + noise * torch.randn(clean.shape, generator=generator).to(clean.device)
         return shaken.clamp(-1, 1), clean
 
     return record(env, start, act, max_steps, observed)

@@ -68,13 +68,13 @@ class PosePlan:
         self._stayed += 1
         grip = 1.0 if self._stages[self._index].is_open else -1.0
         move, turn = _bounded(offset / self._reach), _bounded(-angle / self._turn)
-        return torch.cat([move, turn, torch.tensor([grip])])
+        return torch.cat([move, turn, move.new_tensor([grip])])
 
     def _errors(self, frames: Mapping[str, Frame]) -> tuple[Tensor, Tensor]:
         stage = self._stages[self._index]
         position, rotation = frames[stage.moved]
-        offset = torch.tensor(stage.position) - position
-        return offset, rotation_vector(stage.rotation @ rotation.mT)
+        offset = position.new_tensor(stage.position) - position
+        return offset, rotation_vector(stage.rotation.to(rotation.device) @ rotation.mT)
 
     def _is_over(self, offset: Tensor, angle: Tensor) -> bool:
         stage = self._stages[self._index]

@@ -69,3 +69,10 @@ def test_modes_pay_from_one_plus_the_spread_to_one_minus_it(env_id: str) -> None
     assert pay.shape == (TASKS[env_id].num_modes,)
     torch.testing.assert_close(torch.stack(pay.aminmax()), torch.tensor([0.7, 1.3]))
     assert TASKS[env_id].pay(0).eq(1).all()
+
+
+@EACH
+def test_what_a_step_decides_is_where_it_was_watched(env_id: str) -> None:
+    width = 6 if env_id == "ModeregLiftPeg-v1" else 3
+    watched = torch.zeros(2, width, device="meta")  # where a tensor of the CPU's is refused
+    assert TASKS[env_id].find(watched, watched).device.type == "meta"
