@@ -38,8 +38,9 @@ def faster_class(cls: Any, attribute: str) -> type:
     pose_of = attrgetter(attribute)
 
     def read(self: Any) -> Pose:
-        rows = np.stack([raw_pose(pose_of(body)) for body in self._objs])
-        return Pose(raw_pose=torch.from_numpy(rows))
+        rows = [raw_pose(pose_of(body)) for body in self._objs]
+        raw = rows[0][None] if len(rows) == 1 else np.stack(rows)
+        return Pose(raw_pose=torch.from_numpy(raw))
 
     return type(cls.__name__, (cls,), {"pose": property(read, cls.pose.fset)})
 

@@ -98,10 +98,11 @@ class TabletopEnv(BaseEnv):
                     self._put(body, rows)
             if len(self._decided) != self.num_envs:
                 self._decided = torch.full((self.num_envs, self.task.marks), -1)
-                self._begins = torch.ones(self.num_envs, 1, dtype=torch.bool)
+                self._begins = torch.zeros(self.num_envs, 1, dtype=torch.bool)
                 self._before: Tensor | None = None
             self._decided[env_idx] = -1
             self._begins[env_idx] = True
+            self._any_begins = True
 
     def _put(self, body: Body, rows: int) -> None:
         noise = body.noise if self._start_noise is None else self._start_noise
@@ -112,10 +113,13 @@ class TabletopEnv(BaseEnv):
     def evaluate(self) -> dict[str, Tensor]:
         """What the task says of a step, and the position that the discoverer sees."""
         now = self.task.watch(self)
-        before = now if self._before is None else torch.where(self._begins, now, self._before)
+        before = now if self._before is None else self._before
+        if self._any_begins:
+            before = torch.where(self._begins, now, before)
+            self._begins, self._any_begins = torch.zeros_like(self._begins), False
         found = self.task.find(before, now).view(len(now), -1)
         self._decided = torch.where(self._decided < 0, found, self._decided)
-        self._before, self._begins = now.clone(), torch.zeros_like(self._begins)
+        self._before = now.clone()
         judged = self.task.judge(self, Step(before, now, found, self._decided))
         return {**judged, self.task.shown: self.task.show(now)}
 
