@@ -34,7 +34,7 @@ from torch import Tensor
 
 from modereg_integrations.maniskill import ManiSkillEnv
 from modereg_integrations.maniskill.scripted import Stage, StagedPlan
-from modereg_integrations.maniskill.wall.expert import WallExpert
+from modereg_integrations.maniskill.tabletop import TASKS as OURS
 
 CONTROL_MODE = "pd_ee_delta_pos"
 EPISODE = 50
@@ -71,7 +71,7 @@ def stack_cube(observation: Tensor, episode: int) -> Policy:
 def pass_wall(observation: Tensor, episode: int) -> Policy:
     """Brings the cube past the wall, mode after mode."""
     start = TensorDict({"cube_position": observation[None, 4:7]}, [1])
-    expert = WallExpert(episode // 2 % 3, start)
+    expert = OURS["ModeregWall-v1"].expert(episode // 2 % 3, start)
     return lambda seen: expert(TensorDict({"observation": seen[None]}, [1]))
 
 

@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 
 import modereg
 import modereg_integrations
-from modereg_integrations.maniskill.registry import OWN_TASKS
 
 PACKAGES = (modereg, modereg_integrations)
 OPTIONAL = (
@@ -34,10 +33,7 @@ OPTIONAL = (
 # They extend ManiSkill's classes, and the package around them imports them when a task is made.
 NEED_MANISKILL = {
     f"modereg_integrations.maniskill.{name}"
-    for name in (
-        *(f"{package}.env" for package in OWN_TASKS.values()),
-        *("fast", "fast_bodies", "fast_control", "fast_tasks"),
-    )
+    for name in ("tabletop.scene", "fast.bodies", "fast.control", "fast.path")
 }
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}
 

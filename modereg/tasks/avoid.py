@@ -31,7 +31,7 @@ from modereg.tasks.avoid_geometry import (
 )
 from modereg.tasks.base import Task
 from modereg.tasks.planar import PlanarEnv
-from modereg.tasks.plots import plot_avoid
+from modereg.tasks.plots import Picture
 
 __all__ = ["Avoid", "avoid_task", "route_pay"]
 
@@ -181,5 +181,11 @@ def avoid_task(
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.03,
-        plot=plot_avoid,
+        plot=Picture(
+            NUM_MODES,
+            xlim=(0.2, 0.8),
+            ylim=(-0.31, 0.38),
+            obstacles=CYLINDERS,
+            lines=[(GOAL_Y, "--")],
+        ),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg.keys import OBSERVATION
 from modereg.tasks.avoid_geometry import GOAL_Y, LANES, NUM_MODES, ROWS_Y, gaps_of_modes
 from modereg.tasks.base import Demonstrations
-from modereg.tasks.experts import assign_modes, collect, record
+from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.planar import PlanarEnv
 
 __all__ = ["RoutePlanner", "demonstrate_avoid"]
@@ -81,24 +80,21 @@ def demonstrate_avoid(
         Demonstrations whose modes have exactly the counts that the shares ask for (unless failures
         are kept).
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def run(modes: Tensor) -> Demonstrations:
-        episode_seed = int(torch.randint(2**31, (), generator=generator))
-        env = make_env(len(modes), seed=episode_seed)
-        lanes = _draw_lanes(modes, lane_noise, generator)
-        planner = RoutePlanner(lanes, env.max_delta)
+    def lead(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
+        planner = RoutePlanner(_draw_lanes(modes, lane_noise, generator), env.max_delta)
+        return lambda root: planner(root[OBSERVATION][:, :2], root[OBSERVATION][:, -2:])
 
-        def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
-            observation = root[OBSERVATION]
-            clean = planner(observation[:, :2], observation[:, -2:])
-            noise = torch.randn(clean.shape, generator=generator) * action_noise * env.max_delta
-            return clean + noise, clean
-
-        return record(env, env.max_steps, act)
-
-    modes = assign_modes(num_episodes, NUM_MODES, shares, generator)
-    return collect(run, modes, keep_failures=keep_failures)
+    return demonstrate(
+        make_env,
+        lead,
+        NUM_MODES,
+        num_episodes,
+        seed,
+        shares,
+        action_noise=action_noise,
+        keep_failures=keep_failures,
+    )
 
 
 def _draw_lanes(modes: Tensor, lane_noise: float, generator: torch.Generator) -> Tensor:

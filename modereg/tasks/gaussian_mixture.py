@@ -11,19 +11,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg.errors import ShapeError
 from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Demonstrations, Task
-from modereg.tasks.experts import assign_modes, collect, record
-from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOAL_STD, GOALS, MODE_NAMES
+from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.planar import PlanarEnv
-from modereg.tasks.plots import plot_gaussian_mixture
+from modereg.tasks.plots import Picture
 
-__all__ = ["GaussianMixture", "demonstrate_gaussian_mixture", "gaussian_mixture_task", "goal_pay"]
+__all__ = [
+    "GOALS",
+    "GOAL_RADIUS",
+    "GaussianMixture",
+    "demonstrate_gaussian_mixture",
+    "gaussian_mixture_task",
+    "goal_pay",
+]
 
+GOALS = ((0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7))
+"""x and y of the goals; the start is at the origin."""
+
+GOAL_STD = 0.07
+"""Standard deviation of each Gaussian, per axis: where the expert aims."""
+
+GOAL_RADIUS = 0.2
+"""An episode succeeds within this distance of a goal."""
+
+MODE_NAMES = ("upper right", "upper left", "lower left", "lower right")
 MAX_STEPS = 24
 HORIZON = 4
 
@@ -123,22 +138,22 @@ def demonstrate_gaussian_mixture(
         keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
             repeated, and all ``N`` succeed in the mode that was asked for.
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def run(modes: Tensor) -> Demonstrations:
-        env = make_env(len(modes), seed=int(torch.randint(2**31, (), generator=generator)))
+    def lead(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
         aims = torch.tensor(GOALS)[modes]
         aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
+        return lambda root: _straight(aims - root[OBSERVATION], env.max_delta)
 
-        def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
-            clean = _straight(aims - root[OBSERVATION], env.max_delta)
-            noise = torch.randn(clean.shape, generator=generator) * action_noise * env.max_delta
-            return clean + noise, clean
-
-        return record(env, env.max_steps, act)
-
-    modes = assign_modes(num_episodes, len(GOALS), shares, generator)
-    return collect(run, modes, keep_failures=keep_failures)
+    return demonstrate(
+        make_env,
+        lead,
+        len(GOALS),
+        num_episodes,
+        seed,
+        shares,
+        action_noise=action_noise,
+        keep_failures=keep_failures,
+    )
 
 
 def _straight(offset: Tensor, max_delta: float) -> Tensor:
@@ -179,5 +194,10 @@ def gaussian_mixture_task(
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.25,
-        plot=plot_gaussian_mixture,
+        plot=Picture(
+            len(GOALS),
+            xlim=(-1.2, 1.2),
+            ylim=(-1.2, 1.2),
+            goals=[(*goal, GOAL_RADIUS) for goal in GOALS],
+        ),
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from modereg.tasks.avoid_geometry import CYLINDERS, GOAL_Y, NUM_MODES
-from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOALS
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
-__all__ = ["label_colors", "plot_avoid", "plot_gaussian_mixture", "plot_trajectories"]
+__all__ = ["Picture", "label_colors"]
 
 UNDECIDED = "#d0d3d8"
 
@@ -30,85 +30,78 @@ def label_colors(count: int) -> list[str]:
     return [to_hex(colormaps["turbo"]((index + 0.5) / count)) for index in range(count)]
 
 
-def plot_trajectories(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    num_modes: int,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-    linewidth: float = 0.7,
-    alpha: float = 0.6,
-) -> None:
-    """Draws the current positions of episodes, one colour a mode, grey where it is undecided.
+@dataclass(frozen=True)
+class Picture:
+    """Draws what stands in a plane, and episodes in it, coloured by mode; a task's ``plot``.
 
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, D]``, whose last two dimensions are x and y.
-        modes: ``[N]`` int64, -1 where undecided.
+    Discs are ``(x, y, radius)``, boxes ``(x, y, half width, half height)``.
+
+    Attributes:
         num_modes: number of modes, for the colours.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-        linewidth: in points.
-        alpha: opacity.
+        xlim: ends of the picture.
+        ylim: ends of the picture.
+        obstacles: discs and boxes, dark, over the paths.
+        places: discs and boxes, light, under the paths.
+        goals: discs, as circles.
+        lines: heights of lines across the picture, each with matplotlib's style of it.
+        dims: which dimensions of an observation are x and y.
     """
-    from matplotlib.collections import LineCollection
 
-    paths = observations[:limit, :, -2:].detach().cpu().numpy()
-    ends = [len(path) for path in paths] if lengths is None else (lengths[:limit] + 1).tolist()
-    palette = label_colors(num_modes)
-    colors = [UNDECIDED if mode < 0 else palette[mode] for mode in modes[:limit].tolist()]
-    segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
-    ax.add_collection(LineCollection(segments, colors=colors, linewidths=linewidth, alpha=alpha))
+    num_modes: int
+    xlim: tuple[float, float]
+    ylim: tuple[float, float]
+    obstacles: Iterable[tuple[float, ...]] = ()
+    places: Iterable[tuple[float, ...]] = ()
+    goals: Iterable[tuple[float, ...]] = ()
+    lines: Iterable[tuple[float, str]] = ()
+    dims: tuple[int, int] = (-2, -1)
+
+    def __call__(
+        self,
+        ax: Axes,
+        observations: Tensor,
+        modes: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        limit: int = 400,
+    ) -> None:
+        """Draws episodes.
+
+        Args:
+            ax: matplotlib axes.
+            observations: ``[N, T, D]``.
+            modes: ``[N]`` int64, -1 where undecided.
+            lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for
+                all.
+            limit: draw the first so many episodes only.
+        """
+        seen = observations[:limit, ..., list(self.dims)]
+        self._draw_paths(ax, seen, modes[:limit], None if lengths is None else lengths[:limit])
+        for shape in self.obstacles:
+            ax.add_patch(_patch(shape, color="0.25", zorder=3))
+        for shape in self.places:
+            ax.add_patch(_patch(shape, color="0.85", zorder=0))
+        for shape in self.goals:
+            ax.add_patch(_patch(shape, fill=False, color="0.25", zorder=3))
+        for height, style in self.lines:
+            ax.axhline(height, color="0.4", linestyle=style, linewidth=1)
+        ax.set(xlim=self.xlim, ylim=self.ylim, aspect="equal", xticks=[], yticks=[])
+
+    def _draw_paths(self, ax: Axes, seen: Tensor, modes: Tensor, lengths: Tensor | None) -> None:
+        from matplotlib.collections import LineCollection
+
+        paths = seen.detach().cpu().numpy()
+        ends = [len(path) for path in paths] if lengths is None else (lengths + 1).tolist()
+        palette = label_colors(self.num_modes)
+        colors = [UNDECIDED if mode < 0 else palette[mode] for mode in modes.tolist()]
+        segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
+        ax.add_collection(LineCollection(segments, colors=colors, linewidths=0.7, alpha=0.6))
 
 
-def plot_avoid(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-) -> None:
-    """Draws Avoid's cylinders and goal line, and trajectories coloured by mode.
+def _patch(shape: tuple[float, ...], **style: Any) -> Patch:
+    from matplotlib.patches import Circle, Rectangle
 
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, 4]`` or ``[N, T, 2]``.
-        modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-    """
-    from matplotlib.patches import Circle
-
-    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
-    for x, y, radius in CYLINDERS:
-        ax.add_patch(Circle((x, y), radius, color="0.25", zorder=3))
-    ax.axhline(GOAL_Y, color="0.4", linestyle="--", linewidth=1)
-    ax.set(xlim=(0.2, 0.8), ylim=(-0.31, 0.38), aspect="equal", xticks=[], yticks=[])
-
-
-def plot_gaussian_mixture(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-) -> None:
-    """Draws the four goals of the Gaussian mixture, and trajectories coloured by mode.
-
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, 2]``.
-        modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-    """
-    from matplotlib.patches import Circle
-
-    plot_trajectories(ax, observations, modes, num_modes=len(GOALS), lengths=lengths, limit=limit)
-    for goal in GOALS:
-        ax.add_patch(Circle(goal, GOAL_RADIUS, fill=False, color="0.25", zorder=3))
-    ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xticks=[], yticks=[])
+    x, y, *size = shape
+    if len(size) == 1:
+        return Circle((x, y), size[0], **style)
+    return Rectangle((x - size[0], y - size[1]), 2 * size[0], 2 * size[1], **style)

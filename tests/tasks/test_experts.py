@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modereg.errors import ConfigurationError
 from modereg.tasks import Demonstrations
 from modereg.tasks.experts import assign_modes, collect
 
@@ -55,3 +57,23 @@ def test_counts_are_within_one_of_the_quota(num: int, shares: list[float], seed:
     quota = torch.tensor(shares).double() / torch.tensor(shares).double().sum() * num
     assert len(modes) == num
     assert (counts - quota).abs().max() <= 1 + 1e-3
+
+
+def test_equal_shares_differ_by_one_at_most_and_come_in_random_order() -> None:
+    modes = assign_modes(50, 4, None, torch.Generator().manual_seed(0))
+    assert sorted(modes.bincount().tolist()) == [12, 12, 13, 13]
+    assert not torch.equal(modes, modes.sort().values)
+
+
+def test_ties_of_their_own_leave_the_order_of_modes_to_the_generator() -> None:
+    drawn = torch.Generator().manual_seed(4)
+    modes = assign_modes(8, 2, None, drawn, ties=torch.Generator())
+    plain = torch.Generator().manual_seed(4)
+    assert torch.equal(modes, (torch.arange(8) // 4)[torch.randperm(8, generator=plain)])
+    assert torch.equal(drawn.get_state(), plain.get_state())
+
+
+@pytest.mark.parametrize("shares", [(1, 2), (-1, 1, 1), (0, 0, 0), (float("nan"), 1, 1)])
+def test_shares_that_are_none_are_refused(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="shares of the 3 modes"):
+        assign_modes(5, 3, shares, torch.Generator())

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from modereg.tasks import GaussianMixture, gaussian_mixture_task
-from modereg.tasks.gaussian_mixture import goal_pay
-from modereg.tasks.mixture_geometry import GOAL_RADIUS, GOALS
+from modereg.tasks.gaussian_mixture import GOAL_RADIUS, GOALS, goal_pay
 
 
 def test_going_straight_to_a_goal_reaches_its_mode_and_is_paid_for_it() -> None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import copy
 import pickle
-import time
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
@@ -172,16 +173,23 @@ def test_pay_of_the_wrong_shape_is_refused() -> None:
         GaussianMixture(2, pay=torch.ones(1, 4))
 
 
+class Counting(TorchDispatchMode):
+    """Counts the operations that torch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("make", ENVS)
-def test_steps_are_fast(make: type[EnvBase]) -> None:
-    env = make(1024)  # benchmarks/env_speed.py has the figure; a busy machine must not fail here
-    root = env.reset().set("action", env.rand_action()["action"])
-
-    def run(steps: int) -> float:
-        start = time.process_time()
-        for _ in range(steps):
-            env.step(root.clone())
-        return (time.process_time() - start) / steps
-
-    run(5)
-    assert 1024 / min(run(20) for _ in range(5)) > 3e5
+def test_a_step_takes_few_operations_however_many_rows(make: type[EnvBase]) -> None:
+    counts = []
+    for rows in (1, 1024):  # benchmarks/env_speed.py has the steps a second
+        env = make(rows)
+        root = env.reset().set("action", env.rand_action()["action"])
+        with Counting() as counting:
+            env.step(root)
+        counts.append(counting.count)
+    assert counts[0] == counts[1] <= 50

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from modereg_integrations.maniskill.env import ManiSkillEnv
     from modereg_integrations.maniskill.tasks import make_task
-    from modereg_integrations.maniskill.wall.task import wall_task
 
-__all__ = ["ManiSkillEnv", "make_task", "wall_task"]
+__all__ = ["ManiSkillEnv", "make_task"]
 
-_HOMES = {"ManiSkillEnv": "env", "make_task": "tasks", "wall_task": "wall.task"}
+_HOMES = {"ManiSkillEnv": "env", "make_task": "tasks"}
 
 
 def __getattr__(name: str) -> object:

@@ -14,17 +14,25 @@ from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError
 from modereg.keys import ACTION, OBSERVATION, REWARD
-from modereg_integrations.maniskill.rendering import camera_options, render_rows
-from modereg_integrations.maniskill.rows import Leaves, choose, draw_seeds, join, read
-from modereg_integrations.maniskill.simulation import make_simulation, registered_limit
+from modereg_integrations.maniskill.simulation import (
+    camera_options,
+    make_simulation,
+    registered_limit,
+    render_rows,
+)
 from modereg_integrations.maniskill.spaces import (
+    Leaves,
     action_boxes,
+    choose,
+    draw_seeds,
     info_specs,
+    join,
     observation_specs,
+    read,
 )
 
 if TYPE_CHECKING:
-    from modereg_integrations.maniskill.fast import FastPath
+    from modereg_integrations.maniskill.fast.path import FastPath
 
 __all__ = ["ManiSkillEnv"]
 
@@ -61,9 +69,10 @@ class ManiSkillEnv(EnvBase):
         seed: first seed; None draws one from the operating system.
         device: device of all tensors; None: the simulation's.
         fast: on the CPU, take ManiSkill's fast path, see
-            :class:`~modereg_integrations.maniskill.fast.FastPath`: the same trajectories in a
+            :class:`~modereg_integrations.maniskill.fast.path.FastPath`: the same trajectories in a
             fraction of the time. ``"auto"``: where it applies.
-        render_size: height and width of :meth:`render_frames` in pixels; None: the task's.
+        render_size: height and width of :meth:`render_frames` in pixels, one number for both; None:
+            the task's.
         options: further keyword arguments of the task's constructor.
 
     Raises:
@@ -87,7 +96,7 @@ class ManiSkillEnv(EnvBase):
         seed: int | None = None,
         device: torch.device | str | None = None,
         fast: bool | Literal["auto"] = False,
-        render_size: tuple[int, int] | None = None,
+        render_size: int | tuple[int, int] | None = None,
         **options: Any,
     ) -> None:
         if num_envs < 1:
@@ -112,7 +121,7 @@ class ManiSkillEnv(EnvBase):
         self._paths: list[FastPath] = []
         sims = [make_simulation(self._env_id, width, self._options) for width in self._widths]
         if self._fast:
-            from modereg_integrations.maniskill.fast import FastPath, obstacle
+            from modereg_integrations.maniskill.fast.path import FastPath, obstacle
 
             if self._fast is True or obstacle(sims[0]) is None:
                 self._paths = [FastPath(sim) for sim in sims]

@@ -1,32 +1,24 @@
-"""What our tasks share: options of their environments, a form, staged plans, demonstrations."""
+"""Staged plans of a tool, and the demonstrations of scripted experts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from modereg.errors import ConfigurationError
-from modereg.keys import ACTION, ELAPSED, MODE, OBSERVATION, SUCCESS
-from modereg.tasks.base import Demonstrations, Task
-from modereg_integrations.maniskill.env import ManiSkillEnv
+from modereg.tasks.base import Demonstrations
+from modereg.tasks.experts import Expert, assign_modes, record
 
 __all__ = [
-    "Expert",
     "Stage",
     "StagedPlan",
     "demonstrate",
-    "planned_modes",
-    "scripted_env",
-    "scripted_task",
 ]
-
-Expert = Callable[[TensorDictBase], Tensor]
-"""From what one environment shows (batch size ``[1]``) to its action ``[A]``."""
 
 
 class Stage(NamedTuple):
@@ -65,58 +57,14 @@ class StagedPlan:
             self._index, self._stayed = self._index + 1, 0
             stage = self._stages[self._index]
         self._stayed += 1
-        error = (torch.tensor(stage.target) - tool) / self._reach
+        error = (tool.new_tensor(stage.target) - tool) / self._reach
         move = self._full_speed * error / error.norm().clamp(min=1.0)
-        return torch.cat([move, torch.tensor([1.0 if stage.is_open else -1.0])])
+        return torch.cat([move, move.new_tensor([1.0 if stage.is_open else -1.0])])
 
     def _is_over(self, stage: Stage, tool: Tensor) -> bool:
         if self._index + 1 == len(self._stages) or self._stayed < stage.steps:
             return False
-        return float((torch.tensor(stage.target) - tool).norm()) < stage.tolerance
-
-
-def scripted_env(env_id: str, seen: str, num_envs: int, **options: Any) -> ManiSkillEnv:
-    """A task of ours with sparse reward, small pictures and, where it applies, the fast path.
-
-    Args:
-        env_id: the id under which the task is registered.
-        seen: entry of the info that the discoverer sees.
-        num_envs: number of rows.
-        options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`; the control mode
-            is ``"pd_ee_delta_pos"``, and ``max_steps`` None, so that a transform sets the limit.
-    """
-    defaults = {
-        "control_mode": "pd_ee_delta_pos",
-        "reward_mode": "sparse",
-        "info_keys": (seen,),
-        "max_steps": None,
-        "fast": "auto",
-        "render_size": (128, 128),
-    }
-    return ManiSkillEnv(env_id, num_envs, **(defaults | options))
-
-
-def scripted_task(env_id: str, seen: str, mode_names: Sequence[str], **options: Any) -> Task:
-    """A task of ours for modereg: running out of steps is a failure, so the time is steered by.
-
-    Args:
-        env_id: the id under which the task is registered.
-        seen: entry that the discoverer sees, a position ``[*B, 3]``.
-        mode_names: one name a mode.
-        options: the other fields of :class:`~modereg.tasks.base.Task`.
-    """
-    return Task(
-        name=f"maniskill:{env_id}",
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(seen,),
-        feature_names=("x", "y", "z"),
-        num_modes=len(mode_names),
-        mode_names=tuple(mode_names),
-        time_limit="terminates",
-        renders=True,
-        **options,
-    )
+        return float((tool.new_tensor(stage.target) - tool).norm()) < stage.tolerance
 
 
 def demonstrate(
@@ -139,7 +87,8 @@ def demonstrate(
 
     Args:
         make_env: called as ``make_env(1, seed=, device=)``.
-        make_expert: called as ``make_expert(mode, td)`` at the start of each episode.
+        make_expert: called as ``make_expert(mode, td)`` at the start of each episode; its expert
+            gives one action ``[A]`` for what one environment shows, batch size ``[1]``.
         num_modes: number of modes ``M``.
         num_episodes: number of episodes ``N``.
         seed: seeds the starts, the order of modes and the noise.
@@ -155,72 +104,41 @@ def demonstrate(
         ConfigurationError: if ``shares`` are not ``M`` non-negative numbers with a positive sum.
     """
     generator = torch.Generator().manual_seed(seed)
-    modes = planned_modes(num_episodes, num_modes, shares, generator)
+    ties = torch.Generator().manual_seed(seed)
+    modes = assign_modes(num_episodes, num_modes, shares, generator, ties)
     env = make_env(1, seed=seed, device="cpu")
-    episodes = []
-    for mode in modes:
-        start = env.reset()
-        expert = make_expert(int(mode), start)
-        episodes.append(_episode(env, start, expert, max_steps, observed, noise, generator))
+    episodes = [
+        _show(env, partial(make_expert, mode), max_steps, observed, noise, generator)
+        for mode in modes.tolist()
+    ]
     env.close()
-    *values, actions, lengths, shown, success = (torch.stack(part) for part in zip(*episodes))
-    return Demonstrations(dict(zip(observed, values)), actions, lengths, shown, success)
+    return Demonstrations(
+        {key: torch.cat([each.observations[key] for each in episodes]) for key in observed},
+        *(
+            torch.cat([getattr(each, name) for each in episodes])
+            for name in ("actions", "lengths", "modes", "success")
+        ),
+    )
 
 
-def planned_modes(
-    num: int,
-    num_modes: int,
-    shares: Sequence[float] | Tensor | None,
-    generator: torch.Generator,
-) -> Tensor:
-    """Modes ``[num]`` int64 in random order, each as often as its share says, up to rounding.
-
-    Args:
-        num: number of episodes.
-        num_modes: number of modes ``M``.
-        shares: ``[M]``, relative frequencies; None: equal.
-        generator: draws the order.
-
-    Raises:
-        ConfigurationError: if ``shares`` are not ``M`` non-negative numbers with a positive sum.
-    """
-    weights = torch.ones(num_modes) if shares is None else torch.as_tensor(shares).float()
-    fits = weights.shape == (num_modes,) and bool((weights >= 0).all())
-    if not fits or not float(weights.sum()) > 0:
-        raise ConfigurationError(
-            f"expected shares of the {num_modes} modes, non-negative numbers with a positive sum, "
-            f"got {shares}; give one number a mode."
-        )
-    ends = (weights.cumsum(0) / weights.sum() * num).round()
-    modes = torch.bucketize(torch.arange(num) + 0.5, ends)
-    return modes[torch.randperm(num, generator=generator)]
-
-
-def _episode(
+def _show(
     env: EnvBase,
-    td: TensorDictBase,
-    expert: Expert,
+    make_expert: Callable[[TensorDictBase], Expert],
     max_steps: int,
     observed: Sequence[NestedKey],
     noise: float,
     generator: torch.Generator,
-) -> tuple[Tensor, ...]:
-    """One episode: observed entries, actions, length, mode and success, padded."""
-    seen, actions = [td], torch.zeros(max_steps, env.action_spec.shape[-1])
-    for step in range(max_steps):
-        actions[step] = expert(td)
-        shaken = actions[step] + noise * torch.randn(actions.shape[1:], generator=generator)
-        td = _advance(env, td, shaken)
-        seen.append(td)
-        if td["done"].any():
-            break
-    length = len(seen) - 1
-    seen += [td] * (max_steps - length)
-    stacked = [torch.cat([entry[key] for entry in seen]) for key in observed]
-    return *stacked, actions, torch.tensor(length), td[MODE].view(()), td[SUCCESS].view(())
+) -> Demonstrations:
+    """One episode."""
+    start = env.reset()
+    expert = make_expert(start)
 
+    def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
+        if root["done"].all():  # nothing more is drawn
+            still = env.action_spec.zero()
+            return still, still
+        clean = expert(root).unsqueeze(0)
+        shaken = clean + noise * torch.randn(clean.shape, generator=generator).to(clean.device)
+        return shaken.clamp(-1, 1), clean
 
-def _advance(env: EnvBase, td: TensorDictBase, action: Tensor) -> TensorDictBase:
-    td = td.copy().set(ACTION, action.clamp(-1, 1).unsqueeze(0))
-    following: TensorDictBase = env.step(td)["next"]
-    return following
+    return record(env, start, act, max_steps, observed)

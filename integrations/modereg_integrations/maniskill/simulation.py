@@ -1,4 +1,4 @@
-"""Opening a ManiSkill simulation; its optional library and a Vulkan device come first."""
+"""Opening a ManiSkill simulation, for which a Vulkan device is needed, and its pictures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from modereg.errors import ConfigurationError, MissingDependencyError, MissingDeviceError
 from modereg.suggestions import with_suggestion
-from modereg_integrations.maniskill.registry import register_own_tasks
 from modereg_integrations.maniskill.vulkan import COMMAND, activate
 
-__all__ = ["make_simulation", "registered_limit"]
+__all__ = ["camera_options", "make_simulation", "registered_limit", "render_rows"]
 
 
 def make_simulation(env_id: str, num_envs: int, options: Mapping[str, Any]) -> Any:
@@ -34,7 +34,8 @@ def make_simulation(env_id: str, num_envs: int, options: Mapping[str, Any]) -> A
     import gymnasium
     from mani_skill.utils.registration import REGISTERED_ENVS
 
-    register_own_tasks()
+    import modereg_integrations.maniskill.tabletop.scene  # noqa: F401  (registers our tasks)
+
     if env_id not in REGISTERED_ENVS:
         known = sorted(REGISTERED_ENVS)
         sentence = f"ManiSkill knows no task {env_id!r}; known are {', '.join(known)}."
@@ -50,6 +51,51 @@ def registered_limit(env_id: str) -> int | None:
 
     limit: int | None = REGISTERED_ENVS[env_id].max_episode_steps
     return limit
+
+
+def camera_options(
+    options: Mapping[str, Any], size: int | tuple[int, int] | None
+) -> dict[str, Any]:
+    """A task's constructor's options, with the size of its pictures.
+
+    Args:
+        options: keyword arguments of the task's constructor.
+        size: height and width in pixels, one number for both; None: as the task has them.
+
+    Raises:
+        ConfigurationError: if the size is not positive.
+    """
+    if size is None:
+        return dict(options)
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ConfigurationError(
+            f"render_size is the height and width of a picture in pixels, got {size}."
+        )
+    cameras = dict(options.get("human_render_camera_configs", {}))
+    return {
+        **options,
+        "human_render_camera_configs": {**cameras, "height": height, "width": width},
+    }
+
+
+def render_rows(sim: Any) -> Tensor:
+    """Pictures ``[rows, H, W, 3]`` uint8 on the CPU of a simulation as it is; nothing moves.
+
+    Args:
+        sim: an unwrapped ManiSkill environment; several cameras' pictures come side by side.
+
+    Raises:
+        ConfigurationError: if the task has no camera to render by.
+    """
+    pictures = sim.render_rgb_array()
+    if pictures is None:
+        raise ConfigurationError(
+            f"{type(sim).__name__} has no human render camera: render_frames needs one; "
+            "give the task _default_human_render_camera_configs."
+        )
+    frames: Tensor = pictures.to("cpu", torch.uint8, copy=True)
+    return frames
 
 
 def _require_maniskill() -> None:

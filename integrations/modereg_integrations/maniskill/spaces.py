@@ -1,4 +1,4 @@
-"""Gymnasium spaces, infos and nested observations as TorchRL specs and flat entries."""
+"""Gymnasium spaces as TorchRL specs, and the flat entries of a batch's rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,23 @@ from torchrl.data import Binary, Bounded, TensorSpec, Unbounded
 from torchrl.data.utils import numpy_to_torch_dtype_dict
 
 from modereg.errors import ConfigurationError
-from modereg.keys import MODE, SUCCESS
+from modereg.keys import MODE, OBSERVATION, SUCCESS
 from modereg.suggestions import with_suggestion
 
-__all__ = ["action_boxes", "flatten", "info_specs", "observation_specs"]
+__all__ = [
+    "Leaves",
+    "action_boxes",
+    "choose",
+    "draw_seeds",
+    "flatten",
+    "info_specs",
+    "join",
+    "observation_specs",
+    "read",
+]
+
+Leaves = dict[NestedKey, Tensor]
+"""Entries by their nested key, each ``[rows, ...]``."""
 
 
 def flatten(value: Any, key: NestedKey) -> Iterator[tuple[NestedKey, Tensor]]:
@@ -99,3 +112,48 @@ def info_specs(
     if MODE in info:
         specs[MODE] = Unbounded((1,), dtype=torch.int64)
     return specs
+
+
+def read(
+    obs: Any, info: Mapping[str, Any], dtypes: Mapping[NestedKey, torch.dtype], device: Any
+) -> Leaves:
+    """What an observation and an info say under the keys of ``dtypes``, not necessarily copied.
+
+    Args:
+        obs: a tensor ``[rows, O]``, or a nested mapping of tensors.
+        info: of the same step; looked into for what the observation lacks.
+        dtypes: nested key -> data type.
+        device: of the result.
+
+    Returns:
+        Entries ``[rows, ...]``, ``success`` and ``mode`` ``[rows, 1]``.
+    """
+    found = dict(flatten(obs, OBSERVATION))
+    leaves: Leaves = {}
+    for key, dtype in dtypes.items():
+        leaf = torch.as_tensor(found[key] if key in found else info[key]).to(device, dtype)
+        leaves[key] = leaf.reshape(-1, 1) if key in (SUCCESS, MODE) else leaf
+    return leaves
+
+
+def join(parts: Sequence[Leaves]) -> Leaves:
+    """Copies of all parts' rows in one batch: a simulation writes its next step into its buffers.
+
+    Args:
+        parts: one or several with the same keys.
+    """
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def choose(mask: Tensor, first: Leaves, second: Leaves) -> Leaves:
+    """Rows of ``first`` where ``mask`` ``[rows, 1]`` holds, else of ``second``."""
+    rows = mask.view(-1)
+    return {
+        key: torch.where(rows.view(-1, *[1] * (value.ndim - 1)), value, second[key])
+        for key, value in first.items()
+    }
+
+
+def draw_seeds(generator: torch.Generator, num: int) -> list[int]:
+    """Seeds of ``num`` rows, each in [0, 2^31 - 1)."""
+    return [int(seed) for seed in torch.randint(2**31 - 1, (num,), generator=generator)]

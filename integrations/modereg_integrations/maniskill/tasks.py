@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from tensordict import NestedKey
 
 from modereg.errors import ConfigurationError
-from modereg.keys import OBSERVATION
+from modereg.keys import ELAPSED, OBSERVATION
 from modereg.tasks.base import Task
 from modereg_integrations.maniskill.env import ManiSkillEnv
-from modereg_integrations.maniskill.registry import OWN_TASKS
+from modereg_integrations.maniskill.tabletop import TASKS
+from modereg_integrations.maniskill.tabletop.base import TabletopTask
 
 __all__ = ["make_task"]
 
@@ -40,37 +41,60 @@ def make_task(
         execute: actions of a chunk that are played.
         num_envs: sensible number of environments in a batch.
         options: as for :class:`~modereg_integrations.maniskill.env.ManiSkillEnv`, and those of the
-            task, if it is ours.
+            task, if it is ours: ``pay_spread`` and ``start_noise``, see
+            :class:`~modereg_integrations.maniskill.tabletop.scene.TabletopEnv`.
 
     Raises:
         ConfigurationError: if the task is unknown, or has no registered limit and none is given.
         MissingDependencyError: if ManiSkill is not installed.
         MissingDeviceError: if there is no usable Vulkan device.
     """
-    if env_id in OWN_TASKS:
-        layout = {"horizon": horizon, "execute": execute, "num_envs": num_envs}
-        limit = {} if max_steps is None else {"max_steps": max_steps}
-        module = import_module(f"{__package__}.{OWN_TASKS[env_id]}.task")
-        own: Task = module.make_task(env_id, **layout, **limit, **options)
-        return own
-    keys, registered = _probe(env_id, options)
-    steps = max_steps or registered
+    own = TASKS.get(env_id)
+    if own is None:
+        given = {"max_steps": max_steps or "registered", **options}
+        make_env: Callable[..., ManiSkillEnv] = partial(ManiSkillEnv, env_id, **given)
+        keys, steps = _probe(make_env)
+        known: dict[str, Any] = {"observation_keys": keys}
+    else:
+        make_env, steps = partial(own.env, **options), max_steps or own.max_steps
+        known = _known(own, options)
     if steps is None:
         raise ConfigurationError(f"{env_id!r} has no registered time limit: give max_steps.")
     return Task(
         name=f"maniskill:{env_id}",
-        make_env=partial(ManiSkillEnv, env_id, max_steps=steps, **options),
+        make_env=make_env,
         max_steps=steps,
         horizon=horizon,
         execute=execute,
-        observation_keys=keys,
         num_envs=num_envs,
+        **known,
     )
 
 
-def _probe(env_id: str, options: dict[str, Any]) -> tuple[tuple[NestedKey, ...], int | None]:
+def _known(task: TabletopTask, options: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a task of ours.
+
+    Running out of steps is a failure, so the steering policy and the critic see the elapsed time.
+    """
+    start = {key: value for key, value in options.items() if key == "start_noise"}
+    return {
+        "observation_keys": (OBSERVATION,),
+        "steering_keys": (OBSERVATION, ELAPSED),
+        "feature_keys": (task.shown,),
+        "feature_names": ("x", "y", "z"),
+        "num_modes": task.num_modes,
+        "mode_names": task.mode_names,
+        "demonstrate": partial(task.demonstrate, **start),
+        "time_limit": "terminates",
+        "feature_noise": task.feature_noise,
+        "plot": task.picture,
+        "renders": True,
+    }
+
+
+def _probe(make_env: Callable[..., ManiSkillEnv]) -> tuple[tuple[NestedKey, ...], int | None]:
     """Keys of the observation's leaves, and the registered limit."""
-    env = ManiSkillEnv(env_id, 1, **{"max_steps": "registered", **options})
+    env = make_env(1)
     keys = env.observation_spec.keys(include_nested=True, leaves_only=True)
     names = [key for key in keys if (key[0] if isinstance(key, tuple) else key) == OBSERVATION]
     env.close()

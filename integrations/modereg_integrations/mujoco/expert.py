@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg.keys import OBSERVATION
 from modereg.tasks.base import Demonstrations
-from modereg.tasks.experts import assign_modes, collect, record
+from modereg.tasks.experts import Expert, demonstrate
 from modereg_integrations.mujoco.env import PointMaze
 from modereg_integrations.mujoco.maze_geometry import (
     GAP_HALF_WIDTH,
@@ -92,18 +91,18 @@ def demonstrate_maze(
         ConfigurationError: if they are negative or all 0, or the noise lets episodes fail again
             and again.
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def run(modes: Tensor) -> Demonstrations:
-        env = make_env(len(modes), seed=int(torch.randint(2**31, (), generator=generator)))
+    def lead(env: PointMaze, modes: Tensor, generator: torch.Generator) -> Expert:
         expert = MazeExpert(modes)
+        return lambda root: expert(root[OBSERVATION])
 
-        def act(root: TensorDictBase) -> tuple[Tensor, Tensor]:
-            clean = expert(root[OBSERVATION])
-            noise = torch.randn(clean.shape, generator=generator) * action_noise
-            return clean + noise, clean
-
-        return record(env, env.max_steps, act)
-
-    modes = assign_modes(num_episodes, NUM_MODES, shares, generator)
-    return collect(run, modes, keep_failures=keep_failures)
+    return demonstrate(
+        make_env,
+        lead,
+        NUM_MODES,
+        num_episodes,
+        seed,
+        shares,
+        action_noise=action_noise,
+        keep_failures=keep_failures,
+    )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import Any
 
 from modereg.errors import ConfigurationError
 from modereg.keys import ELAPSED, OBSERVATION
 from modereg.suggestions import with_suggestion
 from modereg.tasks.base import Task
-from modereg.tasks.plots import plot_trajectories
+from modereg.tasks.plots import Picture
 from modereg_integrations.mujoco.env import PointMaze
 from modereg_integrations.mujoco.expert import demonstrate_maze
 from modereg_integrations.mujoco.maze_geometry import (
@@ -26,10 +24,7 @@ from modereg_integrations.mujoco.maze_geometry import (
     wall_boxes,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["make_task", "plot_maze", "point_maze_task"]
+__all__ = ["make_task", "point_maze_task"]
 
 HORIZON = 8
 
@@ -98,33 +93,11 @@ def point_maze_task(
         time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.1,
-        plot=plot_maze,
+        plot=Picture(
+            NUM_MODES,
+            xlim=(-HALF_WIDTH - 0.05, HALF_WIDTH + 0.05),
+            ylim=(-HALF_HEIGHT - 0.05, HALF_HEIGHT + 0.05),
+            obstacles=wall_boxes(),
+            goals=[(*GOAL, GOAL_RADIUS)],
+        ),
     )
-
-
-def plot_maze(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-) -> None:
-    """Draws walls and goal, and the balls' paths coloured by mode.
-
-    Args:
-        ax: matplotlib axes.
-        observations: ``[N, T, 4]`` or positions alone, ``[N, T, 2]``.
-        modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-    """
-    from matplotlib.patches import Circle, Rectangle
-
-    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
-    for x, y, width, height in wall_boxes():
-        corner = (x - width, y - height)
-        ax.add_patch(Rectangle(corner, 2 * width, 2 * height, color="0.25", zorder=3))
-    ax.add_patch(Circle(GOAL, GOAL_RADIUS, fill=False, color="0.25", zorder=3))
-    x, y = HALF_WIDTH + 0.05, HALF_HEIGHT + 0.05
-    ax.set(xlim=(-x, x), ylim=(-y, y), aspect="equal", xticks=[], yticks=[])

@@ -11,7 +11,7 @@ from modereg.tasks.visual.env import (
     VisualAvoid,
 )
 from modereg.tasks.visual.expert import demonstrate_visual_avoid
-from modereg.tasks.visual.task import plot_visual_avoid, visual_avoid_task
+from modereg.tasks.visual.task import visual_avoid_task
 from modereg.tasks.visual.words import INSTRUCTIONS, VOCABULARY, WordTokenizer
 
 __all__ = [
@@ -25,6 +25,5 @@ __all__ = [
     "VisualAvoid",
     "WordTokenizer",
     "demonstrate_visual_avoid",
-    "plot_visual_avoid",
     "visual_avoid_task",
 ]

@@ -23,7 +23,7 @@ from modereg.tasks.visual.geometry import (
     START,
     gaps_of_modes,
 )
-from modereg.tasks.visual.raster import Canvas, paint
+from modereg.tasks.visual.raster import Canvas, paint, paint_discs, paint_posts
 from modereg.tasks.visual.words import INSTRUCTIONS, VOCABULARY, WordTokenizer
 
 __all__ = [
@@ -47,8 +47,7 @@ WORDS_KEY: NestedKey = "instruction_words"
 APPROACH_KEY: NestedKey = ("observation", "approach")
 """The position up to the point from which only the instruction counts: what discoverers see."""
 
-FLOOR, POST, POINT = (235.0, 235.0, 230.0), (120.0, 120.0, 120.0), (20.0, 20.0, 20.0)
-DISCS = ((210.0, 50.0, 50.0), (50.0, 80.0, 210.0))
+POINT = (20.0, 20.0, 20.0)
 POINT_RADIUS = 0.04
 
 
@@ -172,7 +171,7 @@ class VisualAvoid(PlanarEnv):
         self._words = words.scatter(1, self._tokens, 1.0)
         self._words[:, 0] = 0.0  # padding is no word
         self._canvas = Canvas(self.image_size, self.device)
-        self._posts = _paint_posts(self._canvas)
+        self._posts = paint_posts(self._canvas)
         self._scene = self._posts.expand(*self.batch_size, *self._posts.shape)
 
     def _forget(self, mask: Tensor) -> None:
@@ -181,7 +180,7 @@ class VisualAvoid(PlanarEnv):
         self._approach = torch.where(mask, self._current, self._approach)
         self._told = torch.where(rows, self._draw_instructions(), self._told)
         self._discs = torch.where(mask, self._draw_discs(), self._discs)
-        self._scene = _paint_discs(self._canvas, self._posts, self._discs.float())
+        self._scene = paint_discs(self._canvas, self._posts, self._discs.float())
 
     def _draw_instructions(self) -> Tensor:
         return torch.randint(
@@ -235,20 +234,3 @@ class VisualAvoid(PlanarEnv):
             WORDS_KEY: self._words[self._told],
             **entries,
         }
-
-
-def _paint_posts(canvas: Canvas) -> Tensor:
-    image = torch.tensor(FLOOR, device=canvas.x.device)[:, None, None]
-    image = image.repeat(1, canvas.size, canvas.size)
-    for x, y, radius in POSTS:
-        image = paint(image, canvas.coverage(canvas.x.new_tensor([x, y]), radius), POST)
-    return image
-
-
-def _paint_discs(canvas: Canvas, image: Tensor, discs: Tensor) -> Tensor:
-    """Paint the discs at x ``[N, 2]`` over one image: ``[N, 3, S, S]``."""
-    images = image.expand(len(discs), *image.shape)
-    for colour, x in zip(DISCS, discs.unbind(1), strict=True):
-        centre = torch.stack([x, torch.full_like(x, DISC_Y)], -1)
-        images = paint(images, canvas.coverage(centre, DISC_RADIUS), colour)
-    return images

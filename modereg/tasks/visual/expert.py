@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey
 from torch import Tensor
 
-from modereg.keys import ACTION, MODE, SUCCESS
 from modereg.tasks.base import Demonstrations
-from modereg.tasks.experts import assign_modes, collect
+from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.visual.env import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY, VisualAvoid
 from modereg.tasks.visual.geometry import DISC_Y, LANES, NUM_MODES, ROWS_Y, gaps_of_modes
 
@@ -83,31 +82,19 @@ def demonstrate_visual_avoid(
         ConfigurationError: if they are negative or all 0, or the noise lets episodes fail again
             and again.
     """
-    generator = torch.Generator().manual_seed(seed)
 
-    def run(modes: Tensor) -> Demonstrations:
-        env = make_env(len(modes), seed=int(torch.randint(2**31, (), generator=generator)))
-        root = env.reset()
+    def lead(env: VisualAvoid, modes: Tensor, generator: torch.Generator) -> Expert:
         leader = RouteLeader(modes, env.target, env.max_delta)
-        seen, actions, lengths = [_shown(root)], [], torch.zeros_like(modes)
-        for _ in range(env.max_steps):
-            clean, running = leader(root[STATE_KEY]), ~root["done"]
-            noise = torch.randn(clean.shape, generator=generator) * action_noise * env.max_delta
-            root = env.step(root.empty().set(ACTION, clean + noise))["next"]
-            seen.append(_shown(root))
-            actions.append(clean * running)
-            lengths = lengths + running.squeeze(-1)
-        return Demonstrations(
-            observations={key: torch.stack([part[key] for part in seen], 1) for key in SHOWN},
-            actions=torch.stack(actions, 1),
-            lengths=lengths,
-            modes=root[MODE].squeeze(-1),
-            success=root[SUCCESS].squeeze(-1),
-        )
+        return lambda root: leader(root[STATE_KEY])
 
-    modes = assign_modes(num_episodes, NUM_MODES, shares, generator)
-    return collect(run, modes, keep_failures=keep_failures)
-
-
-def _shown(root: TensorDictBase) -> dict[NestedKey, Tensor]:
-    return {key: root[key] for key in SHOWN}
+    return demonstrate(
+        make_env,
+        lead,
+        NUM_MODES,
+        num_episodes,
+        seed,
+        shares,
+        action_noise=action_noise,
+        keep_failures=keep_failures,
+        observed=SHOWN,
+    )

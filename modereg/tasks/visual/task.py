@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from modereg.keys import ELAPSED
 from modereg.tasks.base import Task
-from modereg.tasks.plots import plot_trajectories
+from modereg.tasks.plots import Picture
 from modereg.tasks.visual.env import (
     APPROACH_KEY,
     IMAGE_KEY,
@@ -28,10 +25,7 @@ from modereg.tasks.visual.geometry import (
     POSTS,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["plot_visual_avoid", "visual_avoid_task"]
+__all__ = ["visual_avoid_task"]
 
 HORIZON = 6
 
@@ -77,32 +71,11 @@ def visual_avoid_task(
         num_envs=num_envs,
         feature_noise=0.05,
         filmstrip_key=IMAGE_KEY,
-        plot=plot_visual_avoid,
+        plot=Picture(
+            NUM_MODES,
+            xlim=(-0.5, 0.5),
+            ylim=(0, 1),
+            obstacles=POSTS,
+            goals=[(x, DISC_Y, DISC_RADIUS) for x in (-DISC_X, DISC_X)],
+        ),
     )
-
-
-def plot_visual_avoid(
-    ax: Axes,
-    observations: Tensor,
-    modes: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    limit: int = 400,
-) -> None:
-    """Draws posts and the places of the discs, and paths coloured by mode.
-
-    Args:
-        ax: matplotlib axes.
-        observations: positions, ``[N, T, 2]``.
-        modes: ``[N]`` int64.
-        lengths: ``[N]`` int64, steps of each episode, one less than its observations; None for all.
-        limit: draw the first so many episodes only.
-    """
-    from matplotlib.patches import Circle
-
-    plot_trajectories(ax, observations, modes, num_modes=NUM_MODES, lengths=lengths, limit=limit)
-    for x, y, radius in POSTS:
-        ax.add_patch(Circle((x, y), radius, color="0.25", zorder=3))
-    for x in (-DISC_X, DISC_X):
-        ax.add_patch(Circle((x, DISC_Y), DISC_RADIUS, fill=False, color="0.25", zorder=3))
-    ax.set(xlim=(-0.5, 0.5), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from modereg.errors import ConfigurationError
 from modereg.tasks import Avoid
 from modereg.tasks.avoid_expert import RoutePlanner
 from modereg.tasks.avoid_geometry import LANES, gaps_of_modes
-from modereg_integrations.maniskill.scripted import Stage, StagedPlan, demonstrate, planned_modes
+from modereg_integrations.maniskill.scripted import Stage, StagedPlan, demonstrate
 
 STEPS = 96
 make_env = partial(Avoid, start_noise=0.01)
@@ -59,34 +55,6 @@ def test_stages_follow_each_other_and_the_last_one_stays() -> None:
     assert actions[closes : closes + 3, 1].abs().max() < 0.05
     assert actions[closes + 3, 1] > 0.5
     assert plan.stage == 2
-
-
-@given(
-    st.lists(st.integers(0, 9), min_size=2, max_size=6).filter(any),
-    st.integers(1, 60),
-    st.integers(0, 9),
-)
-def test_modes_are_planned_as_often_as_their_shares_say(
-    shares: list[int], num: int, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    counts = planned_modes(num, len(shares), shares, generator).bincount(minlength=len(shares))
-    expected = num * torch.tensor(shares) / sum(shares)
-    assert counts.sum() == num
-    assert (counts - expected).abs().max() <= 1
-    assert not counts[torch.tensor(shares) == 0].any()
-
-
-def test_equal_shares_differ_by_one_at_most_and_come_in_random_order() -> None:
-    modes = planned_modes(50, 4, None, torch.Generator().manual_seed(0))
-    assert sorted(modes.bincount().tolist()) == [12, 12, 13, 13]
-    assert not torch.equal(modes, modes.sort().values)
-
-
-@pytest.mark.parametrize("shares", [(1, 2), (-1, 1, 1), (0, 0, 0), (float("nan"), 1, 1)])
-def test_shares_that_are_none_are_refused(shares: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigurationError, match="shares of the 3 modes"):
-        planned_modes(5, 3, shares, torch.Generator())
 
 
 def test_demonstrations_store_the_clean_action_and_play_the_shaken_one() -> None:

@@ -6,6 +6,8 @@ import modereg_integrations.maniskill as maniskill
 from modereg.errors import ConfigurationError
 from modereg_integrations.maniskill import make_task
 
+pytestmark = pytest.mark.usefixtures("shared_simulations")
+
 
 def test_public_names() -> None:
     for name in maniskill.__all__:

@@ -11,7 +11,6 @@ from modereg.tasks import gymnasium_task
 from modereg.testing import check_task
 from modereg_integrations.mujoco import make_task, point_maze_task
 from modereg_integrations.mujoco.maze_geometry import wall_boxes
-from modereg_integrations.mujoco.tasks import plot_maze
 
 
 def test_public_names() -> None:
@@ -46,7 +45,7 @@ def test_wrong_names_and_options() -> None:
 
 def test_the_picture() -> None:
     fig, ax = plt.subplots()
-    plot_maze(ax, torch.randn(5, 7, 4), torch.tensor([0, 1, 2, -1, 5]))
+    point_maze_task().plot(ax, torch.randn(5, 7, 4), torch.tensor([0, 1, 2, -1, 5]))
     assert len(ax.collections[0].get_segments()) == 5
     assert len(ax.patches) == len(wall_boxes()) + 1
     plt.close(fig)

@@ -1,1 +1,0 @@
-"""``ModeregWall-v1``: a cube is brought past a wall, on its left, on its right, or over it."""
