@@ -42,10 +42,12 @@ from modereg.functional.novelty import (
     pooled_moments,
 )
 from modereg.functional.partitions import (
+    adjusted_information,
+    adjusted_mutual_information,
     adjusted_rand_index,
     contingency,
-    effective_number,
     entropy,
+    expected_information,
     mutual_information,
     normalized_entropy,
     normalized_mutual_information,
@@ -66,6 +68,8 @@ from modereg.functional.variational import (
 from modereg.functional.wasserstein import centred_codes, constraint_slack, directed_step, dual_loss
 
 __all__ = [
+    "adjusted_information",
+    "adjusted_mutual_information",
     "adjusted_rand_index",
     "aliased_codes",
     "categorical_log_ratio",
@@ -79,8 +83,8 @@ __all__ = [
     "distillation_error",
     "donsker_varadhan",
     "dual_loss",
-    "effective_number",
     "entropy",
+    "expected_information",
     "gaussian_log_ratio",
     "inference_loss",
     "inference_nll",
