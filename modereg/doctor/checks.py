@@ -99,12 +99,17 @@ def extras() -> Iterable[Finding]:
 
     lines = [Requirement(line) for line in metadata.requires("modereg") or ()]
     for extra in sorted(metadata.metadata("modereg").get_all("Provides-Extra") or ()):
-        marked = [line for line in lines if line.marker and "extra" in str(line.marker)]
-        wanted = [line for line in marked if line.marker.evaluate({"extra": extra})]
+        wanted = [
+            line
+            for line in lines
+            if (marker := line.marker) is not None
+            and "extra" in str(marker)
+            and marker.evaluate({"extra": extra})
+        ]
         if extra in DEVELOPERS or not wanted:
             continue
         missing = [
-            f"{line.name} {_version(line.name) or 'is missing'}, expected {line.name}{line.specifier}"
+            f"{line.name} {_version(line.name) or 'is missing'}, expected {line}".partition(";")[0]
             for line in wanted
             if not _version(line.name)
             or not line.specifier.contains(_version(line.name), prereleases=True)

@@ -127,7 +127,10 @@ class NetworkEstimator(RewardEstimator):
         wanted = f"outputs of length {self.width}"
         if self.prior.num_codes == self.width:
             wanted = f"logits of the prior's {self.width} codes"
-        raise ConfigurationError(f"expected {wanted}, got {width} from q; give q that many outputs")
+        raise ConfigurationError(
+            f"expected {wanted}, got {width} from q; give q that many "
+            "outputs, or pass NetworkEstimator the width that it has"
+        )
 
 
 def _as_tensordict_module(

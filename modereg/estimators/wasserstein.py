@@ -203,7 +203,8 @@ class METRA(WassersteinDependency):
 
     def squared_distance(self, tensordict: TensorDictBase) -> Tensor:
         """Return ones, ``[*B]``."""
-        return torch.ones(tensordict.batch_size, device=tensordict.device)
+        device = require(tensordict, self.in_keys[0], "the estimator").device
+        return torch.ones(tensordict.batch_size, device=device)
 
 
 class LSD(WassersteinDependency):

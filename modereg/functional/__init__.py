@@ -16,6 +16,7 @@ from modereg.functional.contrastive import contrastive_limit, contrastive_ratio,
 from modereg.functional.control import (
     clipped_surrogate,
     kl_standard_normal,
+    score_function_loss,
     shaping,
 )
 from modereg.functional.critics import (
@@ -57,13 +58,11 @@ from modereg.functional.points import (
     silhouette,
     squared_distances,
 )
-from modereg.functional.score import score_function_loss
 from modereg.functional.variational import (
     aliased_codes,
     categorical_log_ratio,
     inference_loss,
     inference_nll,
-    variational_bound,
 )
 from modereg.functional.wasserstein import centred_codes, constraint_slack, directed_step, dual_loss
 
@@ -115,7 +114,6 @@ __all__ = [
     "sphere_log_area",
     "split_scores",
     "squared_distances",
-    "variational_bound",
     "von_mises_fisher_log_normalizer",
     "von_mises_fisher_log_ratio",
     "von_mises_fisher_natural_log_ratio",
