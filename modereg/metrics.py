@@ -6,7 +6,10 @@ Definitions, which every recipe and benchmark shares:
 - *Per-mode success*: successes over the episodes attributed to that mode. A failed episode is
   attributed once its label is decided, else it counts as undecided.
 - A mode is *present* if it has at least 1 % of the successful episodes.
-- A mode m is *commandable* if some code z has P(success and mode m | z) >= 0.8.
+- A mode m is *commandable* if some code z has P(success and mode m | z) >= 0.8, and more hits
+  than luck brings to one of K codes: were that probability one half, so many or more would be seen
+  less often than .05 / K. It takes 6 hits of 6 with two codes and 10 of 10 with 48; from about 30
+  episodes a code on the 0.8 decide.
 - *Behaviour entropy*: H = - sum p log p / log M over the modes of successful episodes (D3IL,
   arXiv 2402.14606). The plug-in estimate is biased down by about (M - 1) / 2N nats.
 """
@@ -19,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import betainc
 from torch import Tensor
 
 from modereg import functional
@@ -40,6 +44,9 @@ PRESENT = 0.01
 COMMANDABLE = 0.8
 """Probability of success in a mode, given some code, from which it counts as commandable."""
 
+LUCK = 0.05
+"""Probability with which luck may make any of the K codes command a mode."""
+
 
 @dataclass(frozen=True)
 class BehaviourMetrics:
@@ -53,9 +60,10 @@ class BehaviourMetrics:
         per_code_success: success given each code, NaN where a code was never drawn, K entries.
         per_code_return: mean return given each code, K entries.
         code_shares: share of the episodes of each code.
-        effective_codes: exp I(z; z') nats of the commanded code z and the code z' that the
-            discoverer reads off the episode: how many behaviours can be told apart. None without
-            a discoverer.
+        effective_codes: exp I(z; z') of the commanded code z and the code z' that the discoverer
+            reads off the episode: how many behaviours can be told apart. The information is
+            corrected for chance (:func:`~modereg.functional.adjusted_information`): 1 for a
+            discoverer that guesses, K for one that is always right. None without a discoverer.
         entropy: behaviour entropy in [0, 1].
         present_modes: number of present modes.
         commandable_modes: number of commandable modes.
@@ -64,7 +72,8 @@ class BehaviourMetrics:
         per_mode_success: NaN where no episode is attributed to the mode.
         mode_shares: shares among the successes.
         undecided: share of all episodes whose label was never decided.
-        code_mode_nmi: normalised mutual information of code and mode over successes.
+        code_mode_nmi: normalised mutual information of code and mode over successes, corrected for
+            chance (:func:`~modereg.functional.adjusted_mutual_information`).
         code_mode_table: successes of each code in each mode, ``[K][M]`` counts.
     """
 
@@ -93,14 +102,14 @@ class BehaviourMetrics:
 
     def sentence(self) -> str:
         """Return a line for logs: success and, with a label, the modes beside it."""
-        text = f"return {self.mean_return:.3f}"
+        text = f"return {self.mean_return:z.3f}"
         if self.success is not None:
             text = f"success {self.success:.3f} +- {self.success_error:.3f}"
         if self.present_modes is None:
             codes = "" if self.effective_codes is None else f", codes {self.effective_codes:.1f}"
             return text + codes
         return (
-            f"{text}, entropy {self.entropy:.3f}, modes present {self.present_modes}, "
+            f"{text}, entropy {self.entropy:z.3f}, modes present {self.present_modes}, "
             f"commandable {self.commandable_modes}, undecided {self.undecided:.3f}"
         )
 
@@ -150,7 +159,7 @@ def behaviour_metrics(
         figures |= _success_figures(success, codes, counts)
     if predicted_codes is not None:
         table = functional.contingency(codes, predicted_codes, num_codes, num_codes)
-        figures["effective_codes"] = float(functional.mutual_information(table).exp())
+        figures["effective_codes"] = float(functional.adjusted_information(table).exp())
     if modes is not None and num_modes is not None:
         solved = torch.ones_like(codes, dtype=torch.bool) if success is None else success
         figures |= _mode_figures(solved, codes, counts, modes, num_modes)
@@ -177,19 +186,30 @@ def _mode_figures(
     solved = table.sum(0).double()
     shares = solved / solved.sum().clamp_min(1)
     per_mode = solved / attributed
-    commanded = (table.double() / counts.clamp_min(1)[:, None]).amax(0)
     return dict(
         entropy=float(functional.normalized_entropy(solved, num_modes)),
         present_modes=int((shares >= PRESENT).sum()),
-        commandable_modes=int((commanded >= COMMANDABLE).sum()),
+        commandable_modes=_count_commandable(table, counts),
         mean_mode_success=float(per_mode[attributed > 0].mean()) if decided.any() else 0.0,
         mastered_modes=int((per_mode >= COMMANDABLE).sum()),
         per_mode_success=per_mode.tolist(),
         mode_shares=shares.tolist(),
         undecided=float((~decided).double().mean()),
-        code_mode_nmi=float(functional.normalized_mutual_information(table)),
+        code_mode_nmi=float(functional.adjusted_mutual_information(table)),
         code_mode_table=table.tolist(),
     )
+
+
+def _count_commandable(table: Tensor, counts: Tensor) -> int:
+    r"""Count the modes of a table of successes ``[K, M]``, beside all episodes of each code.
+
+    The tail of a binomial, :math:`P(X \ge h)` of n at one half, is :math:`I_{1/2}(h, n - h + 1)`.
+    """
+    hits, tried = table.double().cpu(), counts[:, None].cpu()
+    misses = (tried - hits).clamp_min(0)
+    luck = torch.from_numpy(betainc(hits.clamp_min(1).numpy(), misses.numpy() + 1, 0.5))
+    commands = (hits / tried.clamp_min(1) >= COMMANDABLE) & (luck <= LUCK / len(table))
+    return int(commands.any(0).sum())
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import adjusted_mutual_info_score
 
 from modereg.errors import ShapeError
 from modereg.metrics import (
@@ -64,11 +65,8 @@ def test_a_table_made_by_hand() -> None:
     assert found.mastered_modes == 1
     assert found.undecided == 1 / 8
     assert found.commandable_modes == 0  # 3 of 4 episodes of code 1 succeed in mode 1: .75
-    joint = np.array([[2, 1], [0, 3]]) / 6
-    marginal = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
-    information = (joint[joint > 0] * np.log(joint[joint > 0] / marginal[joint > 0])).sum()
-    halves = [-(m * np.log(m)).sum() for m in (joint.sum(0), joint.sum(1))]
-    assert found.code_mode_nmi == pytest.approx(2 * information / sum(halves))
+    agreement = adjusted_mutual_info_score([0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1])
+    assert found.code_mode_nmi == pytest.approx(agreement)
 
 
 @pytest.mark.parametrize(("rare", "present"), [(0, 1), (1, 1), (2, 2), (3, 2)])
@@ -82,14 +80,66 @@ def test_a_mode_is_present_from_exactly_one_percent_of_the_successes(
     assert found.present_modes == present
 
 
-@pytest.mark.parametrize(("hits", "commandable"), [(7, 0), (8, 1), (10, 1)])
+@pytest.mark.parametrize("num_codes", [8, 48])
+@pytest.mark.parametrize("episodes", [128, 512, 1024, 4096])
+def test_a_discoverer_that_guesses_has_one_effective_code(num_codes: int, episodes: int) -> None:
+    """Without the correction 48 codes and 1024 episodes would give 2.9, and 128 episodes 15."""
+    found, perfect = [], []
+    for seed in range(8):
+        codes = torch.arange(episodes) % num_codes
+        guess = torch.randint(num_codes, (episodes,), generator=torch.Generator().manual_seed(seed))
+        for read, into in ((guess, found), (codes, perfect)):
+            judged = behaviour_metrics(
+                None, codes, num_codes, returns=torch.zeros(episodes), predicted_codes=read
+            )
+            into.append(judged.effective_codes)
+    assert np.mean(found) == pytest.approx(1.0, abs=0.1)
+    if episodes >= 512:
+        assert max(found) < 1.1
+    assert perfect == pytest.approx([num_codes] * 8, rel=0.02)
+
+
+def test_codes_that_do_not_command_have_no_information_on_modes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes, modes = torch.randint(24, (2, 400), generator=generator)
+    found = behaviour_metrics(None, codes, 24, returns=torch.zeros(400), modes=modes, num_modes=24)
+    assert found.code_mode_nmi < 0.05
+
+
+def test_luck_commands_no_mode() -> None:
+    """Two episodes of each of 48 codes show one mode for many of them, whatever the codes do."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        codes, modes = torch.arange(96) % 48, torch.randint(3, (96,), generator=generator)
+        found = behaviour_metrics(
+            None, codes, 48, returns=torch.zeros(96), modes=modes, num_modes=3
+        )
+        assert found.commandable_modes == 0
+    codes = torch.arange(480) % 48
+    found = behaviour_metrics(
+        None, codes, 48, returns=torch.zeros(480), modes=codes % 3, num_modes=3
+    )
+    assert found.commandable_modes == 3
+
+
+def test_zero_is_not_negative() -> None:
+    codes = torch.zeros(4, dtype=torch.int64)
+    found = behaviour_metrics(
+        None, codes, 1, returns=-torch.full((4,), 1e-9), modes=codes, num_modes=3
+    )
+    assert math.copysign(1.0, found.entropy) == 1.0
+    assert "-0.000" not in found.sentence()
+    assert "-0.0" not in json.dumps(found.to_dict()["mode_shares"])
+
+
+@pytest.mark.parametrize(("hits", "commandable"), [(15, 0), (16, 1), (20, 1)])
 def test_a_mode_is_commandable_from_exactly_four_fifths_given_some_code(
     hits: int, commandable: int
 ) -> None:
-    success = torch.tensor([True] * hits + [False] * (10 - hits) + [True] * 4 + [False] * 6)
-    codes = torch.tensor([0] * 10 + [1] * 10)
-    modes = torch.zeros(20, dtype=torch.int64)
-    found = behaviour_metrics(success, codes, 2, returns=torch.zeros(20), modes=modes, num_modes=4)
+    success = torch.tensor([True] * hits + [False] * (20 - hits) + [True] * 8 + [False] * 12)
+    codes = torch.tensor([0] * 20 + [1] * 20)
+    modes = torch.zeros(40, dtype=torch.int64)
+    found = behaviour_metrics(success, codes, 2, returns=torch.zeros(40), modes=modes, num_modes=4)
     assert found.commandable_modes == commandable
     assert found.present_modes == 1
 

@@ -8,6 +8,7 @@ model, and it stays frozen afterwards.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -24,6 +25,12 @@ from modereg.reading import require
 from modereg.rollouts import Episodes
 
 __all__ = ["ClusterModeDiscoverer"]
+
+ONE_BEHAVIOUR = (
+    "the base's episodes show one behaviour: no clustering of them stands out beside one bundle of "
+    "the same covariance; the codes will split it, and fine-tuning without codes loses nothing; "
+    "give num_codes, or a feature that tells behaviours apart, if you know of several"
+)
 
 
 class ClusterModeDiscoverer(ModeDiscoverer):
@@ -110,7 +117,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             features: whole-episode features, ``[N, F]``.
             success: ``[N]`` bool, or None.
             num_codes: K, or None: the number of clusters that :func:`choose_num_clusters` finds,
-                times ``oversegment``, at most one for eight episodes.
+                times ``oversegment``, at most one for eight episodes, at least 2. Where it finds a
+                single one a warning says so: the codes then split one behaviour.
             oversegment: see above.
             seed: of subsamples and k-means.
             options: of the constructor.
@@ -123,6 +131,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             least = options.get("min_successes", 200)
             chosen = _worth_clustering(features, success, least)[0]
             metrics["suggested_modes"] = found = choose_num_clusters(chosen, seed=seed).num_clusters
+            if found == 1:
+                warnings.warn(ONE_BEHAVIOUR, stacklevel=2)
             num_codes = max(2, min(round(oversegment * found), len(chosen) // 8))
         discoverer = cls(features.shape[-1], num_codes, seed=seed, **options)
         return discoverer, {**metrics, **discoverer.fit(features, success)}
@@ -192,7 +202,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         """
         chosen, only_successes = _worth_clustering(features, success, self.min_successes)
         generator = torch.Generator().manual_seed(self.seed)
-        chosen = chosen[torch.randperm(len(chosen), generator=generator)[: self.max_episodes]]
+        order = torch.randperm(len(chosen), generator=generator)[: self.max_episodes]
+        chosen = chosen[order.to(chosen.device)]
         centroids = kmeans(chosen, self.num_codes, seed=self.seed)
         if len(centroids) != self.num_codes:
             raise ConfigurationError(
@@ -222,7 +233,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         """Return which episodes are clustered, ``[N]``: the successes, or all if those are few."""
         success = self._success(episodes)
         if success is None or int(success.sum()) < self.min_successes:
-            return torch.ones(len(episodes), dtype=torch.bool)
+            return torch.ones(len(episodes), dtype=torch.bool, device=episodes.final.device)
         return success
 
     def _success(self, episodes: Episodes) -> Tensor | None:
@@ -236,7 +247,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         self._network.fit(features)
         optimizer = torch.optim.Adam(self._network.parameters(), 2e-3)
         for _ in range(self.steps):
-            index = torch.randint(held, len(features), (512,))
+            index = torch.randint(held, len(features), (512,), device=features.device)
             inputs = self._truncate(features[index])
             loss = functional.inference_loss(self._network(inputs, noisy=True), codes[index])
             optimizer.zero_grad(set_to_none=True)
@@ -255,8 +266,10 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             return features
         entries = features.unflatten(-1, (self.history_length, -1))
         size, length = entries.shape[:2]
-        last = torch.randint(1, length, (size, 1)).where(torch.rand(size, 1) < 0.5, length - 1)
-        place = torch.minimum(torch.arange(length).expand(size, -1), last)
+        device = features.device
+        last = torch.randint(1, length, (size, 1), device=device)
+        last = last.where(torch.rand(size, 1, device=device) < 0.5, length - 1)
+        place = torch.minimum(torch.arange(length, device=device).expand(size, -1), last)
         return entries.gather(1, place.unsqueeze(-1).expand_as(entries)).flatten(1)
 
 

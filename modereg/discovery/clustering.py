@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from modereg import functional
+from modereg.discovery import unimodal
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 
 __all__ = ["ClusterCount", "choose_num_clusters", "kmeans"]
@@ -32,24 +34,27 @@ class ClusterCount:
     """What :func:`choose_num_clusters` found.
 
     Attributes:
-        num_clusters: the finest prominent peak of the silhouette where the halves agree.
+        num_clusters: the finest prominent peak of the silhouette where the halves agree; 1 where
+            nothing tells the data from one bundle.
         candidates: numbers of clusters that were tried.
         silhouette: silhouette of each, in [-1, 1].
         agreement: adjusted Rand index of the partitions that two disjoint halves of the data
             induce on all of it, at most 1.
+        unimodal: silhouette at that peak that data of one bundle hardly exceed.
     """
 
     num_clusters: int
     candidates: tuple[int, ...]
     silhouette: tuple[float, ...]
     agreement: tuple[float, ...]
+    unimodal: float
 
 
 def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int = 0) -> Tensor:
     """Return k-means centroids of the best of several k-means++ starts.
 
     Args:
-        features: ``[N, F]``.
+        features: ``[N, F]``, on any device; scipy clusters them on the CPU.
         num_clusters: K.
         restarts: number of starts; the one with the smallest distortion wins.
         seed: of the starts.
@@ -62,7 +67,7 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
         NonFiniteError: if a feature is not finite.
     """
     _check(features, num_clusters)
-    points, best, best_cost = features.double().numpy(), None, np.inf
+    points, best, best_cost = features.double().cpu().numpy(), None, np.inf
     num_clusters = min(num_clusters, len(features.unique(dim=0)))
     for start in range(restarts):
         with warnings.catch_warnings():
@@ -73,7 +78,7 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
         cost = float(np.square(points - centroids[labels]).sum())
         if cost < best_cost:
             best, best_cost = centroids[np.unique(labels)], cost
-    return torch.from_numpy(best).to(features.dtype)
+    return torch.from_numpy(best).to(features)
 
 
 def choose_num_clusters(
@@ -93,6 +98,14 @@ def choose_num_clusters(
     chance: mutual information grows with the number of clusters even where there are none.
     Likelihood and distortion would not do, being monotone.
 
+    One bundle has its peaks too. So there is one cluster unless the silhouette of that peak is
+    above that of unimodal data of the same covariance
+    (:func:`~modereg.discovery.unimodal.unimodal_silhouette`), or some line sees a valley between
+    two heights (:func:`~modereg.discovery.unimodal.valley`). The first finds many behaviours, the
+    second few of them in many dimensions. A bundle that is bent, such as a fan of half a circle,
+    may exceed the first, and two behaviours that are less than about five standard deviations apart
+    are one where there are only 200 episodes.
+
     Args:
         features: ``[N, F]``.
         candidates: numbers to try; those above N / 8 are left out.
@@ -103,6 +116,7 @@ def choose_num_clusters(
         ConfigurationError: if there are too few points for any candidate.
     """
     generator = torch.Generator().manual_seed(seed)
+    features = features.cpu()  # k-means is scipy's
     points = features[torch.randperm(len(features), generator=generator)[:samples]]
     tried = tuple(k for k in candidates if k <= len(points) // 8)
     if not tried:
@@ -112,17 +126,29 @@ def choose_num_clusters(
         )
     half, silhouettes, agreements = len(points) // 2, [], []
     for k in tried:
-        whole = functional.nearest_centroid(points, kmeans(points, k, restarts=3, seed=seed))
         first, second = (
-            functional.nearest_centroid(points, kmeans(part, k, restarts=3, seed=seed))
+            functional.nearest_centroid(points, kmeans(part, k, seed=seed))
             for part in (points[:half], points[half:])
         )
-        silhouettes.append(float(functional.silhouette(points, whole)))
+        silhouettes.append(_silhouette(points, k, seed))
         table = functional.contingency(first, second, k, k)
         agreements.append(float(functional.adjusted_rand_index(table)))
     agree = [value >= AGREEMENT for value in agreements]
     best = _finest_peak(silhouettes, agree, prominence=len(points) ** -0.5)
-    return ClusterCount(tried[best], tried, tuple(silhouettes), tuple(agreements))
+
+    def score(data: Tensor) -> float:
+        return _silhouette(data, tried[best], seed)
+
+    few = points[: unimodal.POINTS]
+    limit = unimodal.unimodal_silhouette(few, score, generator)
+    several = score(few) > limit or unimodal.has_valley(points, partial(kmeans, seed=seed))
+    found = tried[best] if several else 1
+    return ClusterCount(found, tried, tuple(silhouettes), tuple(agreements), limit)
+
+
+def _silhouette(points: Tensor, num_clusters: int, seed: int) -> float:
+    labels = functional.nearest_centroid(points, kmeans(points, num_clusters, seed=seed))
+    return float(functional.silhouette(points, labels))
 
 
 def _finest_peak(scores: Sequence[float], eligible: Sequence[bool], prominence: float) -> int:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-from modereg.doctor.findings import Finding
-
-__all__ = ["GROUP", "examine"]
+__all__ = ["GROUP", "Finding", "examine"]
 
 GROUP = "modereg.doctor"
 """Entry-point group of further checks."""
@@ -29,41 +29,97 @@ LEAST_MEMORY = 2.0
 GIB = 2**30
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``modereg doctor``.
+
+    Attributes:
+        name: what was looked at.
+        status: ``ok``; ``absent``, which is no fault; or ``wrong``.
+        found: what there is, or what is missing.
+        command: the one command that mends it, or None where a command cannot.
+        advice: what to do where no command mends it.
+        required: whether nothing works until it is mended.
+    """
+
+    name: str
+    status: Literal["ok", "absent", "wrong"]
+    found: str
+    command: tuple[str, ...] | None = None
+    advice: str | None = None
+    required: bool = False
+
+    @property
+    def mend(self) -> str | None:
+        """What mends it, as one would type it."""
+        return self.advice if self.command is None else shlex.join(self.command)
+
+    @property
+    def fatal(self) -> bool:
+        """Whether something required is wrong."""
+        return self.required and self.status == "wrong"
+
+
 def examine() -> list[Finding]:
     """Run every check, those of other packages last."""
-    own = [*python(), *libraries(), *extras(), *gpu(), *memory(), *threads()]
-    return [*own, *further()]
+    return [*python(), *libraries(), *extras(), *gpu(), *memory(), *further()]
 
 
 def python() -> Iterable[Finding]:
-    """Say which Python this is, and which modereg."""
+    """Say which Python, modereg and torch these are."""
     yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
-    yield Finding("modereg", "ok", metadata.version("modereg"))
+    for name in ("modereg", "torch"):
+        yield Finding(name, "ok" if _version(name) else "absent", _version(name) or "missing")
 
 
 def libraries() -> Iterable[Finding]:
-    """Compare what modereg requires with the installed versions."""
-    for requirement, extra in _requirements():
-        if extra is None:
-            yield _library(requirement)
+    """Ask ``pip check`` which libraries are missing, or not of the version that others need."""
+    if find_spec("pip") is None:
+        advice = f"{sys.executable} -m ensurepip, or ask the installer that made this environment"
+        yield Finding(
+            "libraries", "absent", "pip, which would check them, is missing", None, advice
+        )
+        return
+    done = subprocess.run([*_PIP, "check"], capture_output=True, text=True)
+    wrong = [line for line in done.stdout.splitlines() if done.returncode and line.strip()]
+    for line in wrong:
+        found = _COMPLAINT.match(line)
+        ours = found is not None and found["owner"] == "modereg"
+        command = None if found is None else (*_PIP, "install", found["needs"])
+        yield Finding("libraries", "wrong", line, command, required=ours)
+    if not wrong:
+        yield Finding("libraries", "ok", done.stdout.strip() or done.stderr.strip())
 
 
 def extras() -> Iterable[Finding]:
     """Say of every extra whether its libraries are installed."""
-    wanted: dict[str, list[str]] = {}
-    for requirement, extra in _requirements():
-        if extra is not None and extra not in DEVELOPERS:
-            wanted.setdefault(extra, []).append(requirement)
-    for extra, requirements in sorted(wanted.items()):
-        states = [_library(requirement) for requirement in requirements]
-        missing = [state.found for state in states if state.status != "ok"]
-        present = ", ".join(f"{state.name} {state.found}" for state in states)
-        yield Finding(
-            f"[{extra}]",
-            "absent" if missing else "ok",
-            "; ".join(missing) if missing else present,
-            _pip(f"modereg[{extra}]") if missing else None,
-        )
+    if find_spec("packaging") is None:
+        return  # tensordict requires it, and the check of the libraries has said so
+    from packaging.requirements import Requirement
+
+    lines = [Requirement(line) for line in metadata.requires("modereg") or ()]
+    for extra in sorted(metadata.metadata("modereg").get_all("Provides-Extra") or ()):
+        wanted = [
+            line
+            for line in lines
+            if (marker := line.marker) is not None
+            and "extra" in str(marker)
+            and marker.evaluate({"extra": extra})
+        ]
+        if extra in DEVELOPERS or not wanted:
+            continue
+        missing = [
+            f"{line.name} {_version(line.name) or 'is missing'}, expected {line}".partition(";")[0]
+            for line in wanted
+            if not _version(line.name)
+            or not line.specifier.contains(_version(line.name), prereleases=True)
+        ]
+        if missing:
+            command = (*_PIP, "install", f"modereg[{extra}]")
+            yield Finding(f"[{extra}]", "absent", "; ".join(missing), command)
+        else:
+            found = ", ".join(f"{line.name} {_version(line.name)}" for line in wanted)
+            yield Finding(f"[{extra}]", "ok", found)
 
 
 def gpu() -> Iterable[Finding]:
@@ -113,19 +169,6 @@ def free_memory(
     return min(known) / GIB if known else None
 
 
-def threads() -> Iterable[Finding]:
-    """Say how many cores there are, and what the variables of OpenMP and MKL ask for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    asked = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    shown = ", ".join(f"{name} {'unset' if v is None else v}" for name, v in asked.items())
-    found = f"{cores} cores; {shown}; a command takes one thread"
-    odd = [name for name, value in asked.items() if value is not None and not _counts(value)]
-    if odd:
-        yield Finding("threads", "wrong", found, advice=f"unset {' '.join(odd)}")
-    else:
-        yield Finding("threads", "ok", found)
-
-
 def further() -> Iterable[Finding]:
     """Run the checks of other packages; one that fails is a finding itself."""
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
@@ -136,23 +179,13 @@ def further() -> Iterable[Finding]:
             yield Finding(point.name, "wrong", found, advice="report it to that package")
 
 
-def _requirements() -> Iterable[tuple[str, str | None]]:
-    """Yield what modereg's metadata requires, ``name>=version``, and the extra that it is for."""
-    for line in metadata.requires("modereg") or ():
-        requirement, _, marker = (part.strip() for part in line.partition(";"))
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker)
-        yield requirement, None if extra is None else extra[1]
+_PIP = (sys.executable, "-m", "pip")
 
-
-def _library(requirement: str) -> Finding:
-    name = re.split(r"[\s<>=!~\[]", requirement, maxsplit=1)[0]
-    version, fix = _version(name), _pip(requirement)
-    if not version:
-        return Finding(name, "wrong", f"{name} is not installed", fix, required=True)
-    if not _fits(requirement, version):
-        found = f"{name} {version}, expected {requirement}"
-        return Finding(name, "wrong", found, fix, required=True)
-    return Finding(name, "ok", version, required=True)
+_COMPLAINT = re.compile(
+    r"(?P<owner>\S+) \S+ (?:requires|has requirement) (?P<needs>.+?), "
+    r"(?:which is not installed|but you have .+)\.$"
+)
+"""A line of ``pip check``."""
 
 
 def _version(name: str) -> str:
@@ -160,21 +193,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _fits(requirement: str, version: str) -> bool:
-    """Whether a version is in a requirement; where packaging is missing, nobody can tell."""
-    if find_spec("packaging") is None:
-        return True  # tensordict requires it, and pip will install both
-    from packaging.requirements import Requirement
-
-    return Requirement(requirement).specifier.contains(version, prereleases=True)
-
-
-def _pip(requirement: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pip", "install", requirement)
-
-
-def _counts(value: str) -> bool:
-    """Whether a variable holds positive numbers with commas, as OpenMP reads them."""
-    return re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", value) is not None

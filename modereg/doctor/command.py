@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from modereg.doctor.checks import examine
-from modereg.doctor.findings import Finding, table
+from modereg.doctor.checks import Finding, examine
 from modereg.recipes.config import DoctorConfig
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "table"]
+
+MARKS = {"ok": "ok", "absent": "-", "wrong": "!!"}
 
 STDERR = 2
 """File descriptor of the process's own stderr."""
@@ -45,6 +46,17 @@ def doctor(
         shown = [asdict(finding) | {"mend": finding.mend} for finding in findings]
         print(json.dumps(shown, indent=2))
     return int(any(finding.fatal for finding in findings))
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Lay findings out, one a line, each that is not well with what mends it below."""
+    width = max(len(finding.name) for finding in findings) if findings else 0
+    lines = []
+    for finding in findings:
+        lines.append(f"{MARKS[finding.status]:>2}  {finding.name:<{width}}  {finding.found}")
+        if finding.status != "ok" and finding.mend is not None:
+            lines.append(f"    {'':<{width}}  -> {finding.mend}")
+    return "\n".join(lines)
 
 
 def _mend(findings: Sequence[Finding], yes: bool, ask: Callable[[str], str]) -> bool:

@@ -9,11 +9,12 @@ from modereg.estimators.base import RewardEstimator, Source, check_support
 from modereg.estimators.categorical import CategoricalMI
 from modereg.estimators.continuous import GaussianMI, VonMisesFisherMI
 from modereg.estimators.contrastive import ContrastiveMI
-from modereg.estimators.kinds import KINDS, estimator_class, estimator_kind
+from modereg.estimators.kinds import ESTIMATOR_GROUP, KINDS, estimator_class, estimator_kind
 from modereg.estimators.network import NetworkEstimator
 from modereg.estimators.wasserstein import LSD, METRA, WassersteinDependency
 
 __all__ = [
+    "ESTIMATOR_GROUP",
     "KINDS",
     "LSD",
     "METRA",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from modereg import functional, keys
+from modereg import functional
 from modereg.errors import ConfigurationError
 from modereg.estimators.base import Source
-from modereg.estimators.network import NetworkEstimator
+from modereg.estimators.network import NetworkEstimator, NetworkOptions
 from modereg.priors import CategoricalPrior, Prior, as_prior
 
 __all__ = ["CategoricalMI"]
@@ -26,23 +26,19 @@ class CategoricalMI(NetworkEstimator):
 
     Args:
         network: q. A module from features to logits ``[*B, K]``, a TensorDictModule that writes
-            ``logits_key``, or the total length of the features for an
+            ``out_key``, or the total length of the features for an
             :class:`~modereg.networks.MLP` with noise on its input. If it is (or wraps) an
             :class:`~modereg.networks.InputNoise`, :meth:`loss` puts its noise on the input;
             everything else reads it clean.
         prior: p(z), discrete: the number of codes, a torch ``Categorical`` or a prior.
-        in_keys: entries of the features, in the order in which a plain module takes them; the
-            history by default.
-        latent_key: entry of the code, ``[*B]`` int64.
-        logits_key: entry of the logits.
         source: where a transition has the features, see
             :class:`~modereg.estimators.RewardEstimator`.
+        options: ``hidden``, ``noise``, ``in_keys``, ``latent_key`` and ``out_key`` of
+            :class:`~modereg.estimators.NetworkEstimator`.
 
     Raises:
-        ConfigurationError: if the prior is not discrete, or a TensorDictModule does not write
-            ``logits_key``, or is given with ``in_keys`` beside its own, or q has another number of
-            outputs than the prior has codes (at the first call, where q does not declare its
-            ``out_features``).
+        ConfigurationError: if the prior is not discrete, or the network does not fit (see
+            :class:`~modereg.estimators.NetworkEstimator`).
     """
 
     is_lower_bound = True
@@ -53,30 +49,15 @@ class CategoricalMI(NetworkEstimator):
         network: nn.Module | int,
         prior: int | Distribution | Prior,
         *,
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        logits_key: NestedKey = keys.LOGITS,
         source: Source = "next",
+        **options: Unpack[NetworkOptions],
     ) -> None:
         prior = as_prior(prior)
         if not isinstance(prior, CategoricalPrior):
             raise ConfigurationError(
                 f"expected a discrete prior, got {prior!r}; a classifier needs codes in [0, K)"
             )
-        super().__init__(
-            network,
-            prior.num_codes,
-            prior,
-            in_keys=in_keys,
-            latent_key=latent_key,
-            out_key=logits_key,
-            source=source,
-        )
-
-    @property
-    def logits_key(self) -> NestedKey:
-        """Entry of the logits."""
-        return self.out_key
+        super().__init__(network, prior.num_codes, prior, source=source, **options)
 
     @property
     def upper_limit(self) -> float:

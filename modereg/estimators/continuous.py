@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from modereg import functional, keys
+from modereg import functional
 from modereg.errors import ConfigurationError
 from modereg.estimators.base import Source
-from modereg.estimators.network import NetworkEstimator
+from modereg.estimators.network import NetworkEstimator, NetworkOptions
 from modereg.priors import NormalPrior, Prior, SphericalPrior, as_prior
 
 __all__ = ["GaussianMI", "VonMisesFisherMI"]
@@ -73,12 +72,10 @@ class GaussianMI(_DensityMI):
         log_std_range: bounds of log sigma, around 0, into which
             :func:`~modereg.functional.soft_range` maps the raw ones. The lower one limits what the
             bound can reach, -low nats a component on average, and how much one surprise costs.
-        in_keys: entries of the features, in the order in which a plain module takes them; the
-            history by default.
-        latent_key: entry of the code, ``[*B, dim]`` float.
-        out_key: entry of the network's output.
         source: where a transition has the features, see
             :class:`~modereg.estimators.RewardEstimator`.
+        options: ``hidden``, ``noise``, ``in_keys``, ``latent_key`` and ``out_key`` of
+            :class:`~modereg.estimators.NetworkEstimator`.
 
     Raises:
         ConfigurationError: if the prior is not a standard normal one, the range does not lie around
@@ -93,10 +90,8 @@ class GaussianMI(_DensityMI):
         prior: int | Distribution | Prior,
         *,
         log_std_range: tuple[float, float] = (-4.0, 1.0),
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        out_key: NestedKey = keys.LOGITS,
         source: Source = "next",
+        **options: Unpack[NetworkOptions],
     ) -> None:
         prior = NormalPrior(prior) if isinstance(prior, int) else as_prior(prior)
         if not isinstance(prior, NormalPrior):
@@ -108,15 +103,7 @@ class GaussianMI(_DensityMI):
                 f"expected a finite log_std_range around 0, so that q can be the prior, got "
                 f"{log_std_range}"
             )
-        super().__init__(
-            network,
-            2 * prior.feature_dim,
-            prior,
-            in_keys=in_keys,
-            latent_key=latent_key,
-            out_key=out_key,
-            source=source,
-        )
+        super().__init__(network, 2 * prior.feature_dim, prior, source=source, **options)
         self.log_std_range = (float(log_std_range[0]), float(log_std_range[1]))
 
     def options(self) -> dict[str, Any]:
@@ -170,12 +157,10 @@ class VonMisesFisherMI(_DensityMI):
         prior: p(z): the length of the code, or a :class:`~modereg.priors.SphericalPrior`.
         max_kappa: the largest concentration; the deviation of an angle is about
             :math:`1/\sqrt\kappa`.
-        in_keys: entries of the features, in the order in which a plain module takes them; the
-            history by default.
-        latent_key: entry of the code, unit vectors ``[*B, dim]`` float.
-        out_key: entry of the network's output.
         source: where a transition has the features, see
             :class:`~modereg.estimators.RewardEstimator`.
+        options: ``hidden``, ``noise``, ``in_keys``, ``latent_key`` and ``out_key`` of
+            :class:`~modereg.estimators.NetworkEstimator`.
 
     Raises:
         ConfigurationError: if the prior is not uniform on a sphere, ``max_kappa`` not in (0, 1e4],
@@ -190,10 +175,8 @@ class VonMisesFisherMI(_DensityMI):
         prior: int | Prior,
         *,
         max_kappa: float = 100.0,
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        out_key: NestedKey = keys.LOGITS,
         source: Source = "next",
+        **options: Unpack[NetworkOptions],
     ) -> None:
         prior = SphericalPrior(prior) if isinstance(prior, int) else as_prior(prior)
         if not isinstance(prior, SphericalPrior):
@@ -203,15 +186,7 @@ class VonMisesFisherMI(_DensityMI):
             )
         if not 0.0 < max_kappa <= 1e4:
             raise ConfigurationError(f"expected max_kappa in (0, 10000], got {max_kappa}")
-        super().__init__(
-            network,
-            prior.feature_dim + 1,
-            prior,
-            in_keys=in_keys,
-            latent_key=latent_key,
-            out_key=out_key,
-            source=source,
-        )
+        super().__init__(network, prior.feature_dim + 1, prior, source=source, **options)
         self.max_kappa = max_kappa
         kappa = torch.tensor(max_kappa, dtype=torch.float64)
         self._upper_limit = float(functional.von_mises_fisher_peak(kappa, prior.feature_dim))

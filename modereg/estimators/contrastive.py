@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from modereg import functional, keys
+from modereg import functional
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators.base import Source
-from modereg.estimators.network import NetworkEstimator
+from modereg.estimators.network import NetworkEstimator, NetworkOptions
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior, Prior, as_prior
 
@@ -59,11 +58,10 @@ class ContrastiveMI(NetworkEstimator):
         temperature: T, positive. The smaller, the more a cosine can say, and the further from 0 an
             untrained critic starts: with CIC's 0.5 it tells 4 codes apart by at most 1.2 of the
             1.39 nats. None takes the inner product, CPC's log-bilinear critic.
-        in_keys: entries of the features; the history by default.
-        latent_key: entry of the code.
-        out_key: entry of h's output.
         source: where a transition has the features, see
             :class:`~modereg.estimators.RewardEstimator`.
+        options: ``hidden``, ``noise``, ``in_keys``, ``latent_key`` and ``out_key`` of
+            :class:`~modereg.estimators.NetworkEstimator`.
 
     Raises:
         ConfigurationError: if N is below 2, the temperature is not positive, or an embedding is not
@@ -84,21 +82,12 @@ class ContrastiveMI(NetworkEstimator):
         width: int = 32,
         num_samples: int = 256,
         temperature: float | None = 0.1,
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        out_key: NestedKey = "embedding",
         source: Source = "next",
+        **options: Unpack[NetworkOptions],
     ) -> None:
         _check_options(num_samples, temperature)
-        super().__init__(
-            network,
-            width,
-            as_prior(prior),
-            in_keys=in_keys,
-            latent_key=latent_key,
-            out_key=out_key,
-            source=source,
-        )
+        options.setdefault("out_key", "embedding")
+        super().__init__(network, width, as_prior(prior), source=source, **options)
         self.num_samples, self.temperature = num_samples, temperature
         self._own_code_network = code_network is not None
         if code_network is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -17,7 +17,21 @@ from modereg.novelty import key_list
 from modereg.priors import Prior
 from modereg.reading import evaluate
 
-__all__ = ["NetworkEstimator"]
+__all__ = ["NetworkEstimator", "NetworkOptions"]
+
+
+HIDDEN = (128, 128)
+"""Widths of the network that is made where none is given."""
+
+
+class NetworkOptions(TypedDict, total=False):
+    """What every :class:`NetworkEstimator` takes by keyword, and hands on to it."""
+
+    hidden: Sequence[int] | None
+    noise: float | None
+    in_keys: Sequence[NestedKey] | None
+    latent_key: NestedKey
+    out_key: NestedKey
 
 
 class NetworkEstimator(RewardEstimator):
@@ -30,6 +44,9 @@ class NetworkEstimator(RewardEstimator):
             the input; everything else reads it clean.
         width: length of its output.
         prior: p(z).
+        hidden: widths of the MLP that is made for a length; None takes (128, 128).
+        noise: standard deviation of the noise on its input, in the features' units; None takes 0.2
+            of their common scale, once :meth:`fit_features` has set that.
         in_keys: entries of the features, in the order in which a plain module takes them; the
             history by default. A TensorDictModule brings its own.
         latent_key: entry of the code.
@@ -38,7 +55,8 @@ class NetworkEstimator(RewardEstimator):
 
     Raises:
         ConfigurationError: if a TensorDictModule does not write ``out_key``, or is given with
-            ``in_keys`` beside its own, or ``in_keys`` is a string or empty, or an
+            ``in_keys`` beside its own, or ``in_keys`` is a string or empty, or ``hidden`` or
+            ``noise`` is given beside a network that brings its own, or an
             :class:`~modereg.networks.InputNoise` is deep within the network, or the output has
             another length than ``width`` (at the first call, where the network does not declare its
             ``out_features``).
@@ -50,18 +68,31 @@ class NetworkEstimator(RewardEstimator):
         width: int,
         prior: Prior,
         *,
+        hidden: Sequence[int] | None = None,
+        noise: float | None = None,
         in_keys: Sequence[NestedKey] | None = None,
         latent_key: NestedKey = keys.LATENT,
         out_key: NestedKey = keys.LOGITS,
         source: Source = "next",
     ) -> None:
         if isinstance(network, int):
-            network = InputNoise(MLP(network, width))
+            made = self._make_network(network, width, HIDDEN if hidden is None else hidden)
+            network = InputNoise(made, noise)
+        elif hidden is not None or noise is not None:
+            raise ConfigurationError(
+                f"expected hidden and noise only for the length of the features, got {hidden} and "
+                f"{noise} beside a {type(network).__name__}; put them in that network"
+            )
         module = _as_tensordict_module(network, in_keys, out_key)
         _check_noise(module)
         super().__init__(prior, module.in_keys, latent_key, source=source)
         self.network, self.out_key, self.width = module, out_key, width
         self._check_width(_declared_width(module))
+
+    @classmethod
+    def _make_network(cls, in_features: int, width: int, hidden: Sequence[int]) -> MLP:
+        """Make the network of an estimator that is given the length of the features alone."""
+        return MLP(in_features, width, hidden)
 
     def output(self, tensordict: TensorDictBase, *, noisy: bool = False) -> Tensor:
         """Return the network's output, ``[*B, width]``; the tensordict is left as it is.
@@ -96,7 +127,10 @@ class NetworkEstimator(RewardEstimator):
         wanted = f"outputs of length {self.width}"
         if self.prior.num_codes == self.width:
             wanted = f"logits of the prior's {self.width} codes"
-        raise ConfigurationError(f"expected {wanted}, got {width} from q; give q that many outputs")
+        raise ConfigurationError(
+            f"expected {wanted}, got {width} from q; give q that many "
+            "outputs, or pass NetworkEstimator the width that it has"
+        )
 
 
 def _as_tensordict_module(

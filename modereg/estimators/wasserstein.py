@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from modereg import functional, keys
+from modereg import functional
 from modereg.errors import ConfigurationError
-from modereg.estimators.network import NetworkEstimator
+from modereg.estimators.network import NetworkEstimator, NetworkOptions
 from modereg.networks import MLP, InputNoise, flat_features
 from modereg.priors import CategoricalPrior, Prior, as_prior
 from modereg.reading import require
@@ -51,9 +51,8 @@ class WassersteinDependency(NetworkEstimator):
         dual: :math:`\lambda` at the start, positive.
         tolerance: :math:`\varepsilon`, positive, in the unit of :math:`d^2`: how much slack a step
             is credited with.
-        in_keys: entries of the features; the history by default.
-        latent_key: entry of the code.
-        out_key: entry of phi's output.
+        options: ``hidden``, ``noise``, ``in_keys``, ``latent_key`` and ``out_key`` of
+            :class:`~modereg.estimators.NetworkEstimator`.
 
     Raises:
         ConfigurationError: if ``dual`` or ``tolerance`` is not positive, or phi's output is not of
@@ -70,25 +69,24 @@ class WassersteinDependency(NetworkEstimator):
         *,
         dual: float = 30.0,
         tolerance: float = 1e-3,
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        out_key: NestedKey = "embedding",
+        **options: Unpack[NetworkOptions],
     ) -> None:
         if not (dual > 0 and tolerance > 0):
             raise ConfigurationError(
                 f"expected a positive dual variable and tolerance, got {dual} and {tolerance}"
             )
         prior = as_prior(prior)
-        super().__init__(
-            _representation(network, prior.feature_dim),
-            prior.feature_dim,
-            prior,
-            in_keys=in_keys,
-            latent_key=latent_key,
-            out_key=out_key,
-        )
+        options.setdefault("out_key", "embedding")
+        super().__init__(network, prior.feature_dim, prior, source="next", **options)
         self.tolerance = tolerance
         self.log_dual = nn.Parameter(torch.tensor(math.log(dual)))
+
+    @classmethod
+    def _make_network(cls, in_features: int, width: int, hidden: Sequence[int]) -> MLP:
+        """Make phi; the bias that no step depends on is kept at 0."""
+        made = super()._make_network(in_features, width, hidden)
+        nn.init.zeros_(cast(nn.Linear, made.layers[-1]).bias).requires_grad_(False)
+        return made
 
     def options(self) -> dict[str, Any]:
         """Return ``{"tolerance": epsilon}``; the dual variable is a parameter."""
@@ -205,7 +203,8 @@ class METRA(WassersteinDependency):
 
     def squared_distance(self, tensordict: TensorDictBase) -> Tensor:
         """Return ones, ``[*B]``."""
-        return torch.ones(tensordict.batch_size, device=tensordict.device)
+        device = require(tensordict, self.in_keys[0], "the estimator").device
+        return torch.ones(tensordict.batch_size, device=device)
 
 
 class LSD(WassersteinDependency):
@@ -232,19 +231,9 @@ class LSD(WassersteinDependency):
         *,
         dual: float = 30.0,
         tolerance: float = 1e-3,
-        in_keys: Sequence[NestedKey] | None = None,
-        latent_key: NestedKey = keys.LATENT,
-        out_key: NestedKey = "embedding",
+        **options: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__(
-            network,
-            prior,
-            dual=dual,
-            tolerance=tolerance,
-            in_keys=in_keys,
-            latent_key=latent_key,
-            out_key=out_key,
-        )
+        super().__init__(network, prior, dual=dual, tolerance=tolerance, **options)
         self.register_buffer("unit", torch.ones(()))
 
     @torch.no_grad()
@@ -266,15 +255,6 @@ class LSD(WassersteinDependency):
             change = ((x_tp1 - x_t) / self.unit).square().unsqueeze(-1)
             totals.append(change.flatten(tensordict.batch_dims).sum(-1))
         return torch.stack(totals).sum(0)
-
-
-def _representation(network: nn.Module | int, width: int) -> nn.Module:
-    """Return phi, a new one with the bias that no step depends on kept at 0."""
-    if isinstance(network, nn.Module):
-        return network
-    made = MLP(network, width)
-    nn.init.zeros_(cast(nn.Linear, made.layers[-1]).bias).requires_grad_(False)
-    return InputNoise(made)
 
 
 def _has_next(tensordict: TensorDictBase) -> bool:

@@ -16,6 +16,7 @@ from modereg.functional.contrastive import contrastive_limit, contrastive_ratio,
 from modereg.functional.control import (
     clipped_surrogate,
     kl_standard_normal,
+    score_function_loss,
     shaping,
 )
 from modereg.functional.critics import (
@@ -42,10 +43,12 @@ from modereg.functional.novelty import (
     pooled_moments,
 )
 from modereg.functional.partitions import (
+    adjusted_information,
+    adjusted_mutual_information,
     adjusted_rand_index,
     contingency,
-    effective_number,
     entropy,
+    expected_information,
     mutual_information,
     normalized_entropy,
     normalized_mutual_information,
@@ -55,17 +58,17 @@ from modereg.functional.points import (
     silhouette,
     squared_distances,
 )
-from modereg.functional.score import score_function_loss
 from modereg.functional.variational import (
     aliased_codes,
     categorical_log_ratio,
     inference_loss,
     inference_nll,
-    variational_bound,
 )
 from modereg.functional.wasserstein import centred_codes, constraint_slack, directed_step, dual_loss
 
 __all__ = [
+    "adjusted_information",
+    "adjusted_mutual_information",
     "adjusted_rand_index",
     "aliased_codes",
     "categorical_log_ratio",
@@ -79,8 +82,8 @@ __all__ = [
     "distillation_error",
     "donsker_varadhan",
     "dual_loss",
-    "effective_number",
     "entropy",
+    "expected_information",
     "gaussian_log_ratio",
     "inference_loss",
     "inference_nll",
@@ -111,7 +114,6 @@ __all__ = [
     "sphere_log_area",
     "split_scores",
     "squared_distances",
-    "variational_bound",
     "von_mises_fisher_log_normalizer",
     "von_mises_fisher_log_ratio",
     "von_mises_fisher_natural_log_ratio",

@@ -10,6 +10,7 @@ from torch import Tensor
 __all__ = [
     "clipped_surrogate",
     "kl_standard_normal",
+    "score_function_loss",
     "shaping",
 ]
 
@@ -64,3 +65,25 @@ def kl_standard_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Tenso
     """
     kl = 0.5 * (loc.square() + scale.square() - 1.0) - scale.log()
     return kl.flatten(-event_dims).sum(-1)
+
+
+def score_function_loss(log_prob: Tensor, reward: Tensor) -> Tensor:
+    r""":math:`-E[(r - b) \log p(z)]` with b the mean of the *other* rewards, 0 without any.
+
+    REINFORCE (Williams, 1992).
+
+    Its gradient is an unbiased estimate of that of :math:`-E_p[r]`: b does not hang on the sample
+    that it is taken from.
+
+    Args:
+        log_prob: log p of the samples, ``[*B]``, with a gradient.
+        reward: r of the samples, ``[*B]``; no gradient passes.
+
+    Returns:
+        A scalar; 0 for an empty batch.
+    """
+    reward = reward.detach().to(log_prob.dtype)
+    number = max(reward.numel(), 1)
+    others = (reward.sum() - reward) / max(number - 1, 1)
+    baseline = others if number > 1 else torch.zeros_like(reward)
+    return -((reward - baseline) * log_prob).sum() / number

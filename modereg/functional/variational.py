@@ -13,7 +13,6 @@ __all__ = [
     "categorical_log_ratio",
     "inference_loss",
     "inference_nll",
-    "variational_bound",
 ]
 
 
@@ -55,23 +54,6 @@ def inference_loss(logits: Tensor, latent: Tensor) -> Tensor:
         A scalar, nats.
     """
     return inference_nll(logits, latent).mean()
-
-
-def variational_bound(logits: Tensor, latent: Tensor, log_prior: Tensor) -> Tensor:
-    r""":math:`E[\log q(z \mid s) - \log p(z)] \le I(Z; S)`, BMD Eq. 1 (Barber and Agakov, 2003).
-
-    The gap is :math:`E\, KL(p(z \mid s) \| q(z \mid s))`. It is an estimate of a lower bound only
-    on data that q was not trained on.
-
-    Args:
-        logits: of q, ``[*B, K]``.
-        latent: codes z, ``[*B]`` int64.
-        log_prior: log p of every code, ``[K]``.
-
-    Returns:
-        A scalar, nats.
-    """
-    return categorical_log_ratio(logits, latent, log_prior).mean()
 
 
 def aliased_codes(log_prob: Tensor, latent: Tensor) -> Tensor:

@@ -2,19 +2,23 @@ r"""Nearest-neighbour estimates of information and entropy from samples; all in 
 
 Estimates are means of their terms and are not clamped: where there is nothing to know they scatter
 around 0 and are negative as often as positive (scikit-learn's functions replace those by 0).
-Distances are maximum norms, except those of :func:`particle_entropy`. The information at hand must
-be small beside log N and the dimension low: with many dimensions or strong dependence these
-estimates fall short (Gao, Ver Steeg and Galstyan, arXiv 1411.2003).
+A monotone map of each column changes no information and is free to choose (``margins``): heavy
+tails, whose far samples swamp the scale, ask for ``"normal"``. Distances are maximum norms, except
+those of :func:`particle_entropy`. The information at hand must be small beside log N and the
+dimension low: with many dimensions or strong dependence these estimates fall short (Gao, Ver Steeg
+and Galstyan, arXiv 1411.2003).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from scipy.special import ndtri
+from scipy.stats import rankdata
 from torch import Tensor
 
 from modereg import functional
@@ -28,12 +32,17 @@ from modereg.information._nearest import (
 )
 
 __all__ = [
+    "Margins",
     "kozachenko_leonenko_entropy",
     "ksg_information",
     "particle_entropy",
     "ross_information",
     "subsample_error",
 ]
+
+Margins = Literal["standard", "rank", "normal"]
+"""What is done to each column: to mean 0 and deviation 1; to its ranks; to normal scores of them.
+"""
 
 
 def ksg_information(
@@ -42,6 +51,7 @@ def ksg_information(
     *,
     k: int = 3,
     algorithm: Literal[1, 2] = 1,
+    margins: Margins = "standard",
     jitter: float = 1e-10,
     seed: int = 0,
 ) -> float:
@@ -49,13 +59,17 @@ def ksg_information(
 
     Kraskov, Stoegbauer and Grassberger, arXiv cond-mat/0305641, Eq. 8 (algorithm 1) and Eq. 9
     (algorithm 2). Every column is first brought to mean 0 and standard deviation 1, as the authors
-    advise, so that no unit matters.
+    advise, so that no unit matters, or is given another margin, which they advise for skewed ones
+    (Sec. II E).
 
     Args:
         x: samples, ``[N, D]`` or ``[N]``.
         y: samples, ``[N, E]`` or ``[N]``; row i of both belong together.
         k: number of neighbours: fewer have less bias, more have less variance.
         algorithm: 1 (cubes around each sample) or 2 (rectangles: less bias, more variance).
+        margins: ``"normal"`` gives each column the ranks' normal scores, ``"rank"`` the ranks
+            themselves, for heavy tails and for columns of very different shapes. Equal samples
+            keep equal ranks.
         jitter: standard deviation of Gaussian noise on the standardised columns, which separates
             equal samples; 0 for none.
         seed: of the jitter; the global generators are left alone.
@@ -74,7 +88,7 @@ def ksg_information(
     if algorithm not in (1, 2):
         raise ConfigurationError(f"expected algorithm 1 or 2, got {algorithm}")
     rng = np.random.default_rng(seed)
-    first, second = (_standardised(values, jitter, rng) for values in (first, second))
+    first, second = (_scaled(values, margins, jitter, rng) for values in (first, second))
     joint = np.hstack([first, second])
     distances, neighbours = cKDTree(joint).query(joint, k=k + 1, p=np.inf)
     _check_distinct(distances[:, -1])
@@ -86,7 +100,13 @@ def ksg_information(
 
 
 def ross_information(
-    latent: Tensor, x: Tensor, *, k: int = 3, jitter: float = 1e-10, seed: int = 0
+    latent: Tensor,
+    x: Tensor,
+    *,
+    k: int = 3,
+    margins: Margins = "standard",
+    jitter: float = 1e-10,
+    seed: int = 0,
 ) -> float:
     r"""Estimate I(Z; X) of a discrete code and a continuous variable.
 
@@ -98,6 +118,9 @@ def ross_information(
         latent: codes, ``[N]`` integers.
         x: samples, ``[N, D]`` or ``[N]``.
         k: number of neighbours of the same code.
+        margins: ``"normal"`` gives each column the ranks' normal scores, ``"rank"`` the ranks
+            themselves, for heavy tails and for columns of very different shapes. Equal samples
+            keep equal ranks.
         jitter: standard deviation of Gaussian noise on the standardised columns, which separates
             equal samples; 0 for none.
         seed: of the jitter; the global generators are left alone.
@@ -120,7 +143,7 @@ def ross_information(
             f"expected a positive k and codes of which at least one was seen twice, got k = {k} "
             f"and {len(sizes)} codes in {len(codes)} samples; give more samples"
         )
-    values = _standardised(values, jitter, np.random.default_rng(seed))[kept]
+    values = _scaled(values, margins, jitter, np.random.default_rng(seed))[kept]
     num_same = sizes[labels[kept]]
     num_neighbours = np.minimum(k, num_same - 1)
     distances = distances_within(values, labels[kept], k)
@@ -229,10 +252,16 @@ def _others(values: Array, radius: Array, *, closed: bool) -> Tensor:
     return torch.from_numpy(count(values, radius, closed=closed) - 1)
 
 
-def _standardised(values: Array, jitter: float, rng: np.random.Generator) -> Array:
+def _scaled(values: Array, margins: Margins, jitter: float, rng: np.random.Generator) -> Array:
     """Bring columns to mean 0 and deviation 1 (constant ones stay), then separate equal samples."""
+    if margins not in get_args(Margins):
+        raise ConfigurationError(f"expected margins of {get_args(Margins)}, got {margins!r}")
     if not 0 <= jitter < 1:
         raise ConfigurationError(f"expected a jitter in [0, 1), got {jitter}; 1e-10 is plenty")
+    if margins != "standard":
+        values = (rankdata(values, axis=0) - 0.5) / len(values)
+    if margins == "normal":
+        values = ndtri(values)
     mean, deviation = values.mean(0), values.std(0)
     varies = deviation > 1e-12 * np.abs(mean)
     values = (values - mean) / np.where(varies, deviation, 1.0)

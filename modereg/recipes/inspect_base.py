@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modereg import functional, keys
-from modereg.discovery import choose_num_clusters, kmeans
+from modereg import keys
+from modereg.discovery import choose_num_clusters
 from modereg.errors import ConfigurationError, StochasticSamplerError
 from modereg.policies import assert_deterministic
 from modereg.recipes.build import Setup, set_up
@@ -25,9 +25,6 @@ from modereg.storage import write_json
 from modereg.wrapping import stack_env
 
 __all__ = ["inspect_base"]
-
-MIN_SILHOUETTE = 0.25
-"""Mean silhouette below which no clusters are reported (Kaufman and Rousseeuw, 1990, table 2.5)."""
 
 LABELS = ("entropy", "present_modes", "mode_shares", "undecided")
 
@@ -133,16 +130,15 @@ def _sampled(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
 
 
 def _clusters(episodes: Episodes, seed: int) -> dict[str, Any]:
-    """Count behaviours without a label: clusters of the episodes, 1 where they hardly separate."""
-    features = episodes.final.get(keys.HISTORY).cpu()
+    """Count behaviours without a label: clusters of the episodes, 1 for one bundle of them."""
+    features = episodes.final.get(keys.HISTORY)
     if len(features.unique(dim=0)) < 2:
         return {"clusters": 1, "silhouette": None}
     count = choose_num_clusters(features, seed=seed)
-    centroids = kmeans(features, count.num_clusters, seed=seed)
-    labels = functional.nearest_centroid(features, centroids)
-    silhouette = float(functional.silhouette(features[:1500], labels[:1500]))
-    found = count.num_clusters if silhouette >= MIN_SILHOUETTE else 1
-    return {"clusters": found, "silhouette": silhouette}
+    if count.num_clusters == 1:
+        return {"clusters": 1, "silhouette": max(count.silhouette)}
+    place = count.candidates.index(count.num_clusters)
+    return {"clusters": count.num_clusters, "silhouette": count.silhouette[place]}
 
 
 def _held(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _steerability(result: dict[str, Any]) -> str:
     found, noise = behaviours(result["spread"]), result["noise"]
     coarsest = max(noise["information"], key=lambda row: row["smoothing"])
     decided = coarsest["nats"]
-    told_apart = f"held noises decide {decided:.2f} of at most {noise['limit']:.2f} nats"
+    told_apart = f"held noises decide {decided:z.2f} of at most {noise['limit']:.2f} nats"
     share = decided / min(noise["limit"], math.log(max(found, 2)))
     codes = max(2, 2 * found)
     if share < PARTLY:
@@ -91,11 +91,11 @@ def table(result: dict[str, Any]) -> str:
 
 def _figures(result: dict[str, Any]) -> dict[str, str]:
     sampled, noise = result["sampled"], result["noise"]
-    figures = {"return": f"{sampled['mean_return']:.3f}"}
+    figures = {"return": f"{sampled['mean_return']:z.3f}"}
     if sampled["success"] is not None:
         figures["success"] = f"{sampled['success']:.3f} +- {sampled['success_error']:.3f}"
     figures["behaviours"] = _spread(result["spread"])
-    parts = [f"{row['nats']:.2f} at {row['smoothing']:g}" for row in noise["information"]]
+    parts = [f"{row['nats']:z.2f} at {row['smoothing']:g}" for row in noise["information"]]
     figures["decided"] = (
         f"{', '.join(parts)} of the scale; at most {noise['limit']:.2f} nats, of "
         f"{noise['noises']} held noises"
@@ -109,11 +109,15 @@ def _spread(spread: dict[str, Any]) -> str:
     if "present_modes" in spread:
         return (
             f"{spread['present_modes']} of {spread['num_modes']} modes, entropy "
-            f"{spread['entropy']:.3f}"
+            f"{spread['entropy']:z.3f}"
         )
     if spread["silhouette"] is None:
         return "1, all episodes being alike"
-    return f"{spread['clusters']} clusters, silhouette {spread['silhouette']:.2f}"
+    if spread["clusters"] == 1:
+        return (
+            f"1: a silhouette of {spread['silhouette']:z.2f} at most, as one bundle of episodes has"
+        )
+    return f"{spread['clusters']} clusters, silhouette {spread['silhouette']:z.2f}"
 
 
 def _yes(flag: bool) -> str:

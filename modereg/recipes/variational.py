@@ -6,18 +6,16 @@ from collections.abc import Generator
 from typing import Any, cast
 
 import torch
-from tensordict.nn import TensorDictModule
 from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.estimators import (
     CategoricalMI,
-    NetworkEstimator,
     RewardEstimator,
     estimator_class,
 )
-from modereg.networks import MLP, InputNoise
+from modereg.networks import MLP
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.build import Setup, discrete
 from modereg.recipes.config import DiscoverConfig
@@ -107,20 +105,12 @@ def make_stage(
 def _make_estimator(
     config: DiscoverConfig, setup: Setup, env: EnvBase, prior: CategoricalPrior
 ) -> RewardEstimator:
-    if config.estimator == "categorical":
-        return _classifier(setup, env, prior, config.hidden)
-    estimator = estimator_class(config.estimator)(observation_size(env, [keys.HISTORY]), prior)
-    _rebuild(estimator, config.hidden, setup.task.feature_noise)
-    return estimator
-
-
-def _rebuild(estimator: NetworkEstimator, hidden: tuple[int, ...], noise: float | None) -> None:
-    """Give an estimator's default network other widths and another noise on its input."""
-    module = cast(TensorDictModule, estimator.network)
-    made = cast(MLP, module.module.network)
-    network = MLP(made.in_features, made.out_features, hidden)
-    network.layers[-1].bias = made.layers[-1].bias  # that of METRA and LSD is 0 and stays
-    module.module = InputNoise(network, noise)
+    return estimator_class(config.estimator)(
+        observation_size(env, [keys.HISTORY]),
+        prior,
+        hidden=config.hidden,
+        noise=setup.task.feature_noise,
+    )
 
 
 def fresh_discoverer(
@@ -143,8 +133,8 @@ def fresh_discoverer(
 
 
 def _classifier(setup: Setup, env: EnvBase, prior: Prior, hidden: tuple[int, ...]) -> CategoricalMI:
-    network = MLP(observation_size(env, [keys.HISTORY]), prior.feature_dim, hidden)
-    return CategoricalMI(InputNoise(network, setup.task.feature_noise), prior)
+    size = observation_size(env, [keys.HISTORY])
+    return CategoricalMI(size, prior, hidden=hidden, noise=setup.task.feature_noise)
 
 
 def _scale(setup: Setup, env: EnvBase, online: VariationalModeDiscoverer, seed: int) -> int:

@@ -30,7 +30,8 @@ def check_loss(subject: Subject, idle: Collection[str]) -> None:
         missed = _check_gradients(subject, scale) - set(idle)
         expect(
             scale > 1.0 or not missed,
-            f"{subject.name}.loss passes no gradient to {sorted(missed)}",
+            f"{subject.name}.loss passes no gradient to {sorted(missed)}: look for an argmax, a "
+            "rounding or a detach on the way, or name them in idle",
         )
     _check_noise(subject)
     _check_reading_is_current(subject)
@@ -56,7 +57,8 @@ def _check_gradients(subject: Subject, scale: float) -> set[str]:
         loss = estimator.loss(subject.draw(64, scale=scale))
         expect(
             not trained or loss.requires_grad,
-            f"{subject.name}.loss has no graph: it was detached, so nothing is learned",
+            f"{subject.name}.loss has no graph, so nothing is learned: look for an argmax, a "
+            "detach or no_grad on the way",
         )
         if not loss.requires_grad:
             break

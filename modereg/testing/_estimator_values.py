@@ -78,7 +78,8 @@ def _check_order(subject: Subject, ratio: Tensor, reference: Tensor) -> None:
     slack = 1e-3 * (1.0 + reference.abs().amax(-1)[..., None, None])
     expect(
         not bool(((gap > slack) & (other < -slack)).any()),
-        f"{subject.name}.log_ratio and log_prob - log p(z) rank the codes of a row differently",
+        f"{subject.name}.log_ratio and log_prob - log p(z) rank the codes of a row differently: "
+        "the code with the largest one must be the code with the largest other",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from tensordict import NestedKey
 
-from modereg.testing._estimator_form import check_form
+from modereg.testing._estimator_form import check_errors, check_form
 from modereg.testing._estimator_learning import Training, check_learning
 from modereg.testing._estimator_loss import check_loss
 from modereg.testing._estimator_subject import MakeEstimator, make_subject
@@ -41,10 +41,7 @@ def check_estimator(
       float32. A row does not depend on the others. Reading is deterministic, draws no random
       numbers, does not hang on the training mode, and leaves the tensordict as it is. ``loss`` is
       the mean of ``sample_loss``, ``bound`` within its error the mean of ``log_ratio`` (lower
-      bounds), ``figures`` holds numbers, among them the bound; only a bound may draw samples. A
-      missing entry raises
-      :class:`~modereg.errors.KeyMismatchError`, a code outside the prior's support
-      :class:`~modereg.errors.ConfigurationError`.
+      bounds), ``figures`` holds numbers, among them the bound; only a bound may draw samples.
     - Values: ``log_ratio`` never exceeds ``upper_limit`` and is never NaN, for features of size 1e4
       and parameters thirty times their size too. For discrete codes ``log_prob`` sums to one and
       ranks the codes as ``log_ratio + log p(z)`` does, or equals it (``posterior``).
@@ -60,6 +57,9 @@ def check_estimator(
       at most I(Z; S) for a known channel, and at least ``least_share`` of it (or of
       ``upper_limit``, where that is smaller), for discrete codes with and without errors in the
       channel; codes of equal probability may change names.
+    - Errors, last of all, so that a convention hides no fault of meaning: a missing entry raises
+      :class:`~modereg.errors.KeyMismatchError`, a code outside the prior's support
+      :class:`~modereg.errors.ConfigurationError`.
 
     Args:
         make_estimator: makes a fresh estimator; its features are read at the root, ``[*B, *E]``.
@@ -89,3 +89,4 @@ def check_estimator(
         check_use(subject)
         if learn:
             check_learning(subject, Training(steps, lr, rows, least_share))
+        check_errors(subject)

@@ -208,3 +208,11 @@ def test_errors() -> None:
     ended = TensorDict({"next": {"done": torch.ones(4, 1, dtype=torch.bool)}}, [4])
     with pytest.raises(KeyMismatchError, match="the discoverer reads 'history'"):
         ClusterModeDiscoverer(8, 5).observe(ended)
+
+
+def test_one_behaviour_is_said_to_be_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((400, 8), generator=generator)
+    with pytest.warns(UserWarning, match="one behaviour.*loses nothing; give num_codes"):
+        discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, hidden=(8,), steps=5)
+    assert (metrics["suggested_modes"], discoverer.num_codes) == (1, 2)

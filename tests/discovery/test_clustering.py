@@ -10,6 +10,9 @@ from torch import Tensor
 from modereg import functional
 from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmeans
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
+from modereg.tasks import avoid_task
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _blobs(centres: Tensor, size: int, spread: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -53,11 +56,63 @@ def test_units_of_the_features_do_not_matter_but_their_ratio_does() -> None:
     assert choose_num_clusters(torch.cat([points, noise], -1)).num_clusters == 4
 
 
-def test_one_behaviour_gives_few_clusters() -> None:
-    generator = torch.Generator().manual_seed(0)
-    found = choose_num_clusters(torch.randn((600, 8), generator=generator))
-    assert found.num_clusters <= 3
-    assert max(found.silhouette) < 0.2
+def _bundle(kind: str, size: int, dim: int, seed: int) -> Tensor:
+    """One behaviour: a ball, straight paths in a plane, a line, or a line that is evenly full."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((size, dim), generator=generator)
+    if kind == "ball":
+        return noise
+    if kind == "paths":
+        share = torch.linspace(0, 1, dim // 2 + 1)[1:, None]
+        return (share * noise[:, None, :2]).flatten(1) + 0.01 * noise.roll(1, 0)
+    place = noise[:, :1] if kind == "line" else torch.rand((size, 1), generator=generator)
+    return place * torch.randn((1, dim), generator=generator) + 0.05 * noise.roll(1, 0)
+
+
+@pytest.mark.parametrize("kind", ["ball", "paths", "line", "even"])
+@pytest.mark.parametrize(("size", "dim"), [(600, 2), (300, 8), (200, 64)])
+def test_one_bundle_is_one_cluster(kind: str, dim: int, size: int) -> None:
+    for seed in range(3):
+        found = choose_num_clusters(_bundle(kind, size, dim, seed), seed=seed)
+        assert found.num_clusters == 1, seed
+
+
+@pytest.mark.parametrize("dim", [2, 8, 64])
+@pytest.mark.parametrize(
+    ("number", "size", "stretch", "shares"),
+    [
+        (2, 300, 1.0, (1.0, 1.0)),
+        (2, 600, 1.0, (1.0, 4.0)),
+        (2, 600, 2.0, (1.0, 1.0)),
+        (5, 600, 1.0, (1.0, 1.0, 2.0, 2.0, 3.0)),
+        (8, 600, 1.0, (1.0,) * 8),
+    ],
+)
+def test_behaviours_are_more_than_one_bundle(
+    dim: int, number: int, size: int, stretch: float, shares: tuple[float, ...]
+) -> None:
+    """Eight standard deviations apart in whatever dimension, unequal or elongated."""
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn((number, dim), generator=generator)
+    centres *= 8 * max(1.0, stretch) / torch.pdist(centres).min()
+    labels = torch.multinomial(torch.tensor(shares), size, True, generator=generator)
+    noise = torch.randn((size, dim), generator=generator)
+    noise[:, 0] *= stretch
+    assert choose_num_clusters(centres[labels] + noise).num_clusters > 1
+
+
+def test_the_routes_of_avoid_are_counted() -> None:
+    task = avoid_task()
+    shown = task.demonstrate(800, 0)
+    paths = shown.observations["observation"][:, ::8, list(task.feature_dims)]
+    assert choose_num_clusters(paths.flatten(1)).num_clusters >= 20
+
+
+def test_points_may_be_on_another_device() -> None:
+    assert kmeans(torch.randn(40, 2, dtype=torch.float64), 3).dtype == torch.float64
+    points = torch.randn(40, 2, device=DEVICE)
+    assert kmeans(points, 3).device == points.device
+    choose_num_clusters(points)
 
 
 def test_too_few_episodes_are_refused() -> None:

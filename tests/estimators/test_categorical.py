@@ -114,7 +114,7 @@ def test_any_tensordict_module_may_be_q() -> None:
     first = TensorDictModule(nn.Linear(FEATURES, 8), ["history"], ["hidden"])
     second = TensorDictModule(nn.Linear(8, CODES), ["hidden"], [("q", "logits")])
     sequence = TensorDictSequential(first, second)
-    q, td = CategoricalMI(sequence, CODES, logits_key=("q", "logits")), data()
+    q, td = CategoricalMI(sequence, CODES, out_key=("q", "logits")), data()
     expected = second.module(first.module(td["history"])).log_softmax(-1)
     torch.testing.assert_close(q.log_prob(td), expected)
     assert set(td.keys()) == {"history", "latent"}
@@ -159,7 +159,7 @@ def test_what_cannot_work_is_refused_at_construction() -> None:
     with pytest.raises(ConfigurationError, match="leave them out"):
         CategoricalMI(module, 2, in_keys=["other"])
     with pytest.raises(ConfigurationError, match="pass the key of its output"):
-        CategoricalMI(module, 2, logits_key="scores")
+        CategoricalMI(module, 2, out_key="scores")
 
 
 @pytest.mark.parametrize("code", [-1, CODES, 2])

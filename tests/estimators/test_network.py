@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -56,6 +58,27 @@ def test_continuous_codes_of_another_length_are_refused(kind: str) -> None:
 def test_a_key_in_the_place_of_keys_is_refused(kind: str, in_keys: object) -> None:
     with pytest.raises(ConfigurationError, match="expected a sequence of at least one key"):
         estimator(kind, in_keys=in_keys)
+
+
+@every
+def test_widths_and_noise_are_those_that_were_asked_for(kind: str) -> None:
+    module = estimator(kind, hidden=(24, 16), noise=0.07).network.module
+    linear = [layer for layer in module.network.layers if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in linear[:-1]] == [24, 16]
+    assert module.std == pytest.approx(0.07)
+    module.fit(torch.randn(50, FEATURES) * 3)
+    assert module.std == pytest.approx(0.07)
+    assert linear[-1].bias.requires_grad == (kind not in ("lsd", "metra"))
+
+
+@discrete
+@pytest.mark.parametrize("option", [{"hidden": (8,)}, {"noise": 0.1}])
+def test_widths_and_noise_beside_a_network_that_brings_its_own_are_refused(
+    kind: str, option: dict[str, Any]
+) -> None:
+    network = MLP(FEATURES, estimator(kind).width)
+    with pytest.raises(ConfigurationError, match="beside a MLP; put them in that network"):
+        KINDS[kind](network, 4, **option)
 
 
 @every

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +52,55 @@ def test_the_last_dimension_is_the_event_unless_more_are_named() -> None:
     loc, scale = torch.randn(3, 4), torch.ones(3, 4)
     expected = loc.square().sum(-1) / 2
     torch.testing.assert_close(functional.kl_standard_normal(loc, scale), expected)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@given(seed=st.integers(0, 1000))
+def test_the_gradient_is_unbiased(number: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    logits = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    worth = torch.randn(3, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(-(logits.softmax(-1) * worth).sum(), logits)
+    average, probs = torch.zeros(3, dtype=torch.float64), logits.detach().softmax(-1)
+    for codes in itertools.product(range(3), repeat=number):
+        latent = torch.tensor(codes)
+        log_prob = logits.log_softmax(-1)[latent]
+        loss = functional.score_function_loss(log_prob, worth[latent])
+        average += probs[latent].prod() * torch.autograd.grad(loss, logits)[0]
+    torch.testing.assert_close(average, expected)
+
+
+def test_the_baseline_takes_out_what_all_samples_share() -> None:
+    logits = torch.randn(4, requires_grad=True)
+    latent, reward = torch.randint(4, (5, 3)), torch.randn(5, 3)
+    gradients = []
+    for shift in (0.0, 100.0):
+        log_prob = logits.log_softmax(-1)[latent]
+        loss = functional.score_function_loss(log_prob, reward + shift)
+        assert loss.shape == ()
+        gradients.append(torch.autograd.grad(loss, logits)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+
+
+def test_no_gradient_passes_through_the_reward_and_no_samples_cost_nothing() -> None:
+    log_prob, reward = (torch.randn(6, requires_grad=True) for _ in range(2))
+    functional.score_function_loss(log_prob, reward).backward()
+    assert reward.grad is None
+    assert log_prob.grad is not None
+    assert float(functional.score_function_loss(torch.zeros(0), torch.zeros(0))) == 0.0
+
+
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_each_sample_is_held_against_the_mean_of_the_others(number: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_prob, reward = torch.randn(2, number, generator=generator, dtype=torch.float64)
+    others = [torch.cat([reward[:i], reward[i + 1 :]]).mean() for i in range(number)]
+    expected = -((reward - torch.stack(others)) * log_prob).mean()
+    torch.testing.assert_close(functional.score_function_loss(log_prob, reward), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float64])
+def test_the_loss_has_the_dtype_of_the_probabilities(dtype: torch.dtype) -> None:
+    reward = torch.tensor([1, 0, 1]).to(dtype)
+    loss = functional.score_function_loss(torch.zeros(3), reward)
+    assert loss.dtype == torch.float32

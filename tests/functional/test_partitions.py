@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import entropy as scipy_entropy
 from sklearn import metrics as sk
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from modereg import functional
 
@@ -36,14 +37,14 @@ def test_entropies(counts: np.ndarray) -> None:
     assert float(functional.normalized_entropy(weights, modes)) == pytest.approx(
         expected / math.log(modes), abs=1e-12
     )
-    assert float(functional.effective_number(weights)) == pytest.approx(math.exp(expected))
     assert 0 <= functional.normalized_entropy(weights, modes) <= 1 + 1e-12
 
 
 def test_entropy_at_the_edges() -> None:
     assert float(functional.entropy(torch.zeros(4))) == 0.0
     assert float(functional.normalized_entropy(torch.tensor([7]), 1)) == 0.0
-    assert float(functional.effective_number(torch.full((6,), 3))) == pytest.approx(6.0)
+    certain = float(functional.entropy(torch.tensor([3, 0])))
+    assert math.copysign(1.0, certain) == 1.0
     batched = functional.entropy(torch.tensor([[3, 3], [2, 0]]))
     torch.testing.assert_close(batched, torch.tensor([math.log(2.0), 0.0]).double())
 
@@ -110,6 +111,29 @@ def test_agreement_of_partitions_with_little_entropy(table: list[list[int]]) -> 
     x, y = np.divmod(np.repeat(np.arange(4), counts.ravel()), 2)
     found = functional.normalized_mutual_information(torch.from_numpy(counts))
     assert float(found) == pytest.approx(sk.normalized_mutual_info_score(x, y), abs=1e-9)
+
+
+@given(SEEDS)
+def test_information_beyond_chance_as_scikit_learn_has_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, [[5], [7]], (2, 40))
+    table = functional.contingency(torch.from_numpy(x), torch.from_numpy(y), 5, 7)
+    expected = expected_mutual_information(contingency_matrix(x, y, sparse=True), 40)
+    assert float(functional.expected_information(table)) == pytest.approx(expected)
+    agreement = max(sk.adjusted_mutual_info_score(x, y), 0.0)
+    assert float(functional.adjusted_mutual_information(table)) == pytest.approx(
+        agreement, abs=1e-7
+    )
+    found = float(functional.adjusted_information(table))
+    assert 0.0 <= found <= float(functional.entropy(table.sum(-1)))
+
+
+def test_information_beyond_chance_at_the_edges() -> None:
+    perfect, once = 3 * torch.eye(4), torch.eye(4)
+    assert float(functional.adjusted_information(perfect)) == pytest.approx(math.log(4))
+    assert float(functional.adjusted_information(once)) == 0.0
+    assert float(functional.adjusted_information(torch.tensor([[5, 0], [0, 0]]))) == 0.0
+    assert float(functional.adjusted_mutual_information(perfect[:1])) == 0.0
 
 
 @given(SEEDS)

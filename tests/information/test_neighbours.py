@@ -280,6 +280,25 @@ def test_particle_entropy_is_the_log_of_the_mean_distance(seed: int, k: int, chu
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("margins", ["rank", "normal"])
+def test_heavy_tails_ask_for_other_margins(margins: Literal["rank", "normal"]) -> None:
+    """Student's t of one degree of freedom, one by one dimension: .2242 nats."""
+    rng = np.random.default_rng(0)
+    chi = np.sqrt(rng.chisquare(1, (5000, 1)))
+    x, y = torch.from_numpy(rng.standard_normal((5000, 2)) / chi).unbind(-1)
+    assert ksg_information(x, y, margins=margins) == pytest.approx(0.2242, abs=0.03)
+    assert ksg_information(x, y) < 0.2
+    x, y = x.sign() * x.abs() ** 5, y.exp().clamp_max(1e100)  # ranks stay
+    assert ksg_information(x, y, margins=margins) == pytest.approx(0.2242, abs=0.03)
+    codes = (x > 0).long()
+    assert ross_information(codes, x, margins=margins) == pytest.approx(math.log(2), abs=0.03)
+
+
+def test_other_margins_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="expected margins of .*'normal'"):
+        ksg_information(torch.randn(50), torch.randn(50), margins="uniform")
+
+
 @given(SEEDS)
 def test_particles_seek_in_the_whole_reference(seed: int) -> None:
     x, reference = points(seed, 20, 2), points(seed + 1, 50, 2)

@@ -120,7 +120,7 @@ def test_the_bound_of_steps_is_of_the_states_that_they_led_to(kind: str) -> None
 
 def test_nested_keys() -> None:
     network = TensorDictModule(nn.Linear(FEATURES, CODES), [("a", "x")], [("a", "scores")])
-    q = CategoricalMI(network, CODES, latent_key=("a", "z"), logits_key=("a", "scores"))
+    q = CategoricalMI(network, CODES, latent_key=("a", "z"), out_key=("a", "scores"))
     flat = data(8)
     inner = TensorDict({"x": flat["history"], "z": flat["latent"]}, [8])
     loss = InferenceLoss(q)

@@ -61,6 +61,8 @@ def test_noise_that_decides_all_is_worth_nearly_log_m() -> None:
     result = planted("deciding")
     assert all(0.95 * math.log(8) < value <= math.log(8) for value in nats(result))
     assert result["noise"]["commandable_modes"] is None
+    assert result["spread"]["clusters"] == 1  # all of it is one Gaussian
+    assert result["advice"].startswith("Steerable, but with one behaviour to keep")
     assert result["sampled"]["success"] is None
 
 

@@ -84,6 +84,8 @@ def test_clusters_stand_in_for_modes() -> None:
     assert "behaviours  5 clusters, silhouette 0.40\n" in table(
         result(2.0, spread) | {"advice": ""}
     )
+    bundle = table(result(0.0, {"clusters": 1, "silhouette": 0.34}) | {"advice": ""})
+    assert "1: a silhouette of 0.34 at most, as one bundle of episodes has" in bundle
     alike = {"clusters": 1, "silhouette": None}
     assert "1, all episodes being alike" in table(result(0.0, alike) | {"advice": ""})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict import TensorDictBase
+from torch import Tensor
 
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
@@ -60,3 +62,26 @@ def test_idle_parameters_have_to_be_named() -> None:
     with pytest.raises(AssertionError, match=r"passes no gradient to \['unused'\]"):
         check_estimator(make, 6, learn=False)
     check_estimator(make, 6, idle=["unused"], learn=False)
+
+
+class WithoutPriorAndConventions(CategoricalMI):
+    """Leaves the prior out, and raises what a dictionary does where an entry is missing."""
+
+    def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
+        tensordict["history"]
+        return super().log_ratio(tensordict) + self.prior.log_prob(tensordict["latent"])
+
+
+class WithoutConventions(CategoricalMI):
+    """Only the latter."""
+
+    def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
+        tensordict["history"]
+        return super().log_ratio(tensordict)
+
+
+def test_a_convention_hides_no_fault_of_meaning() -> None:
+    with pytest.raises(AssertionError, match="not the logarithm of a distribution over codes"):
+        check_estimator(lambda: WithoutPriorAndConventions(6, 4), 6, posterior=True, learn=False)
+    with pytest.raises(AssertionError, match="raised KeyError where .* raise KeyMismatchError"):
+        check_estimator(lambda: WithoutConventions(6, 4), 6, posterior=True, learn=False)

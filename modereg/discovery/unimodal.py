@@ -1,0 +1,124 @@
+"""Whether points are more than one bundle: clusterings of unimodal data look like something too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["has_valley", "unimodal_silhouette", "valley"]
+
+Cluster = Callable[[Tensor, int], Tensor]
+
+DRAWS, POINTS = 8, 1000
+"""Sets of unimodal data of each kind that are clustered, and how many points each has."""
+
+FOLDS, DIRECTIONS = 5, (2, 3, 4, 5)
+"""Parts that are held out in turn, and numbers of clusters between whose means a valley is sought.
+"""
+
+SIGNIFICANT = 3.0
+"""Standard errors from which a difference counts."""
+
+BINS = 16
+"""Bins of a histogram along a line, from .3 before one mean to .3 behind the other."""
+
+
+def unimodal_silhouette(
+    points: Tensor, score: Callable[[Tensor], float], generator: torch.Generator
+) -> float:
+    """Return a silhouette that unimodal data of the same covariance hardly exceed.
+
+    A null reference as in the gap statistic (Tibshirani, Walther and Hastie, 2001), of silhouettes
+    instead of distortions: Gaussian data, and uniform ones in a box along the principal axes,
+    which of unimodal data fall apart most readily. The result is the larger of their means over
+    draws, and three standard deviations of a draw.
+
+    Args:
+        points: ``[N, F]``.
+        score: clusters points as the data were and returns their silhouette.
+        generator: of the draws, on the points' device.
+    """
+    values, vectors = torch.linalg.eigh(torch.cov(points.double().T).reshape(points.shape[1], -1))
+    root = (vectors * values.clamp_min(0.0).sqrt()).T.to(points)
+    limits = []
+    for draw in (torch.randn, torch.rand):
+        found = []
+        for _ in range(DRAWS):
+            sample = draw(points.shape, generator=generator, device=points.device).to(points)
+            standard = sample if draw is torch.randn else (sample - 0.5) * 12**0.5
+            found.append(score(standard @ root))
+        scores = torch.tensor(found)
+        limits.append(float(scores.mean() + SIGNIFICANT * scores.std()))
+    return max(limits)
+
+
+def has_valley(points: Tensor, cluster: Cluster) -> bool:
+    """Return whether some line sees two heights with a valley between them; see :func:`valley`."""
+    tried = (k for k in DIRECTIONS if FOLDS * 2 * k <= len(points))
+    return any(valley(points, k, cluster) >= SIGNIFICANT for k in tried)
+
+
+def valley(points: Tensor, num_clusters: int, cluster: Cluster) -> float:
+    r"""Return how significant the valley is that the means of some clusters have between them.
+
+    Whatever line log-concave data (Gaussian and uniform ones among them) are projected on, their
+    density there has one height (Prekopa, 1973): no place holds less than both a place to its left
+    and one to its right. So four fifths of the data choose the line, among those through the means
+    of two clusters, and three places on it, and the other fifth counts its points there: m at the
+    middle and s at the lesser side, summed over the folds. Where there is one height,
+    :math:`(s - m) / \sqrt{s + m}` is at most about standard normal.
+
+    Args:
+        points: ``[N, F]``, in random order.
+        num_clusters: at least 2.
+        cluster: returns the means ``[K, F]`` of that many clusters of points.
+    """
+    fold = torch.arange(len(points), device=points.device) % FOLDS
+    side = middle = 0.0
+    for held in range(FOLDS):
+        rest, tested = points[fold != held], points[fold == held]
+        histogram, places = _deepest(rest, cluster(rest, num_clusters))
+        left, low, right = (float(histogram(tested)[place]) for place in places)
+        side, middle = side + min(left, right), middle + low
+    return (side - middle) / max(side + middle, 1.0) ** 0.5
+
+
+def _deepest(
+    points: Tensor, means: Tensor
+) -> tuple[Callable[[Tensor], Tensor], tuple[int, int, int]]:
+    """Return the histogram along the line with the deepest valley, and its three bins."""
+    found = []
+    for start, end in _pairs(means):
+        histogram = _along(start, end)
+        depth, places = _lowest(histogram(points))
+        found.append((depth, histogram, places))
+    if not found:
+        return _along(points[0], points[0] + 1.0), (0, 0, 0)
+    _, histogram, places = max(found, key=lambda row: row[0])
+    return histogram, places
+
+
+def _pairs(means: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for second in range(len(means)):
+        for first in range(second):
+            yield means[first], means[second]
+
+
+def _along(start: Tensor, end: Tensor) -> Callable[[Tensor], Tensor]:
+    direction = (end - start) / (end - start).square().sum()
+    return lambda points: torch.histc((points - start) @ direction, BINS, -0.3, 1.3)
+
+
+def _lowest(counts: Tensor) -> tuple[float, tuple[int, int, int]]:
+    """Return the depth of the deepest place between two higher ones, and the three places."""
+    left, right = counts.cummax(0).values, counts.flip(0).cummax(0).values.flip(0)
+    side = torch.minimum(left, right)
+    depth = (side - counts) / (side + counts).clamp_min(1.0).sqrt()
+    low = int(depth[1:-1].argmax()) + 1
+    return float(depth[low]), (
+        int(counts[:low].argmax()),
+        low,
+        low + 1 + int(counts[low + 1 :].argmax()),
+    )
