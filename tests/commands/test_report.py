@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from modereg.cli import main
+from modereg.commands.report import _common, report, report_run
 from modereg.recipes.config import FinetuneConfig, ReportConfig
-from modereg.recipes.pictures import _common, report, report_run
 from modereg.report.commands import command, read_config
 
 

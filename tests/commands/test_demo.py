@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from modereg.commands.demo import run_jobs
 from modereg.interruption import Terminated, interruptible
-from modereg.recipes.demo import run_jobs
 
 
 def stay(folder: Path) -> dict[str, Any]:
