@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 from support.seeds import write_seeds_table
 
-from modereg.commands.demo import Job, result_row, run_jobs
+from modereg.commands.demo import result_row
+from modereg.commands.workers import Job, run_jobs
 from modereg.recipes.config import (
     DiscoverConfig,
     EvaluateConfig,

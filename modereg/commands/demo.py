@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from modereg.commands.workers import Job, run_jobs
 from modereg.recipes.build import set_up
 from modereg.recipes.config import (
     DemoConfig,
@@ -32,9 +27,8 @@ from modereg.recipes.pretrain import pretrain
 from modereg.report import ReportEntry, write_report
 from modereg.storage import read_json, write_json
 
-__all__ = ["demo", "result_row", "run_jobs"]
+__all__ = ["demo", "result_row"]
 
-Job = tuple[str, Callable[[Any], dict[str, Any]], Any]
 QUIET = LogConfig(progress=False)
 LABELS = {
     "base": "base policy",
@@ -126,53 +120,6 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
             )
             second.append((folder.name, finetune, tuned))
     return [[("clone", pretrain, clone)], first, second]
-
-
-def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str, Any]]:
-    """Run independent jobs in processes of one thread each, and print how each ended."""
-    results: list[dict[str, Any]] = []
-    others = multiprocessing.active_children()
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals) as pool:
-        try:
-            futures = {name: pool.submit(_run_job, function, job) for name, function, job in jobs}
-            for name, future in futures.items():
-                results.append(future.result())
-                print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            _end([child for child in multiprocessing.active_children() if child not in others])
-            raise
-    return results
-
-
-def _end(workers: Sequence[BaseProcess]) -> None:
-    """End workers in the middle of their runs, each of which goes on from its checkpoint."""
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
-
-
-def _leave_signals() -> None:
-    """Let Ctrl-C be the parent's, which ends its workers by SIGTERM, at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _run_job(function: Callable[[Any], dict[str, Any]], config: Any) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    return function(config)
-
-
-def _brief(result: dict[str, Any]) -> str:
-    figures = result.get("sampled")
-    if figures is None:
-        return f"loss {result['loss']:.4f}"
-    return (
-        f"success {figures['success']:.3f}, entropy {figures['entropy']:.3f}, "
-        f"modes present {figures['present_modes']}, commandable {figures['commandable_modes']}"
-    )
 
 
 def result_row(
