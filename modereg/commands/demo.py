@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modereg.commands.report import DRAWN, SEED
 from modereg.commands.workers import Job, run_jobs
 from modereg.recipes.build import set_up
 from modereg.recipes.config import (
@@ -25,7 +26,9 @@ from modereg.recipes.evaluate import evaluate
 from modereg.recipes.finetune import finetune
 from modereg.recipes.pretrain import pretrain
 from modereg.report import ReportEntry, write_report
-from modereg.storage import read_json, write_json
+from modereg.report.episodes import Archive
+from modereg.report.folders import read_figures, read_seconds, read_summary
+from modereg.storage import write_json
 
 __all__ = ["demo", "result_row"]
 
@@ -126,9 +129,9 @@ def result_row(
     method: str, folder: Path, seed: int, earlier: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Return a run's line of the table; its seconds include those of earlier runs it built on."""
-    summary = read_json(folder / "summary.json")
+    summary = read_summary(folder)
     figures = summary["sampled"]
-    seconds = sum(read_json(part / "timing.json")["seconds"] for part in [*earlier, folder])
+    seconds = sum(read_seconds(part) for part in [*earlier, folder])
     return _row(method, seed, figures, summary["env_steps"], seconds) | {
         f"deterministic_{name}": summary["deterministic"][name]
         for name in ("success", "entropy", "present_modes", "commandable_modes")
@@ -137,7 +140,7 @@ def result_row(
 
 
 def _base_row(config: DemoConfig, out: Path) -> dict[str, Any]:
-    figures = read_json(out / "base" / "evaluation.json")["sampled"]
+    figures = read_figures(out / "base" / "evaluation.json")["sampled"]
     return _row("base", config.seed, figures, 0, 0.0)
 
 
@@ -151,8 +154,11 @@ def _row(
 
 def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
     """Draw the pictures and the page about base, plain and regularised; return its path."""
-    setup = set_up(_task(config.pay_spread), str(out / "base" / "policy"))
-    entries = [ReportEntry("base", LABELS["base"], None, read_json(out / "base/evaluation.json"))]
+    task = _task(config.pay_spread)
+    setup = set_up(task, str(out / "base" / "policy"))
+    archive = Archive(setup, task.options, out / "base", SEED)
+    figures = read_figures(out / "base" / "evaluation.json")
+    entries = [ReportEntry("base", LABELS["base"], None, figures)]
     for method, folder, spread in _runs(config, out):
         label = LABELS[method] + ("" if spread == config.pay_spread else f", pay +- {spread}")
         entries.append(ReportEntry(folder.name, label, folder))
@@ -162,6 +168,10 @@ def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
         entries,
         title="modereg: fine-tuning on Avoid with its 24 modes kept",
         rows=rows,
+        paths={
+            entry.name: archive.find(entry) or archive.roll_out(entry, DRAWN) for entry in entries
+        },
+        seed=SEED,
         commands=[f"modereg demo --out {out} --seed {config.seed}"],
         notes=_notes(config, rows),
     )

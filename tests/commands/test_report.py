@@ -5,13 +5,15 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modereg.cli import main
 from modereg.commands.report import _common, report, report_run
 from modereg.recipes.config import FinetuneConfig, ReportConfig
-from modereg.report.commands import command, read_config
+from modereg.report import episodes
+from modereg.report.folders import command, read_config
 
 
 def copy_of(folder: Path, to: Path, old: str, new: str) -> Path:
@@ -21,6 +23,13 @@ def copy_of(folder: Path, to: Path, old: str, new: str) -> Path:
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     return to
+
+
+def forget(*folders: Path) -> None:
+    """Remove the episodes that reports have kept."""
+    for folder in folders:
+        for path in folder.glob("paths-*"):
+            path.unlink()
 
 
 def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
@@ -39,16 +48,21 @@ def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_stand_side_by_side(
-    clusters: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cloned: Path,
+    clusters: Path,
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "both"
+    forget(cloned, clusters, tuned)
     assert main(["report", str(clusters), str(tuned), "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"page": str(out / "index.html")}
     base, *begun, trajectories, pictures = printed.err.splitlines()
     assert base.startswith("report, base: ")
     assert any(line.startswith("report, trajectories: ") and " left" in line for line in begun)
-    assert trajectories.startswith("report, trajectories: 384/384 (100%)")  # base and two runs
+    assert trajectories.startswith("report, trajectories: 256/256 (100%)")  # of two runs
     assert pictures == "report, pictures ..."
     text = (out / "index.html").read_text()
     labels = [f"{folder.parent.name}/{folder.name}" for folder in (clusters, tuned)]
@@ -56,6 +70,33 @@ def test_two_runs_stand_side_by_side(
         assert text.count(label) > 4
     assert f"{labels[0]} beside {labels[1]}" in text
     assert "Over seeds" not in text
+
+
+def test_a_second_report_rolls_nothing_out(
+    cloned: Path, clusters: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's episodes are kept beside it, those of a run in its folder, till either changes."""
+    rolled: list[int] = []
+    evaluate = episodes.evaluate_policy
+
+    def counted(*given: Any, **options: Any) -> Any:
+        rolled.append(options["episodes"])
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr(episodes, "evaluate_policy", counted)
+    forget(cloned, clusters, tuned)
+    config = ReportConfig((str(clusters), str(tuned)), tmp_path / "out")
+    text = Path(report(config)["page"]).read_text()
+    assert rolled == [128, 128, 128]
+    assert Path(report(config)["page"]).read_text() == text
+    assert rolled == [128, 128, 128]
+    assert [len(list(folder.glob("paths-*"))) for folder in (cloned, clusters, tuned)] == [1] * 3
+    copy = tmp_path / "retrained"
+    shutil.copytree(tuned, copy)
+    shutil.rmtree(copy / "adapter")
+    shutil.copytree(clusters / "adapter", copy / "adapter")
+    report(ReportConfig((str(copy),), tmp_path / "again"))
+    assert rolled == [128] * 4  # the other adapter
 
 
 def test_runs_that_differ_in_the_seed_alone_share_a_line(tuned: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from modereg.recipes.config import (
     TaskConfig,
     to_yaml,
 )
-from modereg.report.commands import KINDS, command, commands, read_config
+from modereg.report.folders import KINDS, command, commands, read_config
 
 TASK = TaskConfig("gymnasium:Pendulum-v1", {"pay_spread": 0.5, "max_steps": 22, "on": True}, 64)
 CONFIGS = [
