@@ -57,11 +57,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below groups of columns; ``first`` is above the labels."""
+    """Rows below groups of columns; ``first`` is above the labels, ``loose`` cells may wrap."""
 
     first: str
     groups: Sequence[Group]
     rows: Sequence[Row]
+    loose: bool = False
 
     @property
     def columns(self) -> int:
@@ -155,7 +156,8 @@ def over_seeds(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Tab
         figures = [entry.sampled for entry in runs]
         cells = [over_runs(known(figures, each), OVER_SEEDS[each][1]) for each in names]
         lines.append(Row(f"{name}, {len(runs)} seeds", colors[runs[0].name], [cells]))
-    return Table("method", [Group("", [OVER_SEEDS[name][0] for name in names])], lines)
+    columns = [Group("", [OVER_SEEDS[name][0] for name in names])]
+    return Table("method", columns, lines, loose=True)
 
 
 def further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, Any]]) -> Table | None:
