@@ -18,6 +18,7 @@ from modereg.storage import (
     fingerprint,
     load_state,
     read_json,
+    read_text,
     save_state,
     write_atomic,
     write_json,
@@ -74,6 +75,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("damage", ["missing", "folder", "loop", "bytes", "cut", "deep", "number"])
+def test_json_that_cannot_be_read_is_named(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    texts = {"cut": '{"a": [1, 2', "deep": "[" * 100_000, "number": "9" * 5000}
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "loop":
+        path.symlink_to(path)
+    elif damage == "bytes":
+        path.write_bytes(b"\xff\xfe")
+    elif damage in texts:
+        path.write_text(texts[damage])
+    with pytest.raises(CheckpointError) as error:
+        read_json(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     state = {
         "tensors": [torch.randn(3, 2, dtype=torch.float64), torch.tensor(True)],
@@ -127,7 +146,7 @@ def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    for read in (load_state, read_json):
+    for read in (load_state, read_json, read_text):
         with pytest.raises(CheckpointError, match=f"{tmp_path}/absent, found none"):
             read(tmp_path / "absent")
 
@@ -140,7 +159,7 @@ def test_json(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", float("nan"))
     for damaged in (b'{"b": [1, ', b"\xff\xfe\x00"):
         (tmp_path / "a.json").write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="expected JSON in .*damaged"):
+        with pytest.raises(CheckpointError, match="expected (JSON|text) in .*damaged"):
             read_json(tmp_path / "a.json")
 
 

@@ -46,7 +46,7 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         ConfigurationError: if there is no ``config.yaml``, or it is of another kind, or an option
             is of another type.
-        CheckpointError: if the file cannot be read.
+        CheckpointError: if the file cannot be read, or is cut short.
     """
     path = Path(folder) / "config.yaml"
     if not path.is_symlink() and not path.exists():
@@ -55,6 +55,8 @@ def read_config(folder: Path) -> RunConfig:
             "a run"
         )
     text = read_text(path)
+    if not text.endswith("\n"):
+        raise _damaged(path, "options that are cut short")
     for kind in KINDS.values():
         try:
             config = from_yaml(kind, text)

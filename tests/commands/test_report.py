@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,51 @@ def test_seeds_are_named_by_the_folder_that_they_alone_lie_in() -> None:
     assert _common(labels, list("aabbc"), "c") == "alone/s0"
     assert _common(["s0", "s1", "other"], list("aab"), "a") == "s0"
     assert _common(["runs/s0", "runs/s1", "runs/other"], list("aab"), "a") == "runs/s0"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def become_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def become_nothing(path: Path) -> None:
+    path.write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, become_folder, become_loop, become_nothing])
+@pytest.mark.parametrize(
+    "name", ["modereg_config.json", "modereg_model.safetensors", "summary.json", "paths"]
+)
+def test_a_damaged_folder_is_named(
+    name: str,
+    damage: Callable[[Path], None],
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The file and what is wrong with it, in one sentence, and no traceback."""
+    run, out = copy_of(tuned, tmp_path / "run", "seed: 0", "seed: 0"), str(tmp_path / "out")
+    if name == "paths" and not list(run.glob("paths-*")):
+        report(ReportConfig((str(run),), Path(out)))
+    (path,) = [path for path in run.rglob("*") if path.name.startswith(name)]
+    damage(path)
+    if name == "paths" and damage in (Path.unlink, become_loop):
+        assert main(["report", str(run), "--out", out]) == 0  # rolled out again
+        return
+    assert main(["report", str(run), "--out", out]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("modereg: ")
+    assert str(run) in said
+    assert path.name in said
 
 
 def test_what_cannot_be_reported(
