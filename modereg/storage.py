@@ -16,15 +16,7 @@ from torch import nn
 
 from modereg.errors import CheckpointError
 
-__all__ = [
-    "fingerprint",
-    "load_state",
-    "read_json",
-    "read_text",
-    "save_state",
-    "write_atomic",
-    "write_json",
-]
+__all__ = ["fingerprint", "load_state", "read_json", "save_state", "write_atomic", "write_json"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -90,22 +82,6 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_text(path: Path) -> str:
-    """Read a file of text.
-
-    Raises:
-        CheckpointError: if it is missing, no file that can be read, or no text.
-    """
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        raise CheckpointError(f"expected a file {path}, found none") from None
-    except OSError as error:
-        raise CheckpointError(f"expected a file {path}, got none ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"expected text in {path}, got a damaged file ({error})") from None
-
-
 def read_json(path: Path) -> Any:
     """Read JSON.
 
@@ -113,8 +89,12 @@ def read_json(path: Path) -> Any:
         CheckpointError: if the file is missing or is not JSON.
     """
     try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"expected a file {path}, found none") from None
+    except OSError as error:  # a folder in its place, a loop of links
+        raise CheckpointError(f"expected a readable file {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, thousands of digits or of brackets
         raise CheckpointError(f"expected JSON in {path}, got a damaged file ({error})") from None
 
 

@@ -28,6 +28,7 @@ from modereg.recipes.pretrain import pretrain
 from modereg.report import ReportEntry, write_report
 from modereg.report.episodes import Archive
 from modereg.report.folders import read_figures, read_seconds, read_summary
+from modereg.report.numbers import number
 from modereg.storage import write_json
 
 __all__ = ["demo", "result_row"]
@@ -194,8 +195,8 @@ def _notes(config: DemoConfig, rows: list[dict[str, Any]]) -> list[str]:
         notes.append(
             f"Where routes pay 1 +- {spread}, {verdict}: codes alone (coefficient 0) leave "
             f"{codes['present_modes']} modes present, {codes['commandable_modes']} commandable, "
-            f"entropy {codes['entropy']:.3f}; with the intrinsic reward {ours['present_modes']}, "
-            f"{ours['commandable_modes']} and {ours['entropy']:.3f}."
+            f"entropy {number(codes['entropy'])}; with the intrinsic reward "
+            f"{ours['present_modes']}, {ours['commandable_modes']} and {number(ours['entropy'])}."
         )
     return notes
 
@@ -207,7 +208,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         spread = row.get("pay_spread")
         lines.append(
             f"{row['method']:<13} {'' if spread is None else spread:<6}  "
-            f"{row['success']:.3f} +- {row['success_error']:.3f}  {row['entropy']:.3f}    "
+            f"{number(row['success'])} +- {number(row['success_error'])}  "
+            f"{number(row['entropy'])}    "
             f"{row['present_modes']:>2}       {row['commandable_modes']:>2}        "
             f"{row['env_steps'] / 1e6:5.2f} M  {row['seconds']:5.0f}"
         )

@@ -14,8 +14,8 @@ from modereg.report.folders import (
     read_curves,
     read_seconds,
     read_summary,
+    read_text,
 )
-from modereg.storage import read_text
 
 __all__ = ["ReportEntry", "StageOne", "amount", "seed_groups"]
 

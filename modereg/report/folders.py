@@ -16,7 +16,7 @@ from typing import Any, Literal
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.metrics import BehaviourMetrics
 from modereg.recipes.config import DiscoverConfig, FinetuneConfig, PretrainConfig, from_yaml
-from modereg.storage import read_json, read_text
+from modereg.storage import read_json
 
 __all__ = [
     "RunConfig",
@@ -27,6 +27,7 @@ __all__ = [
     "read_figures",
     "read_seconds",
     "read_summary",
+    "read_text",
     "read_versions",
 ]
 
@@ -35,6 +36,20 @@ RunConfig = DiscoverConfig | FinetuneConfig | PretrainConfig
 
 JUDGED = typing.get_type_hints(BehaviourMetrics)
 """What figures are, by name; entries of lists may be missing, as JSON has no NaN."""
+
+
+def read_text(path: Path) -> str:
+    """Read a file of a run folder.
+
+    Raises:
+        CheckpointError: if it is missing, no file that can be read, or no text.
+    """
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise CheckpointError(f"expected a readable file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"no text ({error})") from None
 
 
 def read_config(folder: Path) -> RunConfig:
