@@ -34,6 +34,8 @@ from typing import Any
 import numpy as np
 from support.seeds import write_seeds_table
 
+from modereg.commands.demo import result_row
+from modereg.commands.workers import Job, run_jobs
 from modereg.recipes.config import (
     DiscoverConfig,
     EvaluateConfig,
@@ -43,7 +45,6 @@ from modereg.recipes.config import (
     PretrainConfig,
     TaskConfig,
 )
-from modereg.recipes.demo import Job, result_row, run_jobs
 from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.finetune import finetune

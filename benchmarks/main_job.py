@@ -14,8 +14,8 @@ from pathlib import Path
 
 from support.seeds import write_seeds_table
 
+from modereg.commands.demo import demo
 from modereg.recipes.config import DemoConfig
-from modereg.recipes.demo import demo
 from modereg.storage import write_json
 
 

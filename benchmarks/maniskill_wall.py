@@ -34,7 +34,7 @@ import maniskill_bases
 from maniskill_bases import BASES, QUIET
 from support.commands import cpu_seconds, run
 
-from modereg.recipes.demo import result_row
+from modereg.commands.demo import result_row
 from modereg.storage import read_json, write_json
 
 METHODS = ("plain", "regularised", "codes_only")

@@ -30,7 +30,7 @@ from typing import Any
 from support.commands import cpu_seconds, run
 from support.seeds import write_seeds_table
 
-from modereg.recipes.demo import result_row
+from modereg.commands.demo import result_row
 from modereg.storage import read_json, write_json
 
 TASK = "mujoco:point_maze"

@@ -125,17 +125,17 @@ def _run(config: Any) -> dict[str, Any]:
 
         return inspect_base(config)
     if isinstance(config, ReportConfig):
-        from modereg.recipes.pictures import report
+        from modereg.commands.report import report
 
         return report(config)
-    from modereg.recipes.demo import demo
+    from modereg.commands.demo import demo
 
     return demo(config)
 
 
 def _with_page(result: dict[str, Any], config: DiscoverConfig | FinetuneConfig) -> dict[str, Any]:
     """Draw the run's pictures, and add where they are."""
-    from modereg.recipes.pictures import report_run
+    from modereg.commands.report import report_run
 
     return result | {"page": str(report_run(config))}
 

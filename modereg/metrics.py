@@ -35,11 +35,15 @@ __all__ = [
     "behaviour_metrics",
     "bootstrap_interval",
     "interquartile_mean",
+    "mean_interval",
     "probability_of_improvement",
 ]
 
 PRESENT = 0.01
 """Share of the successful episodes from which a mode counts as present."""
+
+FEWEST_RUNS = 5
+"""Runs from which on an interval is given; fewer say little more than where they lie."""
 
 COMMANDABLE = 0.8
 """Probability of success in a mode, given some code, from which it counts as commandable."""
@@ -229,6 +233,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return a percentile bootstrap interval, stratified by task.
 
+    With few runs of one task it covers less than it says: 95 % cover 83 % of the time with five
+    runs, 75 % with three. :func:`mean_interval` is for the mean over those.
+
     Args:
         values: ``[runs]`` or ``[runs, tasks]``; runs are resampled within each task.
         statistic: maps such an array to a number.
@@ -244,6 +251,28 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    r"""Return Student's interval of a mean over runs, :math:`\bar x \pm t_{n-1} s / \sqrt n`.
+
+    Args:
+        values: a figure of each run, ``[n]``.
+        confidence: coverage of the interval, exact where runs are normally distributed.
+
+    Returns:
+        Its ends; None for fewer than five runs, of which the points themselves say more.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=float)
+    if len(values) < FEWEST_RUNS:
+        return None
+    quantile = t.ppf((1 + confidence) / 2, len(values) - 1)
+    margin = float(quantile * values.std(ddof=1) / len(values) ** 0.5)
+    return float(values.mean()) - margin, float(values.mean()) + margin
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -16,6 +16,7 @@ from modereg.metrics import (
     behaviour_metrics,
     bootstrap_interval,
     interquartile_mean,
+    mean_interval,
     probability_of_improvement,
 )
 
@@ -301,6 +302,35 @@ def test_the_bootstrap_takes_runs_of_one_task_and_any_statistic() -> None:
     assert wide[0] < narrow[0] < 2.0 < narrow[1] < wide[1]
     # the mean of 5 draws from 0..4 has a standard deviation of sqrt(2 / 5)
     assert narrow[1] - narrow[0] == pytest.approx(2 * 0.6745 * (2 / 5) ** 0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("runs", [5, 10])
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_an_interval_of_the_mean_covers_what_it_says(runs: int, confidence: float) -> None:
+    """Over 4000 experiments, within three standard errors; the bootstrap falls short of it."""
+    draws = np.random.default_rng(runs).normal(0.7, 0.1, (4000, runs))
+    found = np.array([mean_interval(row, confidence=confidence) for row in draws])
+    covered = ((found[:, 0] < 0.7) & (found[:, 1] > 0.7)).mean()
+    assert covered == pytest.approx(
+        confidence, abs=3 * (confidence * (1 - confidence) / 4000) ** 0.5
+    )
+
+
+def test_the_bootstrap_of_five_runs_covers_less_than_it_says() -> None:
+    draws = np.random.default_rng(0).normal(size=(400, 5))
+    found = [
+        bootstrap_interval(row, lambda part: float(part.mean()), resamples=200) for row in draws
+    ]
+    assert 0.78 < np.mean([low < 0 < high for low, high in found]) < 0.88
+
+
+def test_fewer_than_five_runs_have_no_interval() -> None:
+    from scipy import stats
+
+    values = [0.91, 0.95, 0.99, 0.93, 0.97]
+    assert [mean_interval(values[:count]) for count in range(1, 5)] == [None] * 4
+    reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((reference.low, reference.high))
 
 
 def test_probability_of_improvement_is_mann_whitneys_share() -> None:

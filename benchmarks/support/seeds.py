@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modereg.metrics import bootstrap_interval
+from modereg.report.numbers import over_runs
 
 __all__ = ["write_seeds_table"]
 
@@ -20,7 +20,7 @@ HEAD = (
 
 
 def write_seeds_table(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
-    """Write means over seeds, with 95 % bootstrap intervals, beside a JSON file.
+    """Write means over seeds, and each seed or an interval, beside a JSON file.
 
     Args:
         path: the JSON file; the table gets the suffix ``.md``.
@@ -35,8 +35,9 @@ def write_seeds_table(path: Path, title: str, rows: list[dict[str, Any]]) -> Non
         "",
         f"    python {' '.join(sys.argv)}",
         "",
-        "Means over seeds; success and entropy with 95 % bootstrap intervals of the mean; modes as"
-        " each seed has them. Sampled noise, and by the mean noise where the column says so.",
+        "Means over seeds; success and entropy with each seed's in round brackets, or, from five"
+        " seeds on, the 95 % interval of the mean by Student's t in square ones; modes as each seed"
+        " has them. Sampled noise, and by the mean noise where the column says so.",
         "",
         HEAD,
         "|" + "---|" * 10,
@@ -47,18 +48,16 @@ def write_seeds_table(path: Path, title: str, rows: list[dict[str, Any]]) -> Non
 
 
 def _line(method: str, spread: float, group: list[dict[str, Any]]) -> str:
-    cells = [method, f"{spread}", _interval(group, "success"), _interval(group, "entropy")]
+    cells = [
+        method,
+        f"{spread}",
+        *(over_runs([row[name] for row in group]) for name in ("success", "entropy")),
+    ]
     cells += [_each(group, "present_modes"), _each(group, "commandable_modes")]
     cells += [_mean(group, "deterministic_success", "{:.3f}")]
     cells += [_each(group, "deterministic_present_modes")]
     cells += [_mean(group, "env_steps", "{:,.0f}"), _mean(group, "seconds", "{:.0f}")]
     return "| " + " | ".join(cells) + " |"
-
-
-def _interval(group: list[dict[str, Any]], name: str) -> str:
-    values = np.array([row[name] for row in group], dtype=float)
-    low, high = bootstrap_interval(values, lambda draw: float(draw.mean()))
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _each(group: list[dict[str, Any]], name: str) -> str:

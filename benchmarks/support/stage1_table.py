@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modereg.metrics import bootstrap_interval
+from modereg.report.numbers import over_runs
 from modereg.storage import write_json
 
 __all__ = ["write_stage1"]
@@ -40,8 +40,9 @@ def write_stage1(path: Path, rows: list[dict[str, Any]]) -> None:
         "",
         f"    python {' '.join(sys.argv)}",
         "",
-        "Means over seeds with 95 % bootstrap intervals of the mean; modes and codes as each seed"
-        " has them. Sampled noise; the script says what is what.",
+        "Means over seeds with each seed's in round brackets, or, from five seeds on, the 95 %"
+        " interval of the mean by Student's t in square ones; modes and codes as each seed has"
+        " them. Sampled noise; the script says what is what.",
     ]
     for task in dict.fromkeys(row["task"] for row in rows):
         lines += ["", f"## {task}", "", _line(HEAD), "|" + "---|" * len(HEAD)]
@@ -62,17 +63,12 @@ def _kept(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(method: str, start: str, group: list[dict[str, Any]]) -> list[str]:
-    intervals = [_interval(group, name) for name in ("success", "entropy", "purity")]
+    names = ("success", "entropy", "purity")
+    intervals = [over_runs([row[name] for row in group]) for name in names]
     modes = [_each(group, name) for name in ("present_modes", "commandable_modes")]
     bound = "-" if group[0]["bound"] is None else f"{_mean(group, 'bound'):.2f}"
     spent = [f"{_mean(group, 'env_steps'):,.0f}", f"{_mean(group, 'seconds'):.0f}"]
     return [method, start, _each(group, "codes"), *intervals, *modes, bound, *spent]
-
-
-def _interval(group: list[dict[str, Any]], name: str) -> str:
-    values = np.array([row[name] for row in group], dtype=float)
-    low, high = bootstrap_interval(values, lambda draw: float(draw.mean()))
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _each(group: list[dict[str, Any]], name: str) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modereg.report.entries import ReportEntry
-from modereg.report.seeds import seed_groups
+from modereg.report.entries import ReportEntry, seed_groups
 from modereg.report.style import GRID, MUTED, canvas, png, tidy
 
 if TYPE_CHECKING:

@@ -1,19 +1,23 @@
-"""What a report is made of: methods, their figures, and what their run folders hold."""
+"""What a report is made of: methods, their figures, and how the runs of several seeds belong."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from modereg.report.folders import (
+    RunConfig,
+    read_config,
+    read_curves,
+    read_seconds,
+    read_summary,
+    read_text,
+)
 
-from modereg.storage import read_json
-
-__all__ = ["ReportEntry", "StageOne", "amount", "read_curves"]
+__all__ = ["ReportEntry", "StageOne", "amount", "seed_groups"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class ReportEntry:
         metrics: what ``evaluate`` returned or a run's summary: ``sampled`` and perhaps
             ``deterministic``, ``env_steps`` and ``seconds``. Empty takes the run folder's summary.
         group: name that the runs of several seeds of one method share, which are drawn as one
-            line with an interval; None stands alone.
+            line with a band; None stands alone.
     """
 
     name: str
@@ -54,7 +58,7 @@ class ReportEntry:
         """The metrics given, or the run's own summary."""
         if self.metrics or self.run_folder is None:
             return self.metrics
-        return read_json(Path(self.run_folder) / "summary.json")
+        return read_summary(self.run_folder)
 
     @property
     def sampled(self) -> Mapping[str, Any]:
@@ -74,19 +78,22 @@ class ReportEntry:
     @cached_property
     def curves(self) -> list[dict[str, float]]:
         """Rows of ``curves.csv``, numbers only; empty for the base."""
-        return [] if self.run_folder is None else read_curves(Path(self.run_folder))
+        return [] if self.run_folder is None else read_curves(self.run_folder)
 
     @cached_property
+    def options(self) -> RunConfig | None:
+        """What the run was started with, None for the base."""
+        return None if self.run_folder is None else read_config(self.run_folder)
+
+    @property
     def config(self) -> str | None:
         """Text of ``config.yaml``, None for the base."""
-        if self.run_folder is None:
-            return None
-        return (Path(self.run_folder) / "config.yaml").read_text()
+        return None if self.run_folder is None else read_text(self.run_folder / "config.yaml")
 
     @property
     def start(self) -> Path | None:
         """Run folder of the stage 1 that a run started from, as it was named there."""
-        start = (yaml.safe_load(self.config) or {}).get("start") if self.config else None
+        start = getattr(self.options, "start", None)
         return None if start is None else Path(start)
 
     @property
@@ -94,20 +101,18 @@ class ReportEntry:
         """Wall-clock seconds of the run and of its stage 1, None where either is unknown."""
         if self.run_folder is None:
             return None
-        folders = [Path(self.run_folder), *([] if self.start is None else [self.start])]
-        files = [folder / "timing.json" for folder in folders]
-        if not all(file.exists() for file in files):
+        folders = [part for part in (self.run_folder, self.start) if part is not None]
+        if not all((part / "timing.json").exists() for part in folders):
             return None
-        return float(sum(read_json(file)["seconds"] for file in files))
+        return sum(map(read_seconds, folders))
 
     @cached_property
     def stage_one(self) -> StageOne | None:
         """Stage 1 of a run that started from one, None otherwise."""
         if self.start is None:
             return None
-        path = self.start / "summary.json"
-        if path.exists():
-            summary = read_json(path)
+        if (self.start / "summary.json").exists():
+            summary = read_summary(self.start)
             return StageOne(float(summary["env_steps"]), summary["sampled"])
         return StageOne(self.curves[0]["env_steps"], {}) if self.curves else None
 
@@ -122,12 +127,12 @@ class ReportEntry:
         return [(row["env_steps"], row[name]) for row in rows]
 
     def _coefficients(self) -> list[tuple[float, float]]:
-        steps = [row["env_steps"] for row in self.curves if "env_steps" in row]
+        steps = [row["env_steps"] for row in self.curves]
         logged = [(row["env_steps"], row["coef"]) for row in self.curves if "coef" in row]
-        if logged or not steps or not self.config:
+        value = getattr(self.options, "coef", None)
+        if logged or not steps or value is None:
             return logged
-        value = (yaml.safe_load(self.config) or {}).get("coef")
-        return [] if value is None else [(steps[0], float(value)), (steps[-1], float(value))]
+        return [(steps[0], float(value)), (steps[-1], float(value))]
 
     def final(self, name: str) -> tuple[float, float] | None:
         """Return environment steps and a figure of the evaluation that closed the run."""
@@ -135,23 +140,12 @@ class ReportEntry:
         return None if steps is None or value is None else (float(steps), float(value))
 
 
-def read_curves(folder: Path) -> list[dict[str, float]]:
-    """Read the rows of a run's ``curves.csv``; entries that are no numbers are left out."""
-    path = folder / "curves.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [_numbers(row) for row in csv.DictReader(file)]
-
-
-def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
-    numbers = {}
-    for name, text in row.items():
-        try:
-            numbers[name] = float(text or "")
-        except ValueError:
-            continue
-    return numbers
+def seed_groups(entries: Sequence[ReportEntry]) -> dict[str, list[ReportEntry]]:
+    """Return the runs of each group, those alone by their names, in order."""
+    found: dict[str, list[ReportEntry]] = {}
+    for entry in entries:
+        found.setdefault(entry.group or entry.name, []).append(entry)
+    return found
 
 
 def amount(entry: ReportEntry, rows: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -136,6 +136,7 @@ def record_films(
     prior: CategoricalPrior | int,
     figures: Mapping[str, Any],
     *,
+    longest: int,
     seed: int,
 ) -> list[Film]:
     """Roll out an episode of each mode, or of each code, and take pictures on the way.
@@ -143,14 +144,14 @@ def record_films(
     A policy of several codes steers by its mean noise, and the code of an episode is forced: for
     each mode the code that commands it most often, without a label each of the most frequent
     codes. A policy of one code samples its noise; what its episodes come to is shown once each,
-    with how many came to it. The episodes are rolled out twice, the second time with pictures:
-    how often to take one depends on how long they are.
+    with how many came to it. How often to take a picture depends on how long episodes are.
 
     Args:
         setup: task and base policy; the task names an image or says that it renders.
         steering: writes the noise; None is the base policy.
         prior: p(z), or the number of codes.
         figures: of an evaluation of that policy: what its codes command.
+        longest: environment steps of its longest episodes.
         seed: of the episodes.
 
     Raises:
@@ -163,8 +164,7 @@ def record_films(
         env = setup.task.make_env(max(rows, 2))
     try:
         stage = replace(setup, env=env)
-        first, _ = _roll_out(stage, steering, prior, codes, seed, None)
-        camera = _camera(setup.task, env, int(first.env_steps.max()))
+        camera = _camera(setup.task, env, longest)
         episodes, films = _roll_out(stage, steering, prior, codes, seed, camera)
     finally:
         env.close(raise_if_closed=False)
@@ -226,12 +226,11 @@ def _roll_out(
     prior: CategoricalPrior,
     codes: Sequence[int] | None,
     seed: int,
-    camera: Camera | None,
+    camera: Camera,
 ) -> tuple[Episodes, dict[int, np.ndarray]]:
     """Return an episode of every row, and the camera's pictures."""
     env = setup.steered(prior, 1.0)
-    if camera is not None:
-        env.insert_transform(0, camera)
+    env.insert_transform(0, camera)
     options: dict[str, Any] = {"episodes": setup.num_envs, "seed": seed}
     if codes is None:
         _, episodes = evaluate_policy(setup, env, steering, num_codes=1, **options)
@@ -240,7 +239,7 @@ def _roll_out(
         options |= {"num_codes": prior.num_codes, "deterministic": True}
         with _conditioner(env).force(forced):
             _, episodes = evaluate_policy(setup, env, steering, **options)
-    return episodes, {} if camera is None else camera.pictures
+    return episodes, camera.pictures
 
 
 def _conditioner(env: TransformedEnv) -> LatentConditioner:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from modereg.report.paths import Paths
+from modereg.paths import Paths
 
 __all__ = ["View", "describe", "project", "views_of"]
 

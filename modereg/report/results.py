@@ -1,34 +1,87 @@
-"""What the page says in words and numbers: the summary, the table of results."""
+"""What the page says in words and numbers: the summary, and the tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from modereg.recipes.build import Setup
-from modereg.report import html
-from modereg.report.entries import ReportEntry, amount
-from modereg.report.seeds import seed_groups
-from modereg.report.style import percent
+from modereg.report.entries import ReportEntry, amount, seed_groups
+from modereg.report.numbers import (
+    NONE,
+    known,
+    number,
+    over_runs,
+    percent,
+    plain,
+    rate,
+    span,
+    steps,
+)
+from modereg.tasks import Task
 
-__all__ = ["all_rows", "results", "summary"]
+__all__ = ["Group", "Row", "Table", "further_rows", "over_seeds", "results", "summary"]
 
-NONE = "–"
+Figures = Mapping[str, Any]
+Column = tuple[str, Callable[[Figures], str]]
+
+OVER_SEEDS = {
+    "mean_return": ("return", ".2f"),
+    "success": ("success", ".3f"),
+    "entropy": ("entropy", ".3f"),
+    "present_modes": ("present", ".3g"),
+    "commandable_modes": ("commandable", ".3g"),
+    "code_mode_nmi": ("NMI", ".2f"),
+    "effective_codes": ("effective codes", ".1f"),
+    "bound_share": ("bound", ".2f"),
+}
+"""Name of a figure, what the table over seeds calls it, and its format."""
 
 
-def summary(setup: Setup, entries: Sequence[ReportEntry]) -> str:
+@dataclass(frozen=True)
+class Group:
+    """Columns below one heading, which may be empty."""
+
+    heading: str
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line: its label, its colour if it has one, and the cells of each group."""
+
+    label: str
+    color: str | None
+    cells: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below groups of columns; ``first`` is above the labels, ``loose`` cells may wrap."""
+
+    first: str
+    groups: Sequence[Group]
+    rows: Sequence[Row]
+    loose: bool = False
+
+    @property
+    def columns(self) -> int:
+        """Number of columns beside the labels."""
+        return sum(len(group.names) for group in self.groups)
+
+
+def summary(task: Task, entries: Sequence[ReportEntry]) -> str:
     """Say in three sentences what was done and what came of it; no success without its modes."""
-    number = setup.task.num_modes
     groups = seed_groups(entries).values()
-    base = [_outcome(runs, number) for runs in groups if runs[0].run_folder is None]
+    base = [_outcome(runs, task.num_modes) for runs in groups if runs[0].run_folder is None]
     tuned = [
-        f"{_outcome(runs, number)} ({_named(runs)})"
+        f"{_outcome(runs, task.num_modes)} ({_named(runs)})"
         for runs in groups
         if runs[0].run_folder is not None
     ]
     done = (
-        f"A pretrained policy for {setup.task.name} was fine-tuned through the noise that it "
-        "denoises; its own weights stayed as they were."
+        f"A pretrained policy for {task.name} was fine-tuned through the noise that it denoises; "
+        "its own weights stayed as they were."
     )
     before = f"Untouched, it reaches {base[0]}." if base else "The untouched policy is not shown."
     after = "Nothing was fine-tuned yet."
@@ -41,135 +94,121 @@ def _named(runs: Sequence[ReportEntry]) -> str:
     return runs[0].label if len(runs) == 1 else f"{runs[0].group}, {len(runs)} seeds"
 
 
-def _outcome(runs: Sequence[ReportEntry], number: int | None) -> str:
+def _outcome(runs: Sequence[ReportEntry], modes: int | None) -> str:
     """Say what a run came to, or from what to what several seeds did."""
-    rates = _known(runs, "success")
-    rate = f"a return of {_span(_known(runs, 'mean_return'), '{:.2f}'.format)}"
+    figures = [entry.sampled for entry in runs]
+    rates, present = known(figures, "success"), known(figures, "present_modes")
+    codes, count = known(figures, "effective_codes"), runs[0].num_codes
     if rates:
-        rate = f"{_span(rates, percent)} success"
-    present, codes = _known(runs, "present_modes"), _known(runs, "effective_codes")
-    if number is not None and present:
-        return f"{rate} with {_span(present, '{:.0f}'.format)} of {number} modes present"
+        reached = f"{span(rates, percent)} success"
+    else:
+        reached = f"a return of {_span(known(figures, 'mean_return'), '.2f')}"
+    if modes is not None and present:
+        return f"{reached} with {_span(present, '.0f')} of {modes} modes present"
     if not codes:
-        return f"{rate} with {_count(runs[0].num_codes)}"
-    return f"{rate} with {_span(codes, '{:.1f}'.format)} effective codes of {runs[0].num_codes}"
+        return f"{reached} with {'a single code' if count == 1 else f'{count} codes'}"
+    return f"{reached} with {_span(codes, '.1f')} effective codes of {count}"
 
 
-def _known(runs: Sequence[ReportEntry], name: str) -> list[float]:
-    return [float(entry.sampled[name]) for entry in runs if entry.sampled.get(name) is not None]
-
-
-def _span(values: Sequence[float], show: Callable[[float], str]) -> str:
-    low, high = show(min(values)), show(max(values))
-    return low if low == high else f"{low} to {high}"
-
-
-def _count(codes: int) -> str:
-    return "a single code" if codes == 1 else f"{codes} codes"
+def _span(values: Sequence[float], form: str) -> str:
+    return span(values, lambda value: number(value, form))
 
 
 def results(
-    setup: Setup,
+    task: Task,
     entries: Sequence[ReportEntry],
     rows: Sequence[Mapping[str, Any]],
     colors: Mapping[str, str],
-) -> str:
+) -> Table:
     """Return the table of results: a line a method, sampled and with the mean noise."""
-    columns = _columns(setup, entries)
-    names = [name for name, _ in columns]
-    groups = [("", ["method"]), ("sampled noise", names)]
-    both = any(entry.deterministic is not None for entry in entries)
+    columns = _columns(task, entries)
     again = [column for column in columns if column[0] != "share a code"]  # the same draws
-    groups += [("mean noise", [name for name, _ in again])] if both else []
-    groups.append(("cost", ["env steps", "seconds"]))
+    both = any(entry.deterministic is not None for entry in entries)
+    groups = [Group("sampled noise", [name for name, _ in columns])]
+    groups += [Group("mean noise", [name for name, _ in again])] if both else []
+    groups.append(Group("cost", ["env steps", "seconds"]))
     lines = []
     for entry in entries:
-        cells = [show(entry.sampled) for _, show in columns]
-        if both:
-            mean = entry.deterministic
-            cells += [NONE if mean is None else show(mean) for _, show in again]
-        cost = [_steps(amount(entry, rows, "env_steps")), _seconds(amount(entry, rows, "seconds"))]
-        lines.append([entry.label, *cells, *cost])
-    return html.table(groups, lines, [colors[entry.name] for entry in entries])
+        cells, mean = [[show(entry.sampled) for _, show in columns]], entry.deterministic
+        cells += [[NONE if mean is None else show(mean) for _, show in again]] if both else []
+        spent = steps(amount(entry, rows, "env_steps"))
+        cells.append([spent, number(amount(entry, rows, "seconds"), ".0f")])
+        lines.append(Row(entry.label, colors[entry.name], cells))
+    return Table("method", groups, lines)
 
 
-def all_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of a summary as they are, one column an entry."""
+def over_seeds(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Table | None:
+    """Return a table of the groups of several runs, None where every run stands alone.
+
+    The figures are those with sampled noise: the mean, and each run's or, from five runs on, the
+    interval of the mean.
+    """
+    groups = {name: runs for name, runs in seed_groups(entries).items() if len(runs) > 1}
+    every = [entry for runs in groups.values() for entry in runs]
+    if not every:
+        return None
+    names = [name for name in OVER_SEEDS if known([entry.sampled for entry in every], name)]
+    left = {"mean_return"} if "success" in names else set()
+    left |= {"code_mode_nmi"} if all(entry.num_codes == 1 for entry in every) else set()
+    names = [name for name in names if name not in left]
+    lines = []
+    for name, runs in groups.items():
+        figures = [entry.sampled for entry in runs]
+        cells = [over_runs(known(figures, each), OVER_SEEDS[each][1]) for each in names]
+        lines.append(Row(f"{name}, {len(runs)} seeds", colors[runs[0].name], [cells]))
+    columns = [Group("", [OVER_SEEDS[name][0] for name in names])]
+    return Table("method", columns, lines, loose=True)
+
+
+def further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return all rows of a summary as they are, None where the table of results has them all."""
+    shown = {entry.name for entry in entries}
+    if len(rows) <= len(entries) and {row.get("method") for row in rows} <= shown:
+        return None
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [[_plain(row.get(name)) for name in names] for row in rows]
-    return html.table([("", [name.replace("_", " ") for name in names])], lines)
+    cells = [[plain(row.get(name)) for name in names] for row in rows]
+    first, *others = [name.replace("_", " ") for name in names]
+    return Table(first, [Group("", others)], [Row(line[0], None, [line[1:]]) for line in cells])
 
 
-def _rate(figures: Mapping[str, Any]) -> str:
-    if figures.get("success") is None:
-        return NONE
-    return f"{figures['success']:.3f} ± {figures['success_error']:.3f}"
+def _number(name: str, form: str) -> Callable[[Figures], str]:
+    return lambda figures: number(figures.get(name), form)
 
 
-def _number(name: str, form: str) -> Any:
-    def show(figures: Mapping[str, Any]) -> str:
-        value = figures.get(name)
-        return NONE if value is None else format(value, form).replace("-0.000", "0.000")
-
-    return show
-
-
-def _nmi(figures: Mapping[str, Any]) -> str:
+def _nmi(figures: Figures) -> str:
     """Return what a single code, which says nothing of the mode, has none of."""
-    single = len(figures["code_shares"]) == 1
-    return NONE if single else _number("code_mode_nmi", ".2f")(figures)
+    return NONE if len(figures["code_shares"]) == 1 else number(figures["code_mode_nmi"], ".2f")
 
 
-def _range(figures: Mapping[str, Any]) -> str:
-    known = figures.get("per_code_success")
-    values = [v for v in known or figures["per_code_return"] if v is not None]
-    return f"{min(values):.2f} to {max(values):.2f}" if values else NONE
+def _range(figures: Figures) -> str:
+    values = figures.get("per_code_success") or figures["per_code_return"]
+    values = [value for value in values if value is not None]
+    return f"{number(min(values), '.2f')} to {number(max(values), '.2f')}" if values else NONE
 
 
-def _shares(figures: Mapping[str, Any]) -> str:
+def _shares(figures: Figures) -> str:
     shares = figures["code_shares"]
     return f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %" if len(shares) > 1 else NONE
 
 
-def _effective(figures: Mapping[str, Any]) -> str:
+def _effective(figures: Figures) -> str:
     count, value = len(figures["code_shares"]), figures.get("effective_codes")
     if value is None:
         return "1 of 1" if count == 1 else NONE
-    return f"{value:.1f} of {count}"
+    return f"{number(value, '.1f')} of {count}"
 
 
-def _columns(setup: Setup, entries: Sequence[ReportEntry]) -> tuple[tuple[str, Any], ...]:
+def _columns(task: Task, entries: Sequence[ReportEntry]) -> tuple[Column, ...]:
     """Return what stands beside the success: modes where there is a label, else codes."""
-    if setup.task.num_modes is not None:
-        return _LABELLED
+    if task.num_modes is not None:
+        return (
+            ("success", rate),
+            ("entropy", _number("entropy", ".3f")),
+            ("present", _number("present_modes", ".0f")),
+            ("commandable", _number("commandable_modes", ".0f")),
+            ("NMI", _nmi),
+        )
     judged = any(entry.sampled.get("success") is not None for entry in entries)
-    first = ("success", _rate) if judged else ("return", _number("mean_return", ".2f"))
+    first = ("success", rate) if judged else ("return", _number("mean_return", ".2f"))
     each = ("success a code" if judged else "return a code", _range)
     return (first, ("effective codes", _effective), each, ("share a code", _shares))
-
-
-_LABELLED = (
-    ("success", _rate),
-    ("entropy", _number("entropy", ".3f")),
-    ("present", _number("present_modes", "d")),
-    ("commandable", _number("commandable_modes", "d")),
-    ("NMI", _nmi),
-)
-
-
-def _steps(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,.0f}"
-
-
-def _seconds(value: float | None) -> str:
-    return NONE if value is None else f"{value:.0f}"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -6,13 +6,11 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modereg.report import html
 from modereg.report.films import Film
 from modereg.storage import write_atomic
 from modereg.tasks import Task
@@ -20,7 +18,7 @@ from modereg.tasks import Task
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FRAMES", "Strips", "animation", "caption", "side_of", "strip"]
+__all__ = ["FRAMES", "Shown", "animation", "caption", "side_of", "strip", "write_strips"]
 
 FRAMES = 8
 """Frames side by side."""
@@ -121,41 +119,47 @@ def caption(task: Task, film: Film) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Strips:
-    """Writes films into a folder and onto the page.
+class Shown:
+    """A film as it stands on a page.
 
     Attributes:
-        folder: of the page; files go into ``films`` beside it.
+        name: of the method and the film, for those who do not see it.
+        heading: its mode or code.
+        parts: how it came about.
+        frames: how many stand side by side.
+        still: a PNG of them.
+        moving: an animated WebP, None without.
+    """
+
+    name: str
+    heading: str
+    parts: tuple[str, ...]
+    frames: int
+    still: bytes
+    moving: bytes | None
+
+
+def write_strips(
+    folder: Path, task: Task, method: str, films: Sequence[Film], side: int, animate: bool
+) -> list[Shown]:
+    """Draw the films of one method, and write them into ``films`` in the folder of the page.
+
+    Args:
+        folder: of the page.
         task: names the modes.
+        method: name of the method.
+        films: its films.
         side: height of a frame, in pixels.
         animate: whether a moving picture stands beside each strip.
     """
-
-    folder: Path
-    task: Task
-    side: int
-    animate: bool
-
-    def rows(self, method: str, films: Sequence[Film]) -> str:
-        """Return the films of one method, a row each."""
-        return "".join(self._row(method, index, film) for index, film in enumerate(films))
-
-    def _row(self, method: str, index: int, film: Film) -> str:
-        heading, *parts = caption(self.task, film)
+    found = []
+    for index, film in enumerate(films):
+        heading, *parts = caption(task, film)
+        still, moving = strip(film, side), animation(film, side) if animate else None
         name = re.sub(r"[^\w-]+", "-", f"{method}_{index:02d}_{heading}").lower()
+        write_atomic(folder / "films" / f"{name}.png", still)
+        if moving is not None:
+            write_atomic(folder / "films" / f"{name}.webp", moving)
         count = min(FRAMES, len(film.frames))
-        alt = f"{method}, {heading}: {count} frames of an episode, {', '.join(parts)}."
-        still = self._image(f"{name}.png", strip(film, self.side), alt, "strip")
-        moving = ""
-        if self.animate:
-            alt = f"{method}, {heading}: the same episode, moving."
-            moving = self._image(f"{name}.webp", animation(film, self.side), alt, "motion")
-        below = " ".join(f"<span>{escape(part)}</span>" for part in parts)
-        return (
-            f'<figure class="film"><figcaption><b>{escape(heading)}</b> {below}</figcaption>'
-            f'{moving}<div class="reel" tabindex="0">{still}</div></figure>'
-        )
-
-    def _image(self, name: str, data: bytes, alt: str, kind: str) -> str:
-        write_atomic(self.folder / "films" / name, data)
-        return html.image(data, alt, kind)
+        found.append(Shown(f"{method}, {heading}", heading, tuple(parts), count, still, moving))
+    return found

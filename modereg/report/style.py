@@ -19,7 +19,6 @@ __all__ = [
     "canvas",
     "legible",
     "method_colors",
-    "percent",
     "png",
     "tidy",
     "title",
@@ -36,12 +35,6 @@ KNOWN = {
     "bmd": "#cc79a7",
 }
 OTHERS = ("#009e73", "#56b4e9", "#8c6d1f", "#7b3294", "#a6761d", "#1b9e77")
-
-
-def percent(rate: float) -> str:
-    """Return a rate in percent; none below 1 is called 100."""
-    value = 100 * rate
-    return f"{min(value, 99.9):.1f}\u2009%" if 99 < value < 100 else f"{value:.0f}\u2009%"
 
 
 def method_colors(names: Sequence[str]) -> dict[str, str]:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modereg.paths import Paths
 from modereg.report.entries import ReportEntry
-from modereg.report.paths import Paths
+from modereg.report.numbers import number, percent
 from modereg.report.projections import View, project, views_of
-from modereg.report.style import GRID, MUTED, canvas, percent, png, tidy, title
+from modereg.report.style import GRID, MUTED, canvas, png, tidy, title
 from modereg.tasks import Task
 from modereg.tasks.plots import UNDECIDED as FAILED
 from modereg.tasks.plots import label_colors
@@ -35,7 +36,7 @@ By = Literal["mode", "code"]
 def subtitle(figures: Mapping[str, Any], num_modes: int | None) -> str:
     """Return a line below a panel's title: success, never without what became of the modes."""
     success, codes = figures.get("success"), figures.get("effective_codes")
-    text = f"return {figures['mean_return']:.2f}"
+    text = f"return {number(figures['mean_return'], '.2f')}"
     if success is not None:
         text = f"success {percent(success)}"
     if num_modes is not None and figures.get("present_modes") is not None:
@@ -152,7 +153,7 @@ def draw_thumbnail(scene: Scene, paths: Paths, color: str) -> bytes:
 
 def _below(task: Task, entry: ReportEntry, by: By) -> str:
     if by == "code" and task.num_modes is not None:
-        return f"{entry.num_codes} codes · NMI {entry.sampled['code_mode_nmi']:.2f}"
+        return f"{entry.num_codes} codes · NMI {number(entry.sampled['code_mode_nmi'], '.2f')}"
     return subtitle(entry.sampled, task.num_modes)
 
 

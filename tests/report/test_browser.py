@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +42,23 @@ def pages(
     filmed: list[ReportEntry],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
-    """Return a page with a label, one without, and one with films.
+    """Return a page with a label, one without, one with films, and one of several seeds.
 
     The longest words are longer than a phone.
     """
     folder, command = tmp_path_factory.mktemp("pages"), f"modereg finetune --out {'long_' * 30}"
+    names = ("s0", "s1", "s2", "s3")
+    seeds = [replace(entries[2], name=name, label=name, group="mine") for name in names]
     options = {"commands": [command], "notes": [f"See {'word' * 30}."], "episodes": 12}
     return {
         "avoid": write_report(folder / "a", avoid, entries, title="Avoid " + "o" * 60, **options),
         "pendulum": write_report(folder / "p", pendulum, unlabelled, title="Pendulum", **options),
         "films": write_report(folder / "f", pictured, filmed, title="Films", **options),
+        "seeds": write_report(folder / "s", avoid, seeds, title="Seeds", **options),
     }
 
 
-@pytest.mark.parametrize("name", ["avoid", "pendulum", "films"])
+@pytest.mark.parametrize("name", ["avoid", "pendulum", "films", "seeds"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_nothing_is_wider_than_the_window(
     browser: Browser, pages: dict[str, Path], name: str, width: int
@@ -92,6 +96,35 @@ def test_every_picture_is_drawn_and_nothing_complains(
         assert figures >= 4
         assert browser.evaluate("[...document.images].every(i => i.alt.length > 20)")
     assert browser.complaints == []
+
+
+HINTS = """
+[...document.querySelectorAll(".box, .view, .reel")].map(e => {
+    const place = e.closest("figure:not(.film)") || document;
+    const before = [...place.querySelectorAll(".swipe")].filter(
+        hint => hint.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING);
+    const hint = before.at(-1);
+    const since = hint && [...document.querySelectorAll("h2, .box")].filter(h =>
+        (hint.compareDocumentPosition(h) & Node.DOCUMENT_POSITION_FOLLOWING)
+        && (h.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING));
+    const shown = Boolean(hint) && since.length === 0 && hint.offsetHeight > 0;
+    return [e.className, e.scrollWidth > e.clientWidth + 1, shown];
+})
+"""
+"""Of what can scroll: its class, whether it does, and whether a hint stands before it."""
+
+
+@pytest.mark.parametrize("name", ["avoid", "pendulum", "films", "seeds"])
+def test_what_is_cut_off_says_so(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    """Wide pictures and tables scroll within their box on a phone, under a visible hint."""
+    browser.show(pages[name], NARROW)
+    found = browser.evaluate(HINTS)
+    assert sum(scrolls for _, scrolls, _ in found) >= 3
+    assert [each for each in found if each[1] != each[2]] == []
+    widths = browser.evaluate("[...document.querySelectorAll('.view img')].map(i => i.width)")
+    assert min(widths) >= 100
+    browser.show(pages[name], WIDE)
+    assert not any(scrolls or hint for _, scrolls, hint in browser.evaluate(HINTS))
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modereg.report import ReportEntry
-from modereg.report.entries import amount, read_curves
+from modereg.report.entries import amount
 
 
 def test_curves_hold_numbers_only(entries: list[ReportEntry]) -> None:
@@ -15,7 +15,6 @@ def test_curves_hold_numbers_only(entries: list[ReportEntry]) -> None:
     assert [row["env_steps"] for row in rows] == [2600, 2700, 2800, 2900]
     assert ["success" in row for row in rows] == [False, True, False, True]
     assert all("phase" not in row for row in rows)
-    assert read_curves(Path("nowhere")) == []
 
 
 def test_series_are_the_evaluations_and_final_is_the_summary(entries: list[ReportEntry]) -> None:

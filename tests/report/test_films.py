@@ -41,7 +41,7 @@ def test_each_mode_is_filmed_by_the_code_that_commands_it(make: object) -> None:
     """Both kinds of pictures show the same episodes, from the start into the goal."""
     setup = pictured_setup(make())  # type: ignore[operator]
     table = {"code_mode_table": [[10, 0, 0, 0], [0, 40, 0, 0], [0, 0, 30, 0], [0, 0, 0, 20]]}
-    films = record_films(setup, steer, 4, CODES | table, seed=3)
+    films = record_films(setup, steer, 4, CODES | table, longest=24, seed=3)
     assert [film.code for film in films] == [film.mode for film in films] == [0, 1, 2, 3]
     for film in films:
         assert film.success
@@ -61,7 +61,7 @@ def test_each_mode_is_filmed_by_the_code_that_commands_it(make: object) -> None:
 
 def test_the_end_of_every_row_is_filmed(pictured: Setup) -> None:
     """Rows end at different steps; a film ends where its row does, and not before."""
-    films = record_films(pictured, None, 1, {}, seed=1)
+    films = record_films(pictured, None, 1, {}, longest=24, seed=1)
     assert {film.mode for film in films if film.success} == {0, 1, 2, 3}
     assert sum(film.times for film in films) == films[0].episodes == 16
     lengths = {film.steps[-1] for film in films}
@@ -73,23 +73,25 @@ def test_the_end_of_every_row_is_filmed(pictured: Setup) -> None:
 
 def test_rendering_is_rare() -> None:
     Rendering.renderings = 0
-    films = record_films(pictured_setup(rendering_task(max_steps=24)), None, 1, {}, seed=1)
+    films = record_films(
+        pictured_setup(rendering_task(max_steps=24)), None, 1, {}, longest=12, seed=1
+    )
     assert 8 <= Rendering.renderings <= 1 + RENDERED + 8  # the reset, on the way, and each end
     assert max(len(film.frames) for film in films) == Rendering.renderings
 
 
 def test_without_a_label_every_episode_or_code_is_shown(pictured: Setup) -> None:
     setup = pictured_setup(pictured_task(num_modes=None, mode_names=None, plot=None))
-    films = record_films(setup, None, 1, {}, seed=1)
+    films = record_films(setup, None, 1, {}, longest=24, seed=1)
     assert [film.times for film in films] == [1] * 4
     assert [film.mode for film in films] == [None] * 4
-    coded = record_films(setup, steer, 4, CODES, seed=1)
+    coded = record_films(setup, steer, 4, CODES, longest=24, seed=1)
     assert [film.code for film in coded] == [0, 1, 2, 3]
 
 
 def test_films_leave_the_generator_alone(pictured: Setup) -> None:
     before = torch.random.get_rng_state()
-    first, second = (record_films(pictured, None, 1, {}, seed=2) for _ in range(2))
+    first, second = (record_films(pictured, None, 1, {}, longest=24, seed=2) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(first, second, strict=True))
 
@@ -123,8 +125,8 @@ def test_what_is_no_picture_is_refused(pictured: Setup) -> None:
     wrong = pictured_setup(pictured_task())
     object.__setattr__(wrong.task, "filmstrip_key", ("camera", "other"))
     with pytest.raises(ConfigurationError, match="expected the image") as error:
-        record_films(wrong, None, 1, {}, seed=1)
+        record_films(wrong, None, 1, {}, longest=24, seed=1)
     assert str(PIXELS) in str(error.value)
     object.__setattr__(wrong.task, "filmstrip_key", None)
     with pytest.raises(ConfigurationError, match="has no render_frames"):
-        record_films(wrong, None, 1, {}, seed=1)
+        record_films(wrong, None, 1, {}, longest=24, seed=1)

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
 from torch import nn
 
 from modereg import metrics
@@ -14,10 +15,10 @@ from modereg.errors import CheckpointError
 from modereg.policies import as_generative_policy
 from modereg.recipes.build import Setup
 from modereg.report import ReportEntry, write_report
-from modereg.report.commands import command, read_config
-from modereg.report.html import definitions, table
-from modereg.report.results import results, summary
-from modereg.report.style import percent
+from modereg.report.folders import command, read_config
+from modereg.report.numbers import percent
+from modereg.report.page import _environment, _items, _marked
+from modereg.report.results import Group, Row, Table, results, summary
 
 VOID = {"meta", "img", "br"}
 
@@ -126,7 +127,7 @@ def test_several_seeds_are_summed_up(avoid: Setup, entries: list[ReportEntry]) -
         )
         for seed, (rate, modes) in enumerate([(0.92, 24), (0.9, 20), (0.95, 22)])
     ]
-    text = summary(avoid, [entries[0], *runs])
+    text = summary(avoid.task, [entries[0], *runs])
     assert (
         "90\u2009% to 95\u2009% success with 20 to 24 of 24 modes present (mine, 3 seeds)." in text
     )
@@ -148,20 +149,29 @@ def test_rows_that_the_table_lacks_stand_in_their_own(written: Path) -> None:
 
 
 def test_definitions_are_those_of_the_metrics() -> None:
-    text = definitions(metrics.__doc__ or "")
-    page = Page(text)
-    assert page.tags.count("li") == 5
+    items = _items(metrics.__doc__ or "")
+    page = Page("".join(f"<p>{_marked(item)}</p>" for item in items))
+    assert page.tags.count("p") == 5
     assert "A mode is present if it has at least 1 % of the successful episodes." in page.words
     assert ">=" in page.words
     assert "*" not in page.words
+    assert _marked("*<b>* ``x < y`` +- 1") == "*&lt;b&gt;* <code>x &lt; y</code> ± 1"
 
 
 def test_a_table_scrolls_in_its_own_box() -> None:
-    text = table([("", ["name"]), ("a & b", ["x", "y"])], [["<n>", "1", "2"]], ["#ff0000"])
-    assert text.startswith('<div class="box"')
+    """A heading spans its columns, and everything is escaped."""
+    row = Row("<n>", "#ff0000", [["1", "2"]])
+    template = _environment().get_template("parts.html").module
+    text = str(template.table(Table("name", [Group("a & b", ["x", "y"])], [row])))  # type: ignore[attr-defined]
+    assert text.strip().startswith('<div class="box"')
     page = Page(text)
-    assert page.words == "a & bnamexy<n>12"
+    assert page.words.replace(" ", "") == "a&bnamexy<n>12"
     assert 'colspan="2"' in text
+
+
+def test_what_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="title"):
+        _environment().get_template("page.html").render()
 
 
 def test_without_a_label(pendulum: Setup, unlabelled: list[ReportEntry], tmp_path: Path) -> None:
@@ -209,7 +219,8 @@ def test_it_is_quick(avoid: Setup, entries: list[ReportEntry], tmp_path: Path) -
 
 def test_a_single_code_has_no_nmi(avoid: Setup, entries: list[ReportEntry]) -> None:
     colors = dict.fromkeys(("base", "discover"), "#000000")
-    text = results(avoid, entries[:2], [], colors)
-    base, run = (line.split("<td")[5] for line in text.split('<tr><th scope="row">')[1:])
-    assert "–" in base
-    assert f"{entries[1].sampled['code_mode_nmi']:.2f}" in run
+    table = results(avoid.task, entries[:2], [], colors)
+    column = list(table.groups[0].names).index("NMI")
+    base, run = (row.cells[0][column] for row in table.rows)
+    assert base == "–"
+    assert run == f"{entries[1].sampled['code_mode_nmi']:.2f}"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modereg.report import Paths
+from modereg.paths import Paths
 from modereg.report.projections import describe, project, views_of
 
 

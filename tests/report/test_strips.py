@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from modereg.report.films import Film
-from modereg.report.strips import FRAMES, PIXELS, Strips, animation, caption, side_of, strip
+from modereg.report.page import _environment
+from modereg.report.strips import FRAMES, PIXELS, animation, caption, side_of, strip, write_strips
 from modereg.tasks import Task
 from modereg.tasks.gaussian_mixture import gaussian_mixture_task
 
@@ -82,12 +83,14 @@ def test_modes_without_a_name_have_their_number() -> None:
 
 @pytest.mark.parametrize("animate", [True, False])
 def test_files_lie_beside_the_page(animate: bool, tmp_path: Path) -> None:
-    text = Strips(tmp_path, TASK, 40, animate).rows("a & b", [film(), film(mode=2)])
+    shown = write_strips(tmp_path, TASK, "a & b", [film(), film(mode=2)], 40, animate)
     names = {path.name for path in (tmp_path / "films").iterdir()}
     assert {name for name in names if name.endswith(".png")} == {
         "a-b_00_upper-left.png",
         "a-b_01_lower-left.png",
     }
     assert sum(name.endswith(".webp") for name in names) == 2 * animate
+    template = _environment().get_template("parts.html").module
+    text = "".join(template.film(each) for each in shown)  # type: ignore[attr-defined]
     assert text.count("data:image/webp") == 2 * animate
-    assert "a &amp; b, upper left: 8 frames" in text
+    assert "a &amp; b, upper left: 8 frames of an episode, code 3, success after 38 steps." in text

@@ -8,9 +8,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from modereg.paths import Paths
 from modereg.recipes.build import Setup
-from modereg.report import Paths, ReportEntry, record_paths, trajectories
-from modereg.report.style import percent, png
+from modereg.report import ReportEntry, record_paths, trajectories
+from modereg.report.style import png
 from modereg.report.trajectories import draw_thumbnail, draw_trajectories, make_scene, subtitle
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -127,9 +128,3 @@ def test_a_thumbnail_is_small_and_has_no_frame(
         data = draw_thumbnail(make_scene(setup.task, [paths]), paths, "#0072b2")
         assert 300 < width(data) < 400
         assert len(data) < 60_000
-
-
-def test_no_rate_below_one_is_called_all() -> None:
-    rates = (0.0, 0.5, 0.99, 0.9951, 0.9999, 1.0)
-    said = [percent(rate).removesuffix("\u2009%") for rate in rates]
-    assert said == ["0", "50", "99", "99.5", "99.9", "100"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modereg.report.codes import sorted_table
+from modereg.report.behaviours import sorted_table
 
 
 def test_the_table_reads_diagonal() -> None:

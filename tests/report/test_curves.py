@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from modereg.report import ReportEntry
 from modereg.report.curves import _draw_seeds, draw_curves
-from modereg.report.entries import read_curves
-from modereg.report.seeds import over_seeds, seed_groups
+from modereg.report.entries import seed_groups
+from modereg.report.folders import read_curves
+from modereg.report.results import over_seeds
 
 
 def seed(name: str, success: float, shift: float, folder: Path) -> ReportEntry:
@@ -66,17 +67,17 @@ def test_a_run_alone_is_no_group(runs: list[ReportEntry]) -> None:
     assert not _draw_seeds(Figure().subplots(), runs, "entropy", None, "#000000")
     alone = [replace(entry, group=None) for entry in runs]
     assert list(seed_groups(alone)) == ["a", "b", "c"]
-    assert over_seeds(alone, {}) == ""
+    assert over_seeds(alone, {}) is None
 
 
-def test_the_table_has_the_mean_and_the_range(runs: list[ReportEntry]) -> None:
+def test_the_table_has_the_mean_and_each_run(runs: list[ReportEntry]) -> None:
     alone = ReportEntry("d", "d", None, {"sampled": {"success": 0.5}})
-    text = over_seeds([alone, *runs], {"a": "#123456"})
-    assert "mine, 3 seeds" in text
-    assert "0.467 (0.200–0.800)" in text
-    assert "#123456" in text
-    assert text.count("<tr>") == 2
-    assert "return" not in text
+    table = over_seeds([alone, *runs], {"a": "#123456"})
+    assert table is not None
+    (row,) = table.rows
+    assert (row.label, row.color) == ("mine, 3 seeds", "#123456")
+    assert table.groups[0].names == ["success"]
+    assert row.cells == [["0.467 (0.200, 0.400, 0.800)"]]
 
 
 def test_the_picture_of_a_group_differs_from_that_of_its_runs(runs: list[ReportEntry]) -> None:

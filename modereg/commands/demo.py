@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from modereg.commands.report import DRAWN, SEED
+from modereg.commands.workers import Job, run_jobs
 from modereg.recipes.build import set_up
 from modereg.recipes.config import (
     DemoConfig,
@@ -30,11 +26,13 @@ from modereg.recipes.evaluate import evaluate
 from modereg.recipes.finetune import finetune
 from modereg.recipes.pretrain import pretrain
 from modereg.report import ReportEntry, write_report
-from modereg.storage import read_json, write_json
+from modereg.report.episodes import Archive
+from modereg.report.folders import read_figures, read_seconds, read_summary
+from modereg.report.numbers import number
+from modereg.storage import write_json
 
-__all__ = ["demo", "result_row", "run_jobs"]
+__all__ = ["demo", "result_row"]
 
-Job = tuple[str, Callable[[Any], dict[str, Any]], Any]
 QUIET = LogConfig(progress=False)
 LABELS = {
     "base": "base policy",
@@ -128,60 +126,13 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
     return [[("clone", pretrain, clone)], first, second]
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str, Any]]:
-    """Run independent jobs in processes of one thread each, and print how each ended."""
-    results: list[dict[str, Any]] = []
-    others = multiprocessing.active_children()
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals) as pool:
-        try:
-            futures = {name: pool.submit(_run_job, function, job) for name, function, job in jobs}
-            for name, future in futures.items():
-                results.append(future.result())
-                print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            _end([child for child in multiprocessing.active_children() if child not in others])
-            raise
-    return results
-
-
-def _end(workers: Sequence[BaseProcess]) -> None:
-    """End workers in the middle of their runs, each of which goes on from its checkpoint."""
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
-
-
-def _leave_signals() -> None:
-    """Let Ctrl-C be the parent's, which ends its workers by SIGTERM, at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _run_job(function: Callable[[Any], dict[str, Any]], config: Any) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    return function(config)
-
-
-def _brief(result: dict[str, Any]) -> str:
-    figures = result.get("sampled")
-    if figures is None:
-        return f"loss {result['loss']:.4f}"
-    return (
-        f"success {figures['success']:.3f}, entropy {figures['entropy']:.3f}, "
-        f"modes present {figures['present_modes']}, commandable {figures['commandable_modes']}"
-    )
-
-
 def result_row(
     method: str, folder: Path, seed: int, earlier: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Return a run's line of the table; its seconds include those of earlier runs it built on."""
-    summary = read_json(folder / "summary.json")
+    summary = read_summary(folder)
     figures = summary["sampled"]
-    seconds = sum(read_json(part / "timing.json")["seconds"] for part in [*earlier, folder])
+    seconds = sum(read_seconds(part) for part in [*earlier, folder])
     return _row(method, seed, figures, summary["env_steps"], seconds) | {
         f"deterministic_{name}": summary["deterministic"][name]
         for name in ("success", "entropy", "present_modes", "commandable_modes")
@@ -190,7 +141,7 @@ def result_row(
 
 
 def _base_row(config: DemoConfig, out: Path) -> dict[str, Any]:
-    figures = read_json(out / "base" / "evaluation.json")["sampled"]
+    figures = read_figures(out / "base" / "evaluation.json")["sampled"]
     return _row("base", config.seed, figures, 0, 0.0)
 
 
@@ -204,8 +155,11 @@ def _row(
 
 def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
     """Draw the pictures and the page about base, plain and regularised; return its path."""
-    setup = set_up(_task(config.pay_spread), str(out / "base" / "policy"))
-    entries = [ReportEntry("base", LABELS["base"], None, read_json(out / "base/evaluation.json"))]
+    task = _task(config.pay_spread)
+    setup = set_up(task, str(out / "base" / "policy"))
+    archive = Archive(setup, task.options, out / "base", SEED)
+    figures = read_figures(out / "base" / "evaluation.json")
+    entries = [ReportEntry("base", LABELS["base"], None, figures)]
     for method, folder, spread in _runs(config, out):
         label = LABELS[method] + ("" if spread == config.pay_spread else f", pay +- {spread}")
         entries.append(ReportEntry(folder.name, label, folder))
@@ -215,6 +169,10 @@ def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
         entries,
         title="modereg: fine-tuning on Avoid with its 24 modes kept",
         rows=rows,
+        paths={
+            entry.name: archive.find(entry) or archive.roll_out(entry, DRAWN) for entry in entries
+        },
+        seed=SEED,
         commands=[f"modereg demo --out {out} --seed {config.seed}"],
         notes=_notes(config, rows),
     )
@@ -237,8 +195,8 @@ def _notes(config: DemoConfig, rows: list[dict[str, Any]]) -> list[str]:
         notes.append(
             f"Where routes pay 1 +- {spread}, {verdict}: codes alone (coefficient 0) leave "
             f"{codes['present_modes']} modes present, {codes['commandable_modes']} commandable, "
-            f"entropy {codes['entropy']:.3f}; with the intrinsic reward {ours['present_modes']}, "
-            f"{ours['commandable_modes']} and {ours['entropy']:.3f}."
+            f"entropy {number(codes['entropy'])}; with the intrinsic reward "
+            f"{ours['present_modes']}, {ours['commandable_modes']} and {number(ours['entropy'])}."
         )
     return notes
 
@@ -250,7 +208,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         spread = row.get("pay_spread")
         lines.append(
             f"{row['method']:<13} {'' if spread is None else spread:<6}  "
-            f"{row['success']:.3f} +- {row['success_error']:.3f}  {row['entropy']:.3f}    "
+            f"{number(row['success'])} +- {number(row['success_error'])}  "
+            f"{number(row['entropy'])}    "
             f"{row['present_modes']:>2}       {row['commandable_modes']:>2}        "
             f"{row['env_steps'] / 1e6:5.2f} M  {row['seconds']:5.0f}"
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from modereg.errors import ConfigurationError
-from modereg.recipes.build import Setup, set_up
+from modereg.paths import Paths
+from modereg.recipes.build import set_up
 from modereg.recipes.config import (
     DiscoverConfig,
     FinetuneConfig,
@@ -19,12 +20,12 @@ from modereg.recipes.config import (
     TaskConfig,
     to_yaml,
 )
-from modereg.recipes.evaluate import evaluate_policy
 from modereg.recipes.progress import Progress
 from modereg.report import ReportEntry, write_report
-from modereg.report.commands import commands, read_config
+from modereg.report.episodes import Archive, home_of
+from modereg.report.folders import commands, read_config, read_summary
 
-__all__ = ["report", "report_run"]
+__all__ = ["DRAWN", "SEED", "report", "report_run"]
 
 SEED, EPISODES, DRAWN = 12345, 1024, 400
 """Seed and number of the base's episodes, and how many are drawn at most."""
@@ -75,11 +76,13 @@ def _finished(folder: Path) -> RunConfig:
         raise ConfigurationError(
             f"expected a run of discover or finetune, got {folder} of pretrain; name a run on it"
         )
-    if not (folder / "summary.json").exists():
+    path = folder / "summary.json"
+    if not path.is_symlink() and not path.exists():
         raise ConfigurationError(
             f"expected a finished run, got {folder} without summary.json; repeat its command with "
             "--resume first"
         )
+    read_summary(folder)  # before anything is rolled out
     return config
 
 
@@ -153,45 +156,41 @@ def _write(
     """Judge the base, and write the page with the task's options of the first run."""
     setup = set_up(runs[0].task, runs[0].base)
     judged = min(_judged(run) for run in runs)
-    report_command = ["modereg", "report", *map(str, folders), "--out", str(out)]
-    shown = [_base(setup, min(EPISODES, judged), progress), *entries]
-    setup.watch = _trajectories(progress, len(shown) * min(DRAWN, judged))
+    archive = Archive(setup, runs[0].task.options, home_of(runs[0].base, out), SEED)
+    progress.phase("base", min(EPISODES, judged))
+    figures, base = archive.base(min(EPISODES, judged), DRAWN, progress.update)
+    paths = _trajectories(archive, entries, min(DRAWN, judged), progress) | {"base": base}
+    progress.phase("pictures")
     return write_report(
         out,
         setup,
-        shown,
+        [ReportEntry("base", "base policy", None, {"sampled": figures}), *entries],
         title=f"modereg: {title}, {setup.task.name}",
-        commands=[*commands(folders), shlex.join(report_command)],
+        commands=[
+            *commands(folders),
+            shlex.join(["modereg", "report", *map(str, folders), "--out", str(out)]),
+        ],
         notes=_notes(folders, [run.task for run in runs]),
-        episodes=min(DRAWN, judged),
+        paths=paths,
         seed=SEED,
     )
 
 
-def _base(setup: Setup, episodes: int, progress: Progress) -> ReportEntry:
-    env = setup.steered(1, 1.0)
-    progress.phase("base", episodes)
-    metrics, _ = evaluate_policy(
-        setup, env, None, num_codes=1, episodes=episodes, seed=SEED, progress=progress.update
-    )
-    return ReportEntry("base", "base policy", None, {"sampled": metrics.to_dict()})
+def _trajectories(
+    archive: Archive, entries: Sequence[ReportEntry], drawn: int, progress: Progress
+) -> dict[str, Paths]:
+    """Return the runs' trajectories: those that were kept, the others rolled out."""
+    found = {entry.name: archive.find(entry) for entry in entries}
+    missing = [entry for entry in entries if found[entry.name] is None]
+    progress.phase("trajectories", drawn * len(missing))
+    for index, entry in enumerate(missing):
+        found[entry.name] = archive.roll_out(entry, drawn, _after(drawn * index, progress))
+    return {name: paths.first(drawn) for name, paths in found.items() if paths is not None}
 
 
-def _trajectories(progress: Progress, total: int) -> Callable[[int], None]:
-    """Return what shows how many episodes have been rolled out for the page, then the drawing."""
-    done = 0
-    progress.phase("trajectories", total)
-
-    def add(episodes: int) -> None:
-        nonlocal done
-        if done >= total:
-            return  # those of the filmstrips, a few
-        done += episodes
-        progress.update(done)
-        if done >= total:
-            progress.phase("pictures")
-
-    return add
+def _after(before: int, progress: Progress) -> Callable[[int], None]:
+    """Return what shows the progress of a part that begins after so many of the whole."""
+    return lambda done: progress.update(before + done)
 
 
 def _judged(config: RunConfig) -> int:

@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modereg.cli import main
+from modereg.commands.report import _common, report, report_run
 from modereg.recipes.config import FinetuneConfig, ReportConfig
-from modereg.recipes.pictures import _common, report, report_run
-from modereg.report.commands import command, read_config
+from modereg.report import episodes
+from modereg.report.folders import command, read_config
 
 
 def copy_of(folder: Path, to: Path, old: str, new: str) -> Path:
@@ -21,6 +24,13 @@ def copy_of(folder: Path, to: Path, old: str, new: str) -> Path:
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     return to
+
+
+def forget(*folders: Path) -> None:
+    """Remove the episodes that reports have kept."""
+    for folder in folders:
+        for path in folder.glob("paths-*"):
+            path.unlink()
 
 
 def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
@@ -39,16 +49,21 @@ def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_stand_side_by_side(
-    clusters: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cloned: Path,
+    clusters: Path,
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "both"
+    forget(cloned, clusters, tuned)
     assert main(["report", str(clusters), str(tuned), "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"page": str(out / "index.html")}
     base, *begun, trajectories, pictures = printed.err.splitlines()
     assert base.startswith("report, base: ")
     assert any(line.startswith("report, trajectories: ") and " left" in line for line in begun)
-    assert trajectories.startswith("report, trajectories: 384/384 (100%)")  # base and two runs
+    assert trajectories.startswith("report, trajectories: 256/256 (100%)")  # of two runs
     assert pictures == "report, pictures ..."
     text = (out / "index.html").read_text()
     labels = [f"{folder.parent.name}/{folder.name}" for folder in (clusters, tuned)]
@@ -56,6 +71,33 @@ def test_two_runs_stand_side_by_side(
         assert text.count(label) > 4
     assert f"{labels[0]} beside {labels[1]}" in text
     assert "Over seeds" not in text
+
+
+def test_a_second_report_rolls_nothing_out(
+    cloned: Path, clusters: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's episodes are kept beside it, those of a run in its folder, till either changes."""
+    rolled: list[int] = []
+    evaluate = episodes.evaluate_policy
+
+    def counted(*given: Any, **options: Any) -> Any:
+        rolled.append(options["episodes"])
+        return evaluate(*given, **options)
+
+    monkeypatch.setattr(episodes, "evaluate_policy", counted)
+    forget(cloned, clusters, tuned)
+    config = ReportConfig((str(clusters), str(tuned)), tmp_path / "out")
+    text = Path(report(config)["page"]).read_text()
+    assert rolled == [128, 128, 128]
+    assert Path(report(config)["page"]).read_text() == text
+    assert rolled == [128, 128, 128]
+    assert [len(list(folder.glob("paths-*"))) for folder in (cloned, clusters, tuned)] == [1] * 3
+    copy = tmp_path / "retrained"
+    shutil.copytree(tuned, copy)
+    shutil.rmtree(copy / "adapter")
+    shutil.copytree(clusters / "adapter", copy / "adapter")
+    report(ReportConfig((str(copy),), tmp_path / "again"))
+    assert rolled == [128] * 4  # the other adapter
 
 
 def test_runs_that_differ_in_the_seed_alone_share_a_line(tuned: Path, tmp_path: Path) -> None:
@@ -73,6 +115,51 @@ def test_seeds_are_named_by_the_folder_that_they_alone_lie_in() -> None:
     assert _common(labels, list("aabbc"), "c") == "alone/s0"
     assert _common(["s0", "s1", "other"], list("aab"), "a") == "s0"
     assert _common(["runs/s0", "runs/s1", "runs/other"], list("aab"), "a") == "runs/s0"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def become_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def become_nothing(path: Path) -> None:
+    path.write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, become_folder, become_loop, become_nothing])
+@pytest.mark.parametrize(
+    "name", ["modereg_config.json", "modereg_model.safetensors", "summary.json", "paths"]
+)
+def test_a_damaged_folder_is_named(
+    name: str,
+    damage: Callable[[Path], None],
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The file and what is wrong with it, in one sentence, and no traceback."""
+    run, out = copy_of(tuned, tmp_path / "run", "seed: 0", "seed: 0"), str(tmp_path / "out")
+    if name == "paths" and not list(run.glob("paths-*")):
+        report(ReportConfig((str(run),), Path(out)))
+    (path,) = [path for path in run.rglob("*") if path.name.startswith(name)]
+    damage(path)
+    if name == "paths" and damage in (Path.unlink, become_loop):
+        assert main(["report", str(run), "--out", out]) == 0  # rolled out again
+        return
+    assert main(["report", str(run), "--out", out]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("modereg: ")
+    assert str(run) in said
+    assert path.name in said
 
 
 def test_what_cannot_be_reported(
