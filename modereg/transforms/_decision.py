@@ -9,7 +9,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from modereg.transforms._common import any_flag, expand_mask, inner_transforms, merge_rows
+from modereg._torchrl import inner_transforms, single_step
+from modereg.transforms._common import any_flag, expand_mask, merge_rows
 
 if TYPE_CHECKING:
     from modereg.transforms.action_chunk import ActionChunk
@@ -65,13 +66,7 @@ class Decision:
         data = self._input().set(self.chunk.action_key, action)
         if self.any_finished and not self.chunk._rows_stay:
             self._leave_out_finished(data)
-        for transform in reversed(self.inner):
-            data = transform._inv_call(data)
-        fresh = self.env._step(data)
-        self.env._complete_done(self.env.full_done_spec, fresh)
-        for transform in self.inner:
-            fresh = transform._step(data, fresh)
-        return fresh
+        return single_step(self.env, self.inner, data)
 
     def _input(self) -> TensorDictBase:
         """Return what the next step reads: the root with the latest state in place of its own."""

@@ -9,9 +9,10 @@ from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.suggestions import with_shape_suggestion
-from modereg.transforms._common import any_flag, inner_transforms, require
+from modereg.transforms._common import any_flag, require
 from modereg.transforms._decision import Decision
 from modereg.transforms._vector_gym import check_terminal_observations, restarted_rows
 

@@ -11,13 +11,13 @@ from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, StepCounter, Transform
 
 from modereg import functional, keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.estimators import RewardEstimator
 from modereg.priors import Prior
 from modereg.transforms._common import (
     any_flag,
     copy_sharing,
-    inner_transforms,
     require,
     sibling,
     transforms_within,

@@ -13,13 +13,13 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase, Transform
 
 from modereg import functional, keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError
 from modereg.information import particle_entropy
-from modereg.novelty import RandomNetworkDistillation, key_list, read_features
+from modereg.novelty import RandomNetworkDistillation, read_features
 from modereg.transforms._common import (
     copy_sharing,
     expand_mask,
-    inner_transforms,
     require,
     valid_rows,
 )
@@ -217,7 +217,7 @@ class ParticleEntropyReward(_Bonus):
             if value < 1:
                 raise ConfigurationError(f"expected a positive {name}, got {value}")
         super().__init__(entropy_key, total_key, reward_key, coef)
-        self.feature_keys = key_list(in_keys)
+        self.feature_keys = keys.key_list(in_keys)
         self.k, self.chunk_size = k, chunk_size
 
     def set_container(self, container: Transform | EnvBase) -> None:

@@ -11,8 +11,9 @@ from torchrl.data import Binary, Bounded, Composite
 from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError
-from modereg.transforms._common import inner_transforms, require, sibling
+from modereg.transforms._common import require, sibling
 from modereg.transforms._vector_gym import resets_itself
 
 __all__ = ["TimeLimit"]
