@@ -16,13 +16,12 @@ from torchrl.envs import EnvBase, Transform
 from torchrl.envs.transforms import Compose, TransformedEnv, VecGymEnvTransform
 
 __all__ = [
-    "as_own_entries",
+    "Stepper",
     "fills_terminal_with_nan",
     "forget_restarts",
     "gymnasium_env",
     "inner_transforms",
     "remember_restarts",
-    "single_step",
     "unattached_state",
     "workers",
 ]
@@ -58,25 +57,42 @@ def inner_transforms(transform: Transform) -> tuple[list[Transform], EnvBase | N
         return inner, container.base_env if isinstance(container, TransformedEnv) else None
 
 
-def single_step(env: EnvBase, inner: Sequence[Transform], data: TensorDictBase) -> TensorDictBase:
-    """Step an environment through some transforms, from the inside out, and return ``next``.
+class Stepper:
+    """Steps an environment through some of its transforms, and returns what is ``next``.
 
     It is what ``TransformedEnv.step`` does. The public ``transform.parent.step`` steps clones of
-    the transforms, and checks and copies at every step of a chunk what the outer environment checks
-    once a decision: a tenth of the time of a step of 1024 small environments.
+    the transforms, and checks and completes at every step of a chunk what the outer environment
+    checks once a decision: a tenth of the time of a step of 1024 small environments.
+
+    Args:
+        env: the environment.
+        inner: its transforms, from the inside out.
     """
-    for transform in reversed(inner):
-        data = transform._inv_call(data)
-    if "_step" in data:
-        data = as_own_entries(env, data)
-    fresh = env._step(data)
-    env._complete_done(env.full_done_spec, fresh)
-    for transform in inner:
-        fresh = transform._step(data, fresh)
-    return fresh
+
+    def __init__(self, env: EnvBase, inner: Sequence[Transform]) -> None:
+        self.env, self.inner = env, list(inner)
+        flags = env.full_done_spec.items(include_nested=True, leaves_only=True)
+        self._flags = {key: spec.shape for key, spec in flags}
+
+    def __call__(self, data: TensorDictBase) -> TensorDictBase:
+        """Return ``next`` of a root ``[*B]``, which may be changed; ``_step`` leaves rows out."""
+        for transform in reversed(self.inner):
+            data = transform._inv_call(data)
+        if "_step" in data:
+            data = _as_own_entries(self.env, data)
+        fresh = self.env._step(data)
+        if not self._has_all_flags(fresh):
+            self.env._complete_done(self.env.full_done_spec, fresh)
+        for transform in self.inner:
+            fresh = transform._step(data, fresh)
+        return fresh
+
+    def _has_all_flags(self, fresh: TensorDictBase) -> bool:
+        values = ((fresh.get(key, None), shape) for key, shape in self._flags.items())
+        return all(value is not None and value.shape == shape for value, shape in values)
 
 
-def as_own_entries(env: EnvBase, data: TensorDictBase) -> TensorDictBase:
+def _as_own_entries(env: EnvBase, data: TensorDictBase) -> TensorDictBase:
     """Give an environment that leaves rows out its entries as it wrote them.
 
     A SerialEnv or ParallelEnv fills the rows that it leaves out from its input, and fails where a

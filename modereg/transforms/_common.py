@@ -81,13 +81,18 @@ def merge_rows(mask: Tensor, kept: TensorDictBase, other: TensorDictBase) -> Ten
     return other
 
 
-def transforms_within(env: EnvBase | None, inner: Iterable[Transform] = ()) -> Iterator[Transform]:
-    """Yield every transform of a chain, and of the transformed environments below it."""
-    for member in inner:
+def transforms_within(env: EnvBase | None, inner: Iterable[Transform] = ()) -> list[Transform]:
+    """Return the transforms of the transformed environments below a chain, and it, inside out."""
+    chain = list(_flattened(inner))
+    while isinstance(env, TransformedEnv):
+        chain = [*_flattened([env.transform]), *chain]
+        env = env.base_env
+    return chain
+
+
+def _flattened(transforms: Iterable[Transform]) -> Iterator[Transform]:
+    for member in transforms:
         if isinstance(member, Compose):
-            yield from transforms_within(None, member.transforms)
+            yield from _flattened(member.transforms)
         else:
             yield member
-    while isinstance(env, TransformedEnv):
-        yield from transforms_within(None, [env.transform])
-        env = env.base_env

@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase, Transform
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.suggestions import with_suggestion
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import expand_mask, require, sibling
 
 __all__ = ["History"]
@@ -64,10 +65,11 @@ class History(Transform):
         self.register_buffer("_slots", torch.arange(length + 1), persistent=False)
 
     def set_container(self, container: Transform | EnvBase) -> None:
-        """Attach the transform and check that the environment has the entries."""
+        """Attach the transform and check that it fits the environment."""
         super().set_container(container)
         if self.parent is not None:
             self._width(self.parent.full_observation_spec)
+        check_attached(self, {"out_key": self.out_key, "out_key (its count)": self.count_key})
 
     def _read(self, tensordict: TensorDictBase) -> Tensor:
         batch_dims = tensordict.batch_dims

@@ -15,6 +15,7 @@ from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.estimators import RewardEstimator
 from modereg.priors import Prior
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
     any_flag,
     copy_sharing,
@@ -80,7 +81,8 @@ class MIReward(Transform):
     Raises:
         ConfigurationError: if an option is unknown or out of range; for ``"final"`` with
             bootstrapped truncation (here, on attaching, or when such a step comes); on attaching,
-            if the environment's codes are not those of the estimator's prior.
+            if the environment's codes are not those of the estimator's prior, or it has the entries
+            that this writes, or for transforms in an order that changes what they mean.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
         NonFiniteError: in a step, for features that are not finite.
@@ -148,10 +150,11 @@ class MIReward(Transform):
         parent = self.parent
         if parent is None:
             return
+        check_attached(self, {"mi_key": self.mi_key, "regularized_key": self.regularized_key})
         inner, env = inner_transforms(self)
         check_terminal_observations(env, inner)
         if self.timing == "final":
-            _refuse_truncation([*transforms_within(env, inner)])
+            _refuse_truncation(transforms_within(env, inner))
         spec = parent.full_observation_spec.get(self.latent_key, None)
         if spec is not None:
             _check_codes(self.estimator.prior, spec, parent.batch_size)

@@ -12,6 +12,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.policies import GenerativePolicy, assert_deterministic
 from modereg.suggestions import with_shape_suggestion, with_suggestion
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import require
 
 __all__ = ["NoiseAction"]
@@ -51,7 +52,8 @@ class NoiseAction(Transform):
         dtype: type of the noise; None takes that of the environment's action.
 
     Raises:
-        ConfigurationError: if the basis is not orthonormal.
+        ConfigurationError: if the basis is not orthonormal; on attaching, if the environment has
+            the entries that it writes, or for transforms in an order that changes what they mean.
         ShapeError: if the basis does not fit the noise; on attaching, if the environment does not
             take chunks of the policy's shape.
         KeyMismatchError: on attaching, if the environment lacks an observation of the policy.
@@ -94,6 +96,7 @@ class NoiseAction(Transform):
         if self.parent is not None:
             self._inner_spec(self.parent.full_action_spec)
             self._check_observations(self.parent.full_observation_spec)
+        check_attached(self, {"chunk_key": self.chunk_key, "noise_key": self.noise_key})
 
     def _inner_spec(self, spec: Composite) -> TensorSpec:
         action = spec.get(self.action_key, None)
