@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tensordict import TensorDict
 from torch import nn
@@ -27,7 +23,6 @@ from torchrl.objectives.value import GAE
 
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError, TerminalObservationError
-from modereg.tasks import GymnasiumEnv
 from modereg.tasks.gaussian_mixture import GaussianMixture
 from modereg.testing import CountingEnv, counting_gym
 from modereg.transforms import ActionChunk, TimeLimit
@@ -277,38 +272,3 @@ def test_rows_that_promise_to_stay_need_no_mask(monkeypatch: pytest.MonkeyPatch)
     for key, value in data[True].items(True, True):
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(value, data[False][key])
-
-
-class DictCounting(gymnasium.Env):
-    """Counts its steps from 100, under one or several names."""
-
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
-
-    def __init__(self, length: int, names: Sequence[str]) -> None:
-        self.length, self.names = length, names
-        box = spaces.Box(-np.inf, np.inf, (1,), np.float32)
-        self.observation_space = spaces.Dict(dict.fromkeys(names, box))
-
-    def _observe(self) -> dict[str, np.ndarray]:
-        return {name: np.array([self.count], np.float32) for name in self.names}
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        super().reset(seed=seed)
-        self.count = 100
-        return self._observe(), {}
-
-    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        self.count += 1
-        return self._observe(), 1.0, self.count >= 100 + self.length, False, {}
-
-
-@pytest.mark.parametrize("names", [["a"], ["a", "b"]])
-def test_vector_environments_whose_last_observation_torchrl_loses_are_refused(names: list[str]):
-    makers = [partial(DictCounting, length, names) for length in LENGTHS]
-    vector = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-    with pytest.raises(TerminalObservationError, match="one Box alone and writes zeros for Dict"):
-        GymWrapper(vector).append_transform(ActionChunk(2))
-    lengths = iter(LENGTHS)
-    env = GymnasiumEnv(lambda: DictCounting(next(lengths), names), 3)  # what the refusal names
-    data = TransformedEnv(env, ActionChunk(4)).rollout(1)
-    assert data["next", names[0]].flatten().tolist() == [103, 104, 104]
