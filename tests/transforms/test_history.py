@@ -65,10 +65,10 @@ def test_rows_that_have_ended_may_be_stepped_on():
 
 def test_integers_are_remembered_as_floats():
     env = TransformedEnv(CountingEnv([9]), StepCounter())
-    env.append_transform(History(["step_count", "observation"], length=2))
-    env.append_transform(History(["step_count"], "counts", length=2))
+    env.append_transform(History(["step_count", "observation"], length=3))
+    env.append_transform(History(["step_count"], "counts", length=3))
     check_env_specs(env)
-    assert env.rollout(2)["next", "counts"].tolist() == [[[0.0, 1.0, 1.0], [0.0, 1.0, 2.0]]]
+    assert env.rollout(2)["next", "counts"].tolist() == [[[0, 1, 1, 1], [0, 1, 2, 2]]]
 
 
 def test_options_that_cannot_work_are_refused():
