@@ -170,7 +170,8 @@ class LatentConditioner(Transform):
         latent = require(tensordict, self.latent_key, repr(self))
         features = tensordict.get(self.features_key, None)
         next_tensordict.set(self.latent_key, latent)
-        features = self.prior.features(latent) if features is None else features
+        if features is None:
+            features = self.prior.features(self._checked(latent))
         return next_tensordict.set(self.features_key, features)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase, StepCounter, Transform
 from modereg import functional, keys
 from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError, NonFiniteError
-from modereg.estimators import RewardEstimator
+from modereg.estimators import RewardEstimator, check_support
 from modereg.priors import Prior
 from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
@@ -82,7 +82,8 @@ class MIReward(Transform):
         ConfigurationError: if an option is unknown or out of range; for ``"final"`` with
             bootstrapped truncation (here, on attaching, or when such a step comes); on attaching,
             if the environment's codes are not those of the estimator's prior, or it has the entries
-            that this writes, or for transforms in an order that changes what they mean.
+            that this writes, or for transforms in an order that changes what they mean; in a step,
+            for codes outside of the prior's support.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
         NonFiniteError: in a step, for features that are not finite.
@@ -241,6 +242,7 @@ class MIReward(Transform):
     def _paid(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
         """Return the intrinsic reward of rows ``[*B]``."""
         latent = require(tensordict, self.latent_key, repr(self))
+        check_support(self.estimator.prior, latent, self.latent_key)
         source = tensordict if self.estimator.source == "root" else next_tensordict
         if self.timing == "final":
             return self._final(source, next_tensordict, latent)

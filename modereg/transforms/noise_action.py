@@ -55,7 +55,8 @@ class NoiseAction(Transform):
         ConfigurationError: if the basis is not orthonormal; on attaching, if the environment has
             the entries that it writes, or for transforms in an order that changes what they mean.
         ShapeError: if the basis does not fit the noise; on attaching, if the environment does not
-            take chunks of the policy's shape.
+            take chunks of the policy's shape; at reset and in a step, if the policy decodes
+            anything else.
         KeyMismatchError: on attaching, if the environment lacks an observation of the policy.
         StochasticSamplerError: at the first reset, if the policy is not deterministic.
     """
@@ -126,7 +127,7 @@ class NoiseAction(Transform):
     def _noise(self, action: Tensor) -> Tensor:
         if self.basis is None:
             return action
-        shape, basis = self.policy.noise_shape, self.basis.to(action.dtype)
+        shape, basis = self.policy.noise_shape, self.basis.to(action)
         free = torch.randn(
             (*action.shape[:-1], shape.numel()), dtype=action.dtype, device=action.device
         )
@@ -147,13 +148,25 @@ class NoiseAction(Transform):
             raise ShapeError(with_shape_suggestion(sentence, action.shape, expected))
         with torch.no_grad():
             noise = self._noise(action)
-            chunk = self.policy.decode_from(tensordict, noise)
+            chunk = self._decoded(tensordict, noise)
         chunk = chunk.to(parent.full_action_spec[self.action_key].dtype)
         if self.noise_key is not None:
             tensordict.set(_NOISE, noise)
         if self.chunk_key is not None:
-            tensordict.set(_CHUNK, chunk)
+            tensordict.set(_CHUNK, chunk.clone())  # the environment may change its own
         return tensordict.set(self.action_key, chunk)
+
+    def _decoded(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
+        chunk = self.policy.decode_from(tensordict, noise)
+        expected = (*tensordict.batch_size, *self.policy.chunk_shape)
+        if not isinstance(chunk, Tensor) or tuple(chunk.shape) != expected:
+            shape = f" of shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else ""
+            raise ShapeError(
+                f"expected {type(self.policy).__name__} to decode a tensor of shape {expected}, "
+                f"got {type(chunk).__name__}{shape}; let it return the chunk alone, as a "
+                "torch.Tensor, and give the chunk_shape that it returns"
+            )
+        return chunk
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for key, stash in ((self.chunk_key, _CHUNK), (self.noise_key, _NOISE)):
@@ -177,7 +190,10 @@ class NoiseAction(Transform):
         if rows.batch_dims:
             rows = rows.reshape(-1)[:_PROBE_ROWS]
         devices = [rows.device] if rows.device is not None and rows.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            dtype = self._dtype or self.parent.full_action_spec[self.action_key].dtype
+            noise = self.policy.draw_noise(rows.batch_size, device=rows.device, dtype=dtype)
+            self._decoded(rows, noise)
             assert_deterministic(self.policy, rows)
         self._probed["done"] = True
 
