@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modereg.errors import ConfigurationError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tensordict import NestedKey
 
 __all__ = [
@@ -33,6 +37,7 @@ __all__ = [
     "STACKED",
     "STEPS",
     "SUCCESS",
+    "key_list",
     "stacked",
 ]
 
@@ -104,3 +109,14 @@ MODE = "mode"
 def stacked(key: NestedKey) -> NestedKey:
     """Return the key of the stack of an entry: its name under :data:`STACKED`."""
     return (STACKED, key) if isinstance(key, str) else (STACKED, *key)
+
+
+def key_list(in_keys: Sequence[NestedKey]) -> list[NestedKey]:
+    """Return keys as a list.
+
+    Raises:
+        ConfigurationError: if there are none, or a string came in the place of a sequence.
+    """
+    if isinstance(in_keys, str) or not list(in_keys):
+        raise ConfigurationError(f"expected a sequence of at least one key, got {in_keys!r}")
+    return list(in_keys)

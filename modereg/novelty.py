@@ -14,18 +14,7 @@ from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.networks import MLP
 from modereg.reading import require
 
-__all__ = ["RandomNetworkDistillation", "RunningMoments", "key_list", "read_features"]
-
-
-def key_list(in_keys: Sequence[NestedKey]) -> list[NestedKey]:
-    """Return keys as a list.
-
-    Raises:
-        ConfigurationError: if there are none, or a string came in the place of a sequence.
-    """
-    if isinstance(in_keys, str) or not list(in_keys):
-        raise ConfigurationError(f"expected a sequence of at least one key, got {in_keys!r}")
-    return list(in_keys)
+__all__ = ["RandomNetworkDistillation", "RunningMoments", "read_features"]
 
 
 def read_features(
@@ -165,7 +154,7 @@ class RandomNetworkDistillation(nn.Module):
             raise ConfigurationError(f"expected a positive input_clip, got {input_clip}")
         _check_networks(predictor, target, in_features)
         self.predictor, self.target = predictor, target.requires_grad_(False)
-        self.in_features, self.in_keys = in_features, key_list(in_keys)
+        self.in_features, self.in_keys = in_features, keys.key_list(in_keys)
         self.measure, self.input_clip = measure, input_clip
         self.normalize_input, self.normalize_novelty = normalize_input, normalize_novelty
         dtype = next(predictor.parameters()).dtype

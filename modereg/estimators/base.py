@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from modereg import functional, keys
 from modereg.errors import ConfigurationError, ShapeError
-from modereg.novelty import key_list
 from modereg.priors import CategoricalPrior, Prior
 from modereg.reading import require
 from modereg.suggestions import with_shape_suggestion
@@ -61,7 +60,7 @@ class RewardEstimator(nn.Module, ABC):
         super().__init__()
         if source not in ("next", "root"):
             raise ConfigurationError(f"expected source of 'next' or 'root', got {source!r}")
-        self.prior, self.in_keys, self.latent_key = prior, key_list(in_keys), latent_key
+        self.prior, self.in_keys, self.latent_key = prior, keys.key_list(in_keys), latent_key
         self.source: Source = source
         discrete = prior.num_codes is not None
         self._code_shape = torch.Size([]) if discrete else prior.spec(torch.Size([])).shape

@@ -13,7 +13,6 @@ from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.estimators.base import RewardEstimator, Source
 from modereg.networks import MLP, InputNoise
-from modereg.novelty import key_list
 from modereg.priors import Prior
 from modereg.reading import evaluate
 
@@ -137,7 +136,7 @@ def _as_tensordict_module(
     network: nn.Module, in_keys: Sequence[NestedKey] | None, out_key: NestedKey
 ) -> TensorDictModuleBase:
     if not isinstance(network, TensorDictModuleBase):
-        read = [keys.HISTORY] if in_keys is None else key_list(in_keys)
+        read = [keys.HISTORY] if in_keys is None else keys.key_list(in_keys)
         return TensorDictModule(network, read, [out_key])
     if in_keys is not None and list(in_keys) != list(network.in_keys):
         raise ConfigurationError(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from torchrl.data import Binary, Bounded, Composite, TensorSpec, Unbounded
+from torchrl.data import Binary, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from modereg.errors import ConfigurationError
-from modereg.keys import ACTION, MODE, OBSERVATION, REWARD, SUCCESS
+from modereg.errors import ConfigurationError, ShapeError
+from modereg.keys import ACTION, MODE, REWARD, SUCCESS
 from modereg.suggestions import with_suggestion
+from modereg.tasks._gym_spaces import (
+    action_spec,
+    check_actions,
+    mode_spec,
+    observation_leaves,
+    torch_dtype,
+)
 from modereg.tasks.base import Task
 
 __all__ = ["GymnasiumEnv", "gymnasium_task"]
@@ -36,8 +42,8 @@ class GymnasiumEnv(EnvBase):
 
     Entries: the observation, under ``observation`` or under the names of a Dict space,
     ``[N, ...]``, float64 given as float32; ``success`` ``[N, 1]`` bool and ``mode`` ``[N, 1]``
-    int64 where the info has them (False and -1 until it does); ``reward``, ``done``,
-    ``terminated`` and ``truncated``, ``[N, 1]``.
+    int64 where the info has them (False and -1 until it does, and where it says None); ``reward``,
+    ``done``, ``terminated`` and ``truncated``, ``[N, 1]``.
 
     Args:
         make: makes one environment.
@@ -45,12 +51,18 @@ class GymnasiumEnv(EnvBase):
         success_key: entry of the info that says whether the task is solved.
         mode_key: entry of the info that holds the mode's index.
         num_modes: number of modes, if known.
+        success: when an episode has succeeded: ``"once"`` the info has said so at any of its steps,
+            as Metaworld and ManiSkill's ``success_once`` count it, or if it says so ``"at_end"``,
+            in the last step. :class:`~modereg.transforms.ActionChunk` keeps to it. The mode is the
+            latest that the info named in the episode.
         seed: seed of all environments; None draws one from torch's generator.
         device: device of all tensors.
 
     Raises:
-        ConfigurationError: if the actions are not a vector of floats, or an observation is not a
-            Box or a Dict of them.
+        ConfigurationError: if there is no environment, the actions are not a vector of floats, an
+            observation is not a Box or a Dict of them or is named like another entry; in a step, if
+            the info's success is no single flag, or its mode no index of one.
+        ShapeError: in a step, if an observation is not of its space's shape.
     """
 
     def __init__(
@@ -61,35 +73,55 @@ class GymnasiumEnv(EnvBase):
         success_key: str | None = None,
         mode_key: str | None = None,
         num_modes: int | None = None,
+        success: Literal["once", "at_end"] = "once",
         seed: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        if num_envs < 1 or success not in ("once", "at_end"):
+            raise ConfigurationError(
+                "expected at least one environment and success of 'once' or 'at_end', got "
+                f"num_envs={num_envs} and success={success!r}"
+            )
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
         self._envs = [make() for _ in range(num_envs)]
-        self._success_key, self._mode_key = success_key, mode_key
+        self._success_key, self._mode_key, self._num_modes = success_key, mode_key, num_modes
+        self.success_counts = success
         self._make_specs(num_modes)
         self._buffers = self._make_buffers()
         self.set_seed(int(torch.empty((), dtype=torch.int64).random_()) if seed is None else seed)
 
     def _make_specs(self, num_modes: int | None) -> None:
         batch, env = self.batch_size, self._envs[0]
-        actions = _check_actions(env)
-        self._leaves = dict(_leaves(env.observation_space))
+        self._actions = check_actions(env)
+        self._leaves = dict(observation_leaves(env.observation_space))
+        self._check_names()
         observations = Composite(shape=batch, device=self.device)
         for key, box in self._leaves.items():
             observations[key] = Unbounded(
-                (*batch, *box.shape), device=self.device, dtype=_torch_dtype(box.dtype)
+                (*batch, *box.shape), device=self.device, dtype=torch_dtype(box.dtype)
             )
         flag = Binary(1, (*batch, 1), device=self.device, dtype=torch.bool)
         if self._success_key is not None:
             observations[SUCCESS] = flag.clone()
         if self._mode_key is not None:
-            observations[MODE] = _mode_spec((*batch, 1), num_modes, self.device)
+            observations[MODE] = mode_spec((*batch, 1), num_modes, self.device)
         self.observation_spec = observations
-        self.action_spec = _action_spec(actions, batch, self.device)
-        self.reward_spec = Unbounded((*batch, 1), device=self.device)
+        self.action_spec = action_spec(self._actions, batch, self.device)
+        self.reward_spec = Unbounded((*batch, 1), device=self.device, dtype=torch.float32)
         names = ("done", "terminated", "truncated")
         self.done_spec = Composite({name: flag.clone() for name in names}, shape=batch)
+
+    def _check_names(self) -> None:
+        taken = {ACTION, REWARD, "done", "terminated", "truncated", "next"}
+        taken |= {SUCCESS} if self._success_key is not None else set()
+        taken |= {MODE} if self._mode_key is not None else set()
+        clash = sorted(taken & {key if isinstance(key, str) else key[0] for key in self._leaves})
+        if clash:
+            raise ConfigurationError(
+                f"expected observations with names of their own, got {clash}, which TorchRL or the "
+                "labels take; rename them by gymnasium.wrappers.TransformObservation, or leave the "
+                "labels out"
+            )
 
     def _make_buffers(self) -> dict[NestedKey, np.ndarray]:
         parts = (self.observation_spec, self.full_done_spec, self.full_reward_spec)
@@ -109,11 +141,12 @@ class GymnasiumEnv(EnvBase):
         for index in map(int, chosen):
             observation, info = self._envs[index].reset(seed=self._seeds[index])
             self._seeds[index] = None
+            self._forget_labels(index)
             self._note(index, observation, info, terminated=False, truncated=False)
         return self._read().exclude(REWARD)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        actions = tensordict.get(ACTION).numpy(force=True)
+        actions = tensordict.get(ACTION).numpy(force=True).astype(self._actions.dtype)
         rewards = self._buffers[REWARD]
         rewards.fill(0)
         for index in map(int, np.flatnonzero(~self._buffers["done"])):
@@ -134,13 +167,31 @@ class GymnasiumEnv(EnvBase):
     ) -> None:
         buffers = self._buffers
         for key in self._leaves:
-            buffers[key][index] = _lookup(observation, key)
+            value = np.asarray(_lookup(observation, key))
+            if value.shape != buffers[key].shape[1:]:
+                raise ShapeError(
+                    f"expected an observation {key!r} of shape {buffers[key].shape[1:]}, as the "
+                    f"space says, got {value.shape}; mend the environment or its space"
+                )
+            buffers[key][index] = value
         buffers["terminated"][index], buffers["truncated"][index] = terminated, truncated
         buffers["done"][index] = terminated or truncated
+        self._note_labels(index, info)
+
+    def _note_labels(self, index: int, info: Mapping[str, Any]) -> None:
         if self._success_key is not None:
-            buffers[SUCCESS][index] = bool(info.get(self._success_key, False))
+            kept = self._buffers[SUCCESS][index] & (self.success_counts == "once")
+            now = _number(info, self._success_key, 0, 2) == 1
+            self._buffers[SUCCESS][index] = kept | now
         if self._mode_key is not None:
-            buffers[MODE][index] = int(info.get(self._mode_key, -1))
+            label = _number(info, self._mode_key, -1, self._num_modes)
+            if label is not None:
+                self._buffers[MODE][index] = label
+
+    def _forget_labels(self, index: int) -> None:
+        for key, empty in ((SUCCESS, False), (MODE, -1)):
+            if key in self._buffers:
+                self._buffers[key][index] = empty
 
     def _read(self) -> TensorDictBase:
         out = TensorDict({}, self.batch_size, device=self.device)
@@ -163,53 +214,25 @@ def _lookup(observation: Any, key: NestedKey) -> Any:
     return observation
 
 
-def _leaves(
-    space: gymnasium.Space, path: tuple[str, ...] = ()
-) -> Iterator[tuple[NestedKey, spaces.Box]]:
-    """Yields key and space of every Box in an observation space."""
-    if isinstance(space, spaces.Dict):
-        for name, part in space.spaces.items():
-            yield from _leaves(part, (*path, name))
-    elif isinstance(space, spaces.Box):
-        yield (path if len(path) > 1 else path[0]) if path else OBSERVATION, space
-    else:
-        raise ConfigurationError(
-            f"Observations must be a Box or a Dict of them, got {space} "
-            f"at {'.'.join(path) or 'root'}; "
-            "wrap the environment in gymnasium.wrappers.FlattenObservation."
-        )
+def _number(info: Mapping[str, Any], key: str, low: int, bound: int | None) -> int | None:
+    """Return a whole number of the info; None where it says None, or nothing.
 
-
-def _torch_dtype(dtype: Any) -> torch.dtype:
-    converted = torch.from_numpy(np.zeros(0, dtype)).dtype
-    return torch.float32 if converted == torch.float64 else converted
-
-
-def _mode_spec(shape: tuple[int, ...], num_modes: int | None, device: Any) -> TensorSpec:
-    if num_modes is None:
-        return Unbounded(shape, device=device, dtype=torch.int64)
-    return Bounded(-1, num_modes - 1, shape, device=device, dtype=torch.int64)
-
-
-def _check_actions(env: gymnasium.Env) -> spaces.Box:
-    space = env.action_space
-    if isinstance(space, spaces.Box) and space.dtype.kind == "f" and len(space.shape) == 1:
-        return space
+    Raises:
+        ConfigurationError: if it is something else, or not in ``[low, bound)``.
+    """
+    found = info.get(key)
+    if found is None:
+        return None
+    value = np.asarray(found)
+    if value.size == 1 and value.dtype.kind in "biuf" and float(value.item()).is_integer():
+        number = int(value.item())
+        if number >= low and (bound is None or number < bound):
+            return number
+    end = "" if bound is None else f" and below {bound}"
     raise ConfigurationError(
-        f"modereg steers policies with continuous actions, a Box of floats of shape [A], but "
-        f"{env} has {space}; use an environment with continuous actions."
+        f"expected info[{key!r}] to be one whole number of at least {low}{end}, or None, got "
+        f"{found!r}; let a wrapper translate it"
     )
-
-
-def _action_spec(space: spaces.Box, batch: torch.Size, device: Any) -> TensorSpec:
-    shape, dtype = (*batch, *space.shape), _torch_dtype(space.dtype)
-    if not space.is_bounded():
-        return Unbounded(shape, device=device, dtype=dtype)
-    low, high = (
-        torch.as_tensor(bound, dtype=dtype, device=device).expand(shape)
-        for bound in (space.low, space.high)
-    )
-    return Bounded(low, high, shape, device=device, dtype=dtype)
 
 
 def _make_one(env_id: str, env_options: dict[str, Any]) -> gymnasium.Env:
@@ -235,8 +258,8 @@ def _make_env(
 def _probe(env_id: str, env_options: dict[str, Any]) -> tuple[Any, set[str], tuple[Any, ...]]:
     """Spec, names in the info after a reset and a step, and keys of the observation."""
     env = _make_one(env_id, env_options)
-    _check_actions(env)
-    keys = tuple(key for key, _ in _leaves(env.observation_space))
+    check_actions(env)
+    keys = tuple(key for key, _ in observation_leaves(env.observation_space))
     _, info = env.reset(seed=0)
     names = set(info)
     env.action_space.seed(0)
@@ -255,6 +278,7 @@ def gymnasium_task(
     success_key: str | None = None,
     mode_key: str | None = None,
     num_modes: int | None = None,
+    success: Literal["once", "at_end"] = "once",
     num_envs: int = 16,
     **env_options: Any,
 ) -> Task:
@@ -272,6 +296,8 @@ def gymnasium_task(
         success_key: entry of the info that says whether the task is solved, if it has another name.
         mode_key: entry of the info that holds the mode's index, if it has another name.
         num_modes: number of modes, if known.
+        success: whether an episode has succeeded if the info ever said so, or at its end, see
+            :class:`GymnasiumEnv`.
         num_envs: sensible number of environments in a batch.
         **env_options: given to ``gymnasium.make``.
 
@@ -286,7 +312,12 @@ def gymnasium_task(
         raise ConfigurationError(f"{env_id!r} has no time limit; pass max_steps.")
     success_key = success_key or next((name for name in SUCCESS_NAMES if name in names), None)
     mode_key = mode_key or next((name for name in MODE_NAMES if name in names), None)
-    info_keys = {"success_key": success_key, "mode_key": mode_key, "num_modes": num_modes}
+    info_keys = {
+        "success_key": success_key,
+        "mode_key": mode_key,
+        "num_modes": num_modes,
+        "success": success,
+    }
     return Task(
         name=env_id,
         make_env=partial(_make_env, env_id, env_options, info_keys),

@@ -257,6 +257,6 @@ def _through_buffer(transform: Transform, flat: TensorDictBase) -> TensorDictBas
         batch_size=len(flat),
     )
     buffer.append_transform(transform)
-    buffer.extend(flat.clone().set("_row", torch.arange(len(flat))))
+    buffer.extend(flat.clone().set("_row", torch.arange(len(flat), device=flat.device)))
     sample = buffer.sample()
     return sample[sample.get("_row").argsort()].select(*flat.keys(True, True))

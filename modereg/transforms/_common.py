@@ -13,13 +13,13 @@ from torch import Tensor
 from torchrl.envs import EnvBase, Transform
 from torchrl.envs.transforms import Compose, TransformedEnv
 
+from modereg._torchrl import unattached_state
 from modereg.reading import require, valid_rows
 
 __all__ = [
     "any_flag",
     "copy_sharing",
     "expand_mask",
-    "inner_transforms",
     "merge_rows",
     "require",
     "sibling",
@@ -39,8 +39,7 @@ def copy_sharing(transform: Transform, memo: dict[int, Any], shared: object) -> 
     memo.setdefault(id(shared), shared)
     copied = object.__new__(type(transform))
     memo[id(transform)] = copied
-    state = {**transform.__dict__, "_container": None, "_parent": None}
-    copied.__dict__.update(deepcopy(state, memo))
+    copied.__dict__.update(deepcopy(unattached_state(transform), memo))
     if not known:
         del memo[id(shared)]
     return copied
@@ -82,32 +81,18 @@ def merge_rows(mask: Tensor, kept: TensorDictBase, other: TensorDictBase) -> Ten
     return other
 
 
-def inner_transforms(transform: Transform) -> tuple[list[Transform], EnvBase | None]:
-    """Return the transforms inside of one, from the inside out, and the environment below them.
-
-    The environment is None where the transform is attached to none.
-    """
-    inner: list[Transform] = []
-    level = transform
-    while True:
-        reference = level.__dict__["_container"]
-        container = reference() if reference is not None else None
-        if isinstance(container, Compose):
-            chain = list(container.transforms)
-            position = next(i for i, member in enumerate(chain) if member is level)
-            inner = chain[:position] + inner
-            level = container
-            continue
-        return inner, container.base_env if isinstance(container, TransformedEnv) else None
+def transforms_within(env: EnvBase | None, inner: Iterable[Transform] = ()) -> list[Transform]:
+    """Return the transforms of the transformed environments below a chain, and it, inside out."""
+    chain = list(_flattened(inner))
+    while isinstance(env, TransformedEnv):
+        chain = [*_flattened([env.transform]), *chain]
+        env = env.base_env
+    return chain
 
 
-def transforms_within(env: EnvBase | None, inner: Iterable[Transform] = ()) -> Iterator[Transform]:
-    """Yield every transform of a chain, and of the transformed environments below it."""
-    for member in inner:
+def _flattened(transforms: Iterable[Transform]) -> Iterator[Transform]:
+    for member in transforms:
         if isinstance(member, Compose):
-            yield from transforms_within(None, member.transforms)
+            yield from _flattened(member.transforms)
         else:
             yield member
-    while isinstance(env, TransformedEnv):
-        yield from transforms_within(None, [env.transform])
-        env = env.base_env

@@ -10,6 +10,13 @@ from torch import Tensor
 from torchrl.envs import EnvBase, Transform
 from torchrl.envs.transforms import AutoResetEnv, TransformedEnv, VecGymEnvTransform
 
+from modereg._torchrl import (
+    fills_terminal_with_nan,
+    forget_restarts,
+    gymnasium_env,
+    remember_restarts,
+    workers,
+)
 from modereg.errors import ConfigurationError, TerminalObservationError
 from modereg.transforms._common import transforms_within
 
@@ -21,7 +28,8 @@ __all__ = [
 ]
 
 _FIX = (
-    "use SerialEnv or ParallelEnv of single environments, or "
+    "use modereg.tasks.GymnasiumEnv, SerialEnv or ParallelEnv of single environments, or, if the "
+    "observation is one Box, "
     "GymWrapper(SyncVectorEnv(..., autoreset_mode=AutoresetMode.SAME_STEP))"
 )
 
@@ -38,7 +46,7 @@ def check_terminal_observations(env: EnvBase, inner: Sequence[Transform] = ()) -
             itself and loses the observation in which an episode ended.
     """
     for level in _levels(env):
-        if level.__dict__.get("_torchrl_native_autoreset", False):
+        if fills_terminal_with_nan(level):
             _refuse(level, "native_autoreset fills it with NaN")
         if isinstance(level, AutoResetEnv):
             _refuse(level, "auto_reset=True fills it with NaN")
@@ -46,7 +54,10 @@ def check_terminal_observations(env: EnvBase, inner: Sequence[Transform] = ()) -
         mode = _mode(_base(env))
         if mode != "SAME_STEP":
             _refuse(env, f"autoreset_mode {mode} does not return it and TorchRL writes zeros")
-    for worker in _workers(env):
+        space = getattr(gymnasium_env(_base(env)), "single_observation_space", None)
+        if type(space).__name__ != "Box":
+            _refuse(env, f"TorchRL reads it for one Box alone and writes zeros for {space}")
+    for worker in workers(_base(env)):
         check_terminal_observations(worker)
 
 
@@ -68,14 +79,9 @@ def _base(env: EnvBase) -> EnvBase:
     return _levels(env)[-1]
 
 
-def _workers(env: EnvBase) -> Sequence[EnvBase]:
-    """Return the workers of a SerialEnv that has started; others cannot be looked into."""
-    return _base(env).__dict__.get("_envs", None) or ()
-
-
 def _mode(env: EnvBase) -> str | None:
     """Return the name of a Gymnasium vector environment's auto-reset mode, None without one."""
-    gym_env = env.__dict__.get("_env", None)
+    gym_env = gymnasium_env(env)
     mode = getattr(gym_env, "autoreset_mode", None)
     if mode is None:
         mode = (getattr(gym_env, "metadata", None) or {}).get("autoreset_mode", None)
@@ -99,7 +105,7 @@ class RestartedRows:
 
     def _restart(self, rows: Tensor) -> Any:
         mask = rows.reshape(-1).cpu().numpy()
-        observation, _ = self.base._env.reset(options={"reset_mask": mask})
+        observation, _ = gymnasium_env(self.base).reset(options={"reset_mask": mask})
         return observation
 
     def before_step(self, done: Tensor) -> None:
@@ -110,7 +116,7 @@ class RestartedRows:
     def forget(self) -> None:
         """Before a full reset: TorchRL would take the last partial end for the rows to reset."""
         if self.buffer is not None:
-            self.buffer._memo.clear()
+            forget_restarts(self.buffer)
 
     def settle(self, early: Tensor, finished: Tensor) -> None:
         """Give the rows that ended before the last step of the chunk a fresh start.
@@ -123,7 +129,7 @@ class RestartedRows:
             return
         entries = self.base.read_obs(self._restart(early))
         fresh = TensorDict(entries, self.base.batch_size, device=self.base.device).clone()
-        self.buffer._memo.update(done=finished.unsqueeze(-1), saved_next=fresh)
+        remember_restarts(self.buffer, finished, fresh)
 
 
 def resets_itself(env: EnvBase, inner: Sequence[Transform]) -> bool:
@@ -137,7 +143,7 @@ def restarted_rows(env: EnvBase, inner: Sequence[Transform]) -> RestartedRows | 
     Raises:
         ConfigurationError: if a vector environment sits inside workers.
     """
-    if any(_mode(_base(worker)) is not None for worker in _workers(env)):
+    if any(_mode(_base(worker)) is not None for worker in workers(_base(env))):
         raise ConfigurationError(
             "expected single environments inside the workers of a batched environment, got "
             "Gymnasium vector environments; put ActionChunk inside each worker"

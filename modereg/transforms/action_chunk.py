@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Composite, TensorSpec, Unbounded
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase, Transform
+from torchrl.envs.transforms import TransformedEnv
 
 from modereg import keys
+from modereg._torchrl import Stepper, inner_transforms, workers
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.suggestions import with_shape_suggestion
-from modereg.transforms._common import any_flag, inner_transforms, require
-from modereg.transforms._decision import Decision
+from modereg.transforms._action_specs import chunk_spec, clip_to, single_action
+from modereg.transforms._attaching import check_attached, check_order
+from modereg.transforms._common import any_flag, expand_mask, merge_rows, require, transforms_within
 from modereg.transforms._vector_gym import check_terminal_observations, restarted_rows
 
 __all__ = ["ActionChunk"]
@@ -31,6 +36,9 @@ class ActionChunk(Transform):
 
     An environment class with the attribute ``finished_rows_stay = True`` promises that its finished
     rows repeat their last entries with reward 0 whatever they are told, and spares the masking.
+
+    Each step sees the root of the decision with the entries of the step before in place of its own,
+    as a rollout of single steps would have it, and an action of its own, which it may change.
 
     The reward becomes the sum of ``gamma ** i`` times the reward of played action ``i``. Further
     entries are written into ``next`` (zeros at reset):
@@ -55,11 +63,17 @@ class ActionChunk(Transform):
         steps_key: see above.
         executed_key: see above; None leaves the entry out.
         clipped_key: see above.
+        success_key: entry that says whether the task is solved, if the environment has it.
+        success: when an episode has succeeded: ``"once"`` the environment has said so at any of its
+            steps, as Metaworld and ManiSkill's ``success_once`` count it, also within a chunk; or
+            if it says so ``"at_end"``, in the last step. None takes the attribute
+            ``success_counts`` of the environment, and ``"once"`` where it has none.
 
     Raises:
-        ConfigurationError: for a discount outside of [0, 1]; on attaching, for a discrete action;
-            at reset, if an environment is done already, or Gymnasium vector environments sit inside
-            workers.
+        ConfigurationError: for an option out of range; on attaching, for a discrete action, for
+            entries of the environment that it would replace, and for transforms in an order that
+            changes what they mean; at reset, for such transforms outside of it or in workers, if an
+            environment is done already, or Gymnasium vector environments sit inside workers.
         ShapeError: if the layout does not fit itself; on attaching, if the action is not
             ``[*B, A]``; in a step, if the chunk is not ``[*B, horizon, A]``.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
@@ -78,6 +92,8 @@ class ActionChunk(Transform):
         steps_key: NestedKey = keys.STEPS,
         executed_key: NestedKey | None = keys.EXECUTED,
         clipped_key: NestedKey = keys.CLIPPED,
+        success_key: NestedKey = keys.SUCCESS,
+        success: Literal["once", "at_end"] | None = None,
     ) -> None:
         super().__init__()
         horizon = offset + execute if horizon is None else horizon
@@ -91,6 +107,9 @@ class ActionChunk(Transform):
         self.execute, self.offset, self.gamma, self.horizon = execute, offset, gamma, horizon
         self.action_key, self.reward_key, self.steps_key = action_key, reward_key, steps_key
         self.executed_key, self.clipped_key = executed_key, clipped_key
+        if success not in (None, "once", "at_end"):
+            raise ConfigurationError(f"expected success of 'once' or 'at_end', got {success!r}")
+        self.success_key, self.success = success_key, success
         self._forget_layout()
 
     # --- attaching
@@ -99,8 +118,9 @@ class ActionChunk(Transform):
         self.__dict__.update(
             _spec=None,
             _done_keys=None,
-            _state_keys=None,
+            _latched=False,
             _rows=None,
+            _steps=None,
             _rows_stay=False,
             _started=False,
         )
@@ -114,9 +134,18 @@ class ActionChunk(Transform):
         """Attach the transform and check the environment."""
         super().set_container(container)
         self._forget_layout()
-        if self.parent is not None:
-            self._inner_action_spec(self.parent.full_action_spec)
-            check_terminal_observations(self.parent)
+        if self.parent is None:
+            return
+        single_action(self.parent.full_action_spec, self.action_key)
+        check_terminal_observations(self.parent)
+        names = ("steps_key", "executed_key", "clipped_key")
+        check_attached(self, {name: getattr(self, name) for name in names})
+        if self.action_key in self.parent.full_observation_spec.keys(True, True):
+            raise ConfigurationError(
+                f"expected observations that leave {self.action_key!r} to the agent, got an "
+                "environment with an observation of that name, which every action would replace; "
+                "rename it (RenameTransform)"
+            )
 
     def _layout(self) -> None:
         """Derive from the environment what every step needs, once."""
@@ -124,40 +153,41 @@ class ActionChunk(Transform):
         flags = list(self.parent.done_keys)
         whole = [key for key in flags if (key if isinstance(key, str) else key[-1]) == "done"]
         check_terminal_observations(env, inner)
+        whole_chain = self.container  # with what was attached outside since
+        if isinstance(whole_chain, TransformedEnv):
+            check_order(transforms_within(whole_chain))
         self.__dict__.update(
-            _spec=self._inner_action_spec(self.parent.full_action_spec),
+            _spec=single_action(self.parent.full_action_spec, self.action_key),
             _done_keys=whole or flags,
-            _state_keys=list(self.parent.full_state_spec.keys(True, True)),
+            _latched=self._latches(env),
             _rows=restarted_rows(env, inner),
+            _steps=Stepper(env, inner),
             _rows_stay=not inner and getattr(type(env), "finished_rows_stay", False),
         )
+
+    def _latches(self, env: EnvBase | None) -> bool:
+        """Return whether there is a success that one step of an episode is enough for."""
+        counts = self.success
+        if counts is None:
+            counts = vars(env).get("success_counts", getattr(type(env), "success_counts", "once"))
+        entries = self.parent.full_observation_spec.keys(True, True)
+        return counts == "once" and self.success_key in entries
+
+    def _succeeded(self, root: TensorDictBase, after: TensorDictBase) -> Tensor | None:
+        """Return whether rows have succeeded in this episode, None where that is not kept."""
+        if not self._latched:
+            return None
+        before, now = root.get(self.success_key, None), after.get(self.success_key)
+        return now.clone() if before is None else torch.maximum(before, now)
 
     def _look_into_workers(self) -> None:
         """Check the workers of a SerialEnv, which exist from its first reset on, once."""
         if not self._started:
             inner, env = inner_transforms(self)
             check_terminal_observations(env, inner)
+            for worker in workers(env):
+                check_order([*transforms_within(worker), self])
             self.__dict__.update(_rows=restarted_rows(env, inner), _started=True)
-
-    def _inner_action_spec(self, spec: Composite) -> TensorSpec:
-        present = list(spec.keys(True, True))
-        if self.action_key not in present:
-            raise ConfigurationError(
-                f"expected an environment with the action {self.action_key!r}, got {present}; pass "
-                "action_key"
-            )
-        action = spec[self.action_key]
-        if not action.dtype.is_floating_point:
-            raise ConfigurationError(
-                f"expected a continuous action, got {action.dtype} of {type(action).__name__}; "
-                "chunks of discrete actions are not supported"
-            )
-        if len(action.shape) != len(spec.shape) + 1:
-            raise ShapeError(
-                f"expected an action of shape [*B, A] with batch {tuple(spec.shape)}, got "
-                f"{tuple(action.shape)}; flatten the action first"
-            )
-        return action
 
     # --- a decision
 
@@ -177,19 +207,13 @@ class ActionChunk(Transform):
             raise ShapeError(with_shape_suggestion(sentence, chunk.shape, expected))
         window = chunk.narrow(-2, self.offset, self.execute)
         tensordict.set(_WINDOW, window)
-        tensordict.set(_CLIPPED, self._clip(window))
-        return tensordict.set(self.action_key, tensordict.get(_CLIPPED).select(-2, 0))
-
-    def _clip(self, window: Tensor) -> Tensor:
-        if not isinstance(self._spec, Bounded):
-            return window
-        space = self._spec.space
-        low, high = space.low.unsqueeze(-2), space.high.unsqueeze(-2)
-        return torch.minimum(torch.maximum(window, low), high)
+        tensordict.set(_CLIPPED, clip_to(self._spec, window))
+        first = tensordict.get(_CLIPPED).select(-2, 0)
+        return tensordict.set(self.action_key, first.clone())  # the environment may change it
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         played = tensordict.get(_CLIPPED)
-        decision = Decision(self, tensordict, next_tensordict)
+        decision = _Decision(self, tensordict, next_tensordict)
         for index in range(1, self.execute):
             if decision.over:
                 break
@@ -197,13 +221,15 @@ class ActionChunk(Transform):
         decision.settle()
         return self._report(tensordict, decision)
 
-    def _report(self, tensordict: TensorDictBase, decision: Decision) -> TensorDictBase:
+    def _report(self, tensordict: TensorDictBase, decision: _Decision) -> TensorDictBase:
         window, played = tensordict.get(_WINDOW), tensordict.get(_CLIPPED)
         counted = torch.arange(self.execute, device=window.device) < decision.steps
         share = (window != played).to(window.dtype).mean(-1) * counted
         out = decision.latest
         out.set(self.reward_key, decision.reward)
         out.set(self.steps_key, decision.steps)
+        if decision.success is not None:
+            out.set(self.success_key, decision.success)
         out.set(self.clipped_key, share.sum(-1, keepdim=True) / decision.steps)
         return out if self.executed_key is None else out.set(self.executed_key, played)
 
@@ -262,15 +288,9 @@ class ActionChunk(Transform):
         return observation_spec
 
     def transform_action_spec(self, action_spec: Composite) -> Composite:
-        """Make the action a chunk ``[*B, horizon, A]`` with the bounds of the single action."""
-        action = self._inner_action_spec(action_spec)
-        shape = (*action.shape[:-1], self.horizon, action.shape[-1])
-        options = {"dtype": action.dtype, "device": action.device}
-        if isinstance(action, Bounded):
-            low, high = (b.unsqueeze(-2).expand(shape) for b in (action.low, action.high))
-            action_spec[self.action_key] = Bounded(low=low, high=high, shape=shape, **options)
-        else:
-            action_spec[self.action_key] = Unbounded(shape=shape, **options)
+        """Make the action a chunk ``[*B, horizon, A]``, see :func:`._action_specs.chunk_spec`."""
+        action = single_action(action_spec, self.action_key)
+        action_spec[self.action_key] = chunk_spec(action, self.horizon)
         return action_spec
 
     def __repr__(self) -> str:
@@ -279,3 +299,75 @@ class ActionChunk(Transform):
             f"ActionChunk(execute={self.execute}, offset={self.offset}, gamma={self.gamma}, "
             f"horizon={self.horizon})"
         )
+
+
+class _Decision:
+    """The environment steps of one decision: what they returned and which rows have ended.
+
+    Args:
+        chunk: the transform.
+        root: input of the decision, after the inverse transforms.
+        first: what the first step returned.
+    """
+
+    def __init__(self, chunk: ActionChunk, root: TensorDictBase, first: TensorDictBase) -> None:
+        self.chunk, self.root, self.latest = chunk, root.copy(), first
+        self.reward = first.get(chunk.reward_key).clone()  # environments may reuse their buffers
+        self.steps = torch.ones(
+            (*first.batch_size, 1), dtype=torch.int64, device=self.reward.device
+        )
+        self.success = chunk._succeeded(root, first)
+        self.ended = any_flag(first, chunk._done_keys)  # rows whose latest step was their last
+        skipped = root.get("_step", None)
+        rest = None if skipped is None else skipped.reshape(first.batch_size).logical_not()
+        self.finished = self.ended.clone() if rest is None else self.ended | rest
+        self.early = torch.zeros_like(self.finished)  # finished before the latest step
+        self._count()
+
+    def _count(self) -> None:
+        finished = int(self.finished.sum())
+        self.any_finished, self.over = finished > 0, finished == self.finished.numel()
+
+    def play(self, action: Tensor, discount: float) -> None:
+        """Play one further action ``[*B, A]``."""
+        chunk = self.chunk
+        masked = self.any_finished and not chunk._rows_stay
+        kept = self.latest.clone() if masked else self.latest
+        fresh = self._environment_step(action, masked)
+        self.ended, reward = any_flag(fresh, chunk._done_keys), fresh.get(chunk.reward_key)
+        self.early = self.finished
+        if masked:
+            fresh = merge_rows(self.finished, kept, fresh)
+            reward = reward.masked_fill(expand_mask(self.finished, reward), 0.0)
+        if self.any_finished:
+            self.steps = self.steps + self.finished.logical_not().unsqueeze(-1)
+        else:
+            self.steps = self.steps + 1
+        self.finished = self.finished | self.ended
+        self.latest, self.reward = fresh, torch.add(self.reward, reward, alpha=discount)
+        if self.success is not None:
+            self.success = torch.maximum(self.success, fresh.get(chunk.success_key))
+        self._count()
+
+    def _environment_step(self, action: Tensor, masked: bool) -> TensorDictBase:
+        """Step with the root, in which the latest entries stand in the place of its own."""
+        steps = self.chunk._steps
+        data = self.root.copy() if steps.inner else self.root
+        data.update(self.latest).set(self.chunk.action_key, action.clone())
+        if masked:
+            self._leave_out_finished(data)
+        return steps(data)
+
+    def _leave_out_finished(self, data: TensorDictBase) -> None:
+        if self.chunk._rows is not None:
+            self.chunk._rows.before_step(self.ended)
+        elif self.chunk._steps.env.batch_locked:
+            alive = self.finished.logical_not()
+            if alive.ndim > 1:  # workers are stepped as a whole
+                alive = alive.flatten(1).any(1).view(-1, *[1] * (alive.ndim - 1)).expand_as(alive)
+            data.set("_step", alive)
+
+    def settle(self) -> None:
+        """Make the rows that ended before the latest step ready for their reset."""
+        if self.chunk._rows is not None and bool(self.early.any()):
+            self.chunk._rows.settle(self.early, self.finished)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from typing import Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -13,6 +15,7 @@ from torchrl.envs import EnvBase, Transform
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.suggestions import with_suggestion
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import expand_mask, require, sibling
 
 __all__ = ["History"]
@@ -22,23 +25,26 @@ class History(Transform):
     """The values of some entries at the decision boundaries so far, in raw units.
 
     Index 0 is the value at reset; what is still to come repeats the latest value, so the length is
-    the same at every decision. In episodes of more than ``length`` decisions the last index always
-    holds the newest value. A mode that shows only in the order of events is visible here where the
-    current state hides it.
+    the same at every decision. A mode that shows only in the order of events is visible here where
+    the current state hides it.
 
     The memory is the entry itself, with the number of values beside it: so partial resets, workers
     and replay carry it, and the transform has no state.
 
     Args:
         in_keys: entries ``[*B, ...]`` that are flattened beyond the batch and concatenated, to
-            ``[*B, D]``.
+            ``[*B, D]``; integers become torch's default floating-point type.
         out_key: entry that is written, ``[*B, (length + 1) * D]``; its count of decisions stands
             beside it under the same name with ``_length``, ``[*B, 1]`` int64.
         length: decisions L that fit.
         dims: which of the concatenated values to keep; None keeps all D.
+        overflow: what an episode of more than L decisions does: ``"raise"``, or keep a
+            ``"window"`` of the latest L + 1 values, which forgets its start.
 
     Raises:
-        ConfigurationError: if the length is not positive or no keys are given.
+        ConfigurationError: if the length is not positive, no keys are given, or ``overflow`` is
+            unknown; on attaching, if the environment has these entries, or inside of ActionChunk;
+            in a step, if an episode outlives the length.
         KeyMismatchError: if the environment lacks an entry (on attaching).
         ShapeError: if ``dims`` does not fit the entries (on attaching).
     """
@@ -50,13 +56,17 @@ class History(Transform):
         *,
         length: int,
         dims: Sequence[int] | None = None,
+        overflow: Literal["raise", "window"] = "raise",
     ) -> None:
         in_keys = [in_keys] if isinstance(in_keys, str) else list(in_keys)
         if length < 1 or not in_keys:
             raise ConfigurationError(
                 f"expected a positive length and at least one key, got {length} and {in_keys}"
             )
+        if overflow not in ("raise", "window"):
+            raise ConfigurationError(f"expected overflow of 'raise' or 'window', got {overflow!r}")
         super().__init__()
+        self.overflow = overflow
         self.feature_keys, self.out_key, self.length = in_keys, out_key, length
         last = out_key if isinstance(out_key, str) else out_key[-1]
         self.count_key = sibling(out_key, f"{last}_length")
@@ -64,10 +74,11 @@ class History(Transform):
         self.register_buffer("_slots", torch.arange(length + 1), persistent=False)
 
     def set_container(self, container: Transform | EnvBase) -> None:
-        """Attach the transform and check that the environment has the entries."""
+        """Attach the transform and check that it fits the environment."""
         super().set_container(container)
         if self.parent is not None:
             self._width(self.parent.full_observation_spec)
+        check_attached(self, {"out_key": self.out_key, "out_key (its count)": self.count_key})
 
     def _read(self, tensordict: TensorDictBase) -> Tensor:
         batch_dims = tensordict.batch_dims
@@ -75,6 +86,7 @@ class History(Transform):
             require(tensordict, key, repr(self)).flatten(batch_dims) for key in self.feature_keys
         ]
         value = values[0] if len(values) == 1 else torch.cat(values, -1)
+        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         return value if self.dims is None else value[..., self.dims]
 
     def _reset(
@@ -102,10 +114,27 @@ class History(Transform):
         past = require(tensordict, self.out_key, repr(self))
         count = require(tensordict, self.count_key, repr(self)) + 1
         slots = past.view(*past.shape[:-1], self.length + 1, value.shape[-1])
+        over = count > self.length
+        if bool(over.any()):
+            slots = self._overflow(tensordict, slots, over)
         new = (self._slots >= count.clamp_max(self.length)).unsqueeze(-1)
         history = torch.where(new, value.unsqueeze(-2), slots).flatten(-2)
         next_tensordict.set(self.out_key, history)
         return next_tensordict.set(self.count_key, count)
+
+    def _overflow(self, tensordict: TensorDictBase, slots: Tensor, over: Tensor) -> Tensor:
+        """Make room for a further value in the rows ``[*B, 1]`` that have none, or refuse them."""
+        if self.overflow == "window":
+            return torch.where(over.unsqueeze(-1), slots.roll(-1, -2), slots)
+        ended = tensordict.get(sibling(self.out_key, "done"), None)  # nothing reads rows that ended
+        alive = over if ended is None else over & ended.view_as(over).logical_not()
+        if bool(alive.any()):
+            raise ConfigurationError(
+                f"expected episodes of at most {self.length} decisions, got {int(alive.sum())} "
+                "that go on; give History (or wrap, as max_decisions) the decisions of the longest "
+                "episode, or History overflow='window', which forgets the start"
+            )
+        return slots
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Return the tensordict as it is: in a replay buffer the history is data."""
@@ -121,11 +150,13 @@ class History(Transform):
             )
             raise KeyMismatchError(with_suggestion(sentence, missing, present))
         total = sum(spec[key].shape[len(spec.shape) :].numel() for key in self.feature_keys)
+        dtype = reduce(torch.promote_types, [spec[key].dtype for key in self.feature_keys])
+        dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         if self.dims is None:
-            return total, spec[self.feature_keys[0]].dtype
+            return total, dtype
         if not self.dims or min(self.dims) < 0 or max(self.dims) >= total:
             raise ShapeError(f"expected dims in [0, {total}), got {self.dims}")
-        return len(self.dims), spec[self.feature_keys[0]].dtype
+        return len(self.dims), dtype
 
     def _add_specs(self, spec: Composite, width: int, dtype: torch.dtype) -> Composite:
         shape = (*spec.shape, (self.length + 1) * width)

@@ -11,13 +11,14 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torchrl.data import Composite, Unbounded
-from torchrl.envs import Transform
+from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
 from modereg.priors import Prior, as_prior
 from modereg.steering import SteeringPolicy
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import copy_sharing, expand_mask, require
 
 __all__ = ["LatentConditioner"]
@@ -46,7 +47,9 @@ class LatentConditioner(Transform):
         features_key: entry of its features.
 
     Raises:
-        ConfigurationError: if the prior is of a kind that is not known.
+        ConfigurationError: if the prior is of a kind that is not known; on attaching, if the
+            environment has these entries, or for transforms in an order that changes what they
+            mean.
     """
 
     def __init__(
@@ -69,6 +72,12 @@ class LatentConditioner(Transform):
     def __deepcopy__(self, memo: dict[int, Any]) -> LatentConditioner:
         """Copy all but the prior."""
         return copy_sharing(self, memo, self.prior)
+
+    def set_container(self, container: Transform | EnvBase) -> None:
+        """Attach the transform and check that it fits the environment."""
+        super().set_container(container)
+        written = {"latent_key": self.latent_key, "features_key": self.features_key}
+        check_attached(self, written)
 
     @contextmanager
     def force(self, latent: int | Tensor) -> Iterator[None]:
@@ -161,7 +170,8 @@ class LatentConditioner(Transform):
         latent = require(tensordict, self.latent_key, repr(self))
         features = tensordict.get(self.features_key, None)
         next_tensordict.set(self.latent_key, latent)
-        features = self.prior.features(latent) if features is None else features
+        if features is None:
+            features = self.prior.features(self._checked(latent))
         return next_tensordict.set(self.features_key, features)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -11,13 +11,14 @@ from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, StepCounter, Transform
 
 from modereg import functional, keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError, NonFiniteError
-from modereg.estimators import RewardEstimator
+from modereg.estimators import RewardEstimator, check_support
 from modereg.priors import Prior
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
     any_flag,
     copy_sharing,
-    inner_transforms,
     require,
     sibling,
     transforms_within,
@@ -80,7 +81,9 @@ class MIReward(Transform):
     Raises:
         ConfigurationError: if an option is unknown or out of range; for ``"final"`` with
             bootstrapped truncation (here, on attaching, or when such a step comes); on attaching,
-            if the environment's codes are not those of the estimator's prior.
+            if the environment's codes are not those of the estimator's prior, or it has the entries
+            that this writes, or for transforms in an order that changes what they mean; in a step,
+            for codes outside of the prior's support.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
         NonFiniteError: in a step, for features that are not finite.
@@ -148,10 +151,11 @@ class MIReward(Transform):
         parent = self.parent
         if parent is None:
             return
+        check_attached(self, {"mi_key": self.mi_key, "regularized_key": self.regularized_key})
         inner, env = inner_transforms(self)
         check_terminal_observations(env, inner)
         if self.timing == "final":
-            _refuse_truncation([*transforms_within(env, inner)])
+            _refuse_truncation(transforms_within(env, inner))
         spec = parent.full_observation_spec.get(self.latent_key, None)
         if spec is not None:
             _check_codes(self.estimator.prior, spec, parent.batch_size)
@@ -238,6 +242,7 @@ class MIReward(Transform):
     def _paid(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> Tensor:
         """Return the intrinsic reward of rows ``[*B]``."""
         latent = require(tensordict, self.latent_key, repr(self))
+        check_support(self.estimator.prior, latent, self.latent_key)
         source = tensordict if self.estimator.source == "root" else next_tensordict
         if self.timing == "final":
             return self._final(source, next_tensordict, latent)

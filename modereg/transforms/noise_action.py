@@ -12,6 +12,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.policies import GenerativePolicy, probe_policy
 from modereg.suggestions import with_shape_suggestion, with_suggestion
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import require
 
 __all__ = ["NoiseAction"]
@@ -52,9 +53,11 @@ class NoiseAction(Transform):
         dtype: type of the noise; None takes that of the environment's action.
 
     Raises:
-        ConfigurationError: if the basis is not orthonormal.
+        ConfigurationError: if the basis is not orthonormal; on attaching, if the environment has
+            the entries that it writes, or for transforms in an order that changes what they mean.
         ShapeError: if the basis does not fit the noise; on attaching, if the environment does not
-            take chunks of the policy's shape.
+            take chunks of the policy's shape; at reset and in a step, if the policy decodes
+            anything else.
         KeyMismatchError: on attaching, if the environment lacks an observation of the policy.
         StochasticSamplerError: at the first reset, if the policy is not deterministic; for the
             other faults :class:`~modereg.errors.ConfigurationError`.
@@ -96,6 +99,7 @@ class NoiseAction(Transform):
         if self.parent is not None:
             self._inner_spec(self.parent.full_action_spec)
             self._check_observations(self.parent.full_observation_spec)
+        check_attached(self, {"chunk_key": self.chunk_key, "noise_key": self.noise_key})
 
     def _inner_spec(self, spec: Composite) -> TensorSpec:
         action = spec.get(self.action_key, None)
@@ -125,7 +129,7 @@ class NoiseAction(Transform):
     def _noise(self, action: Tensor) -> Tensor:
         if self.basis is None:
             return action
-        shape, basis = self.policy.noise_shape, self.basis.to(action.dtype)
+        shape, basis = self.policy.noise_shape, self.basis.to(action)
         free = torch.randn(
             (*action.shape[:-1], shape.numel()), dtype=action.dtype, device=action.device
         )
@@ -146,13 +150,25 @@ class NoiseAction(Transform):
             raise ShapeError(with_shape_suggestion(sentence, action.shape, expected))
         with torch.no_grad():
             noise = self._noise(action)
-            chunk = self.policy.decode_from(tensordict, noise)
+            chunk = self._decoded(tensordict, noise)
         chunk = chunk.to(parent.full_action_spec[self.action_key].dtype)
         if self.noise_key is not None:
             tensordict.set(_NOISE, noise)
         if self.chunk_key is not None:
-            tensordict.set(_CHUNK, chunk)
+            tensordict.set(_CHUNK, chunk.clone())  # the environment may change its own
         return tensordict.set(self.action_key, chunk)
+
+    def _decoded(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
+        chunk = self.policy.decode_from(tensordict, noise)
+        expected = (*tensordict.batch_size, *self.policy.chunk_shape)
+        if not isinstance(chunk, Tensor) or tuple(chunk.shape) != expected:
+            shape = f" of shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else ""
+            raise ShapeError(
+                f"expected {type(self.policy).__name__} to decode a tensor of shape {expected}, "
+                f"got {type(chunk).__name__}{shape}; let it return the chunk alone, as a "
+                "torch.Tensor, and give the chunk_shape that it returns"
+            )
+        return chunk
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for key, stash in ((self.chunk_key, _CHUNK), (self.noise_key, _NOISE)):
@@ -175,8 +191,12 @@ class NoiseAction(Transform):
         rows = tensordict.select(*self.policy.observation_entries(tensordict))
         if rows.batch_dims:
             rows = rows.reshape(-1)[:_PROBE_ROWS]
-        dtype = self._dtype or self.parent.full_action_spec[self.action_key].dtype
-        probe_policy(self.policy, rows, dtype=dtype)
+        devices = [rows.device] if rows.device is not None and rows.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            dtype = self._dtype or self.parent.full_action_spec[self.action_key].dtype
+            noise = self.policy.draw_noise(rows.batch_size, device=rows.device, dtype=dtype)
+            self._decoded(rows, noise)
+            assert_deterministic(self.policy, rows)
         self._probed["done"] = True
 
     def _entries(self, batch: torch.Size) -> dict[NestedKey, tuple[torch.Size, torch.dtype]]:

@@ -13,13 +13,14 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase, Transform
 
 from modereg import functional, keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError
 from modereg.information import particle_entropy
-from modereg.novelty import RandomNetworkDistillation, key_list, read_features
+from modereg.novelty import RandomNetworkDistillation, read_features
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
     copy_sharing,
     expand_mask,
-    inner_transforms,
     require,
     valid_rows,
 )
@@ -116,7 +117,9 @@ class NoveltyReward(_Bonus):
         total_key: entry of the sum, such as ``modereg.keys.EXPLORATION_REWARD``; None writes none.
 
     Raises:
-        ConfigurationError: if an option is unknown or out of range, or would overwrite the reward.
+        ConfigurationError: if an option is unknown or out of range, or would overwrite the reward;
+            on attaching, if the environment has the entries that it writes, or for transforms in an
+            order that changes what they mean.
         TerminalObservationError: on attaching, if the environment loses the observation in which an
             episode ended.
         NonFiniteError: in a step, for features that are not finite.
@@ -155,6 +158,7 @@ class NoveltyReward(_Bonus):
     def set_container(self, container: Transform | EnvBase) -> None:
         """Attach the transform and check that the ends of episodes can be seen."""
         super().set_container(container)
+        check_attached(self, {"novelty_key": self.bonus_key, "total_key": self.total_key})
         if self.parent is not None:
             inner, env = inner_transforms(self)
             check_terminal_observations(env, inner)
@@ -217,7 +221,7 @@ class ParticleEntropyReward(_Bonus):
             if value < 1:
                 raise ConfigurationError(f"expected a positive {name}, got {value}")
         super().__init__(entropy_key, total_key, reward_key, coef)
-        self.feature_keys = key_list(in_keys)
+        self.feature_keys = keys.key_list(in_keys)
         self.k, self.chunk_size = k, chunk_size
 
     def set_container(self, container: Transform | EnvBase) -> None:

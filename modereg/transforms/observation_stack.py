@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase, Transform
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.suggestions import with_suggestion
+from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import expand_mask, require
 
 __all__ = ["ObservationStack"]
@@ -36,7 +37,8 @@ class ObservationStack(Transform):
             ``modereg.keys.stacked(key)``, ``[*B, S, ...]``.
 
     Raises:
-        ConfigurationError: if there are no keys, or a stack would have less than one value.
+        ConfigurationError: if there are no keys, or a stack would have less than one value; on
+            attaching, if the environment has the stacks, or outside of ActionChunk.
         KeyMismatchError: if the environment lacks an entry (on attaching).
     """
 
@@ -63,6 +65,7 @@ class ObservationStack(Transform):
                 f"{sorted(map(str, present))}; rename the entries or pass other in_keys"
             )
             raise KeyMismatchError(with_suggestion(sentence, missing, present))
+        check_attached(self, {f"in_keys than {key!r}": s for key, s in self.stacks.items()})
 
     def _repeat(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         dim = tensordict.batch_dims

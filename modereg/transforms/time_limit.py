@@ -11,8 +11,10 @@ from torchrl.data import Binary, Bounded, Composite
 from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
+from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError
-from modereg.transforms._common import inner_transforms, require, sibling
+from modereg.transforms._attaching import check_attached
+from modereg.transforms._common import require, sibling
 from modereg.transforms._vector_gym import resets_itself
 
 __all__ = ["TimeLimit"]
@@ -35,7 +37,8 @@ class TimeLimit(Transform):
 
     Raises:
         ConfigurationError: if ``max_steps`` is not positive, the mode is unknown, the environment
-            writes ``elapsed_key`` already, or it is a vector environment that resets itself.
+            has ``elapsed_key`` already, it is a vector environment that resets itself, or this is
+            attached outside of ActionChunk.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class TimeLimit(Transform):
         super().set_container(container)
         if self.parent is None:
             return
+        check_attached(self, {"elapsed_key": self.elapsed_key})
         inner, env = inner_transforms(self)
         if resets_itself(env, inner):
             raise ConfigurationError(
@@ -100,11 +104,6 @@ class TimeLimit(Transform):
         return tensordict
 
     def _add_elapsed(self, spec: Composite) -> Composite:
-        if self.elapsed_key in spec.keys(True, True):
-            raise ConfigurationError(
-                f"expected an environment without {self.elapsed_key!r}, which it has already; pass "
-                "another elapsed_key, or leave the TimeLimit out"
-            )
         spec[self.elapsed_key] = Bounded(
             0.0, 1.0, shape=(*spec.shape, 1), dtype=self.dtype, device=spec.device
         )

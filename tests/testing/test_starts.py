@@ -12,7 +12,7 @@ from modereg.transforms import ActionChunk, History, LatentConditioner
 
 
 def test_drawn_codes_are_left_out_and_the_rest_starts_alike() -> None:
-    check_starts(lambda: [StepCounter(), ActionChunk(2), History(length=3), LatentConditioner(4)])
+    check_starts(lambda: [StepCounter(), ActionChunk(2), History(length=5), LatentConditioner(4)])
 
 
 class _Counter(Transform):

@@ -10,12 +10,14 @@ from tensordict import TensorDict
 from torch.distributions import Independent, Normal
 from torchrl.envs import SerialEnv, TransformedEnv
 
+from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.estimators import CategoricalMI
+from modereg.networks import MLP
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, SphericalPrior
 from modereg.steering import SteeringPolicy
 from modereg.testing import CountingEnv, check_transform
-from modereg.transforms import LatentConditioner
+from modereg.transforms import LatentConditioner, MIReward
 
 
 def test_the_code_stays_for_one_episode_and_the_end_carries_the_old_one():
@@ -180,3 +182,21 @@ def test_what_is_copied_after_a_conditioner_is_a_copy():
     assert torch.equal(snapshot.prior.probs, before)
     kept, together = copy.deepcopy((estimator, conditioner))
     assert together.prior is kept.prior is not estimator.prior
+
+
+def test_codes_outside_of_the_prior_are_refused_where_they_are_read():
+    env = TransformedEnv(CountingEnv([5, 5]), LatentConditioner(2))
+    root = env.rand_action(env.reset()).exclude(keys.LATENT_FEATURES)
+    with pytest.raises(ConfigurationError, match=r"support \[0, 1\], got codes between 7 and 7"):
+        env.step(root.set(keys.LATENT, torch.full((2,), 7)))
+
+
+@pytest.mark.parametrize("code", [2, -1])
+@pytest.mark.parametrize("timing", ["dense", "difference", "final"])
+def test_codes_outside_of_the_prior_are_not_paid_for(timing: str, code: int):
+    estimator = CategoricalMI(MLP(3, 2, (4,)), 2, in_keys=["observation"])
+    data = TransformedEnv(CountingEnv([3, 4]), LatentConditioner(2)).rollout(3)
+    reward = MIReward(estimator, timing=timing, gamma=1.0)
+    assert reward(data[:, :0])["next", keys.MI_REWARD].shape == (2, 0, 1)
+    with pytest.raises(ConfigurationError, match="from the prior's support"):
+        reward(data.set(keys.LATENT, torch.full((2, 3), code)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from torchrl.envs import TransformedEnv
+from tensordict import TensorDictBase
+from torchrl.data import Unbounded
+from torchrl.envs import Compose, TransformedEnv
 
 from modereg.errors import (
     ConfigurationError,
@@ -28,6 +30,46 @@ def steered(
 ) -> TransformedEnv:
     env = TransformedEnv(CountingEnv(lengths), ActionChunk(CHUNK[0]))
     return env.append_transform(NoiseAction(policy or TinyPolicy(3, CHUNK), basis))
+
+
+@pytest.mark.parametrize(
+    ("decode", "match"),
+    [
+        (lambda w, o: None, "got NoneType; let it return the chunk alone"),
+        (lambda w, o: (w, o), "got tuple; let it"),
+        (lambda w, o: w.numpy(), r"got ndarray of shape \(2, 4, 2\)"),
+        (lambda w, o: w[:1], r"got Tensor of shape \(1, 4, 2\)"),
+    ],
+)
+def test_what_a_policy_decodes_is_a_tensor_of_its_shape(decode: Callable, match: str):
+    policy = as_generative_policy(
+        decode, in_keys=["observation"], noise_shape=(4, 2), chunk_shape=(4, 2)
+    )
+    env = TransformedEnv(CountingEnv([5, 5]), Compose(ActionChunk(4), NoiseAction(policy)))
+    with pytest.raises(ShapeError, match=match):
+        env.reset()
+
+
+class TakesChunks(CountingEnv):
+    """Takes a chunk as its action, and scales it in place."""
+
+    def __init__(self) -> None:
+        super().__init__([5, 5])
+        self.action_spec = Unbounded((2, 4, 2))
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        chunk = tensordict["action"].mul_(3)
+        return super()._step(tensordict.copy().set("action", chunk[:, 0]))
+
+
+def test_an_environment_may_change_the_chunk_that_it_is_given():
+    policy = as_generative_policy(
+        lambda w, o: w / 2, in_keys=["observation"], noise_shape=(4, 2), chunk_shape=(4, 2)
+    )
+    env = TransformedEnv(TakesChunks(), NoiseAction(policy))
+    out = env.step(env.reset().set("action", torch.ones(2, 4, 2)))
+    assert (out["action"] == 1).all()
+    assert (out["next", "action_chunk"] == 0.5).all()
 
 
 def test_a_random_action_is_standard_normal_and_decodes_as_the_policy_does():
