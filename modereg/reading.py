@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.modules import ValueOperator
 
 from modereg.errors import KeyMismatchError
 from modereg.networks import InputNoise
 from modereg.suggestions import with_suggestion
 
-__all__ = ["evaluate", "in_next", "require", "valid_rows"]
+__all__ = ["evaluate", "in_next", "module_device", "require", "valid_rows"]
 
 
 def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
@@ -68,6 +68,13 @@ def evaluate(
         return module(tensordict.select(*module.in_keys)).get(out_key)
     options: dict[str, Any] = {"noisy": True} if noisy and _has_noise(module) else {}
     return module.module(*values, **options)
+
+
+def module_device(module: nn.Module) -> torch.device | None:
+    """Return where a module's first parameter or buffer lives; None where it has neither."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return None
 
 
 def in_next(key: NestedKey) -> NestedKey:
