@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from modereg import keys
+from modereg.devices import across_devices
 from modereg.errors import ConfigurationError
-from modereg.reading import module_device
 
 __all__ = ["Episodes", "collect_episodes", "iterate_episodes"]
 
@@ -148,7 +148,7 @@ def iterate_episodes(
         raise ConfigurationError(f"expected max_decisions of at least 1, got {length}")
     how = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     options = {"max_decisions": length, "keep": keep, "final": final, "how": how, "cut": cut}
-    acts = _across_devices(policy or env.rand_action)
+    acts = across_devices(policy or env.rand_action)
     return _parts(partial(_one_batch, env, acts, **options), num_episodes)
 
 
@@ -167,22 +167,6 @@ def _longest(env: EnvBase) -> int:
             "carries no layout; give it, or make the environment by steer_env or wrap"
         )
     return layout.max_decisions
-
-
-def _across_devices(policy: Policy) -> Policy:
-    """Return a policy that can live on another device than what it is given."""
-    device = module_device(policy) if isinstance(policy, nn.Module) else None
-    if device is None:
-        return policy
-
-    def act(carrier: TensorDictBase) -> TensorDictBase:
-        home = carrier.get("done").device
-        if home == device:
-            return policy(carrier)
-        read = carrier.select(*getattr(policy, "in_keys", carrier.keys()))
-        return carrier.update(policy(read.to(device)).to(home))
-
-    return act
 
 
 @torch.no_grad()
