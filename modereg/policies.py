@@ -18,6 +18,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from modereg import keys
+from modereg.devices import forked_generators, module_device
 from modereg.errors import (
     ConfigurationError,
     KeyMismatchError,
@@ -192,7 +193,7 @@ def assert_deterministic(policy: GenerativePolicy, tensordict: TensorDictBase) -
         ShapeError: if the chunk's shape is not ``[*B, *chunk_shape]``.
         NonFiniteError: if the chunk is not finite.
     """
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), forked_generators(module_device(policy), tensordict.device):
         noise = _draw_noise_for(policy, tensordict)
         torch.manual_seed(0)
         first = policy.decode_from(tensordict, noise)
