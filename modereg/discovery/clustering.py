@@ -62,7 +62,7 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
         NonFiniteError: if a feature is not finite.
     """
     _check(features, num_clusters)
-    points, best, best_cost = features.double().numpy(), None, np.inf
+    points, best, best_cost = features.double().cpu().numpy(), None, np.inf
     num_clusters = min(num_clusters, len(features.unique(dim=0)))
     for start in range(restarts):
         with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
         cost = float(np.square(points - centroids[labels]).sum())
         if cost < best_cost:
             best, best_cost = centroids[np.unique(labels)], cost
-    return torch.from_numpy(best).to(features.dtype)
+    return torch.from_numpy(best).to(features)
 
 
 def choose_num_clusters(
