@@ -191,8 +191,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             ConfigurationError: if there are too few episodes, or fewer distinct ones than codes.
         """
         chosen, only_successes = _worth_clustering(features, success, self.min_successes)
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = chosen[torch.randperm(len(chosen), generator=generator)[: self.max_episodes]]
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(self.seed))
+        chosen = chosen[order[: self.max_episodes].to(chosen.device)].to(self.centroids.device)
         centroids = kmeans(chosen, self.num_codes, seed=self.seed)
         if len(centroids) != self.num_codes:
             raise ConfigurationError(
@@ -222,7 +222,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         """Return which episodes are clustered, ``[N]``: the successes, or all if those are few."""
         success = self._success(episodes)
         if success is None or int(success.sum()) < self.min_successes:
-            return torch.ones(len(episodes), dtype=torch.bool)
+            return torch.ones_like(episodes.valid[:, 0])
         return success
 
     def _success(self, episodes: Episodes) -> Tensor | None:
@@ -236,7 +236,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         self._network.fit(features)
         optimizer = torch.optim.Adam(self._network.parameters(), 2e-3)
         for _ in range(self.steps):
-            index = torch.randint(held, len(features), (512,))
+            index = torch.randint(held, len(features), (512,), device=features.device)
             inputs = self._truncate(features[index])
             loss = functional.inference_loss(self._network(inputs, noisy=True), codes[index])
             optimizer.zero_grad(set_to_none=True)
@@ -254,9 +254,11 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         if not self.history_length:
             return features
         entries = features.unflatten(-1, (self.history_length, -1))
-        size, length = entries.shape[:2]
-        last = torch.randint(1, length, (size, 1)).where(torch.rand(size, 1) < 0.5, length - 1)
-        place = torch.minimum(torch.arange(length).expand(size, -1), last)
+        (size, length), device = entries.shape[:2], entries.device
+        beginnings = torch.randint(1, length, (size, 1), device=device)
+        half = torch.rand(size, 1, device=device) < 0.5
+        last = beginnings.where(half, length - 1)
+        place = torch.minimum(torch.arange(length, device=device).expand(size, -1), last)
         return entries.gather(1, place.unsqueeze(-1).expand_as(entries)).flatten(1)
 
 

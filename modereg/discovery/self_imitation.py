@@ -73,6 +73,11 @@ class SelfImitation:
         self.rounds: list[TensorDict] = []
 
     @property
+    def device(self) -> torch.device:
+        """Where the discoverer lives, and episodes are judged."""
+        return self.discoverer.centroids.device
+
+    @property
     def entries(self) -> list[NestedKey]:
         """Entries of each decision that episodes must have for :meth:`fit_base`."""
         return [*self.steering.observation_keys, self.steering.action_key]
@@ -141,7 +146,7 @@ class SelfImitation:
             keep=self.entries,
             final=self.final_entries(env),
             progress=progress,
-        )
+        ).to(self.device)
         hits = self._hits(rolled)
         figures = {"hits": float(hits.float().mean()), "commanded": self._commanded(rolled, hits)}
         if bool(hits.any()):
@@ -154,6 +159,7 @@ class SelfImitation:
 
     def triples(self, episodes: Episodes, chosen: Tensor) -> TensorDict:
         """Return observation, noise and q's code of the chosen episodes' decisions, ``[n]``."""
+        episodes, chosen = episodes.to(self.device), chosen.to(self.device)
         codes = self.discoverer.log_prob(episodes.final).argmax(-1)
         decisions = episodes.decisions.select(*self.entries)
         decisions.set(self.discoverer.latent_key, codes[:, None].expand(episodes.valid.shape))

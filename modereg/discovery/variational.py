@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from modereg.devices import module_device
 from modereg.discovery.base import ModeDiscoverer
@@ -160,7 +161,8 @@ class VariationalModeDiscoverer(ModeDiscoverer):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` returned."""
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self._window = [dict(entry) for entry in state["window"]]
+        device = module_device(self.estimator)
+        self._window = [tree_map(lambda value: value.to(device), e) for e in state["window"]]
 
     def _step(self, train: TensorDict) -> Tensor:
         index = torch.randint(len(train), (self.batch_size,), device=train.device)
