@@ -8,6 +8,7 @@ model, and it stays frozen afterwards.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -264,8 +265,18 @@ class ClusterModeDiscoverer(ModeDiscoverer):
 
 def _worth_clustering(features: Tensor, success: Tensor | None, least: int) -> tuple[Tensor, bool]:
     """Return the successful episodes, where there are enough, and whether it is only those."""
-    enough = success is not None and int(success.sum()) >= least
-    return (features[success], True) if enough else (features, False)
+    if success is None or bool(success.all()):
+        return features, success is not None
+    solved = int(success.sum())
+    if solved >= least:
+        return features[success], True
+    warnings.warn(
+        f"expected at least {least} successful episodes to cluster, got {solved} of "
+        f"{len(features)}: failures are clustered too, and some codes will command them; collect "
+        "more episodes, or lower min_successes",
+        stacklevel=4,
+    )
+    return features, False
 
 
 def _input_noise(centroids: Tensor) -> float:
