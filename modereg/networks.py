@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from modereg.errors import ConfigurationError, ShapeError
+from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 
 __all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
 
@@ -26,6 +26,19 @@ def flat_features(inputs: Sequence[Tensor]) -> Tensor:
         return inputs[0]
     batch_dims = min(value.ndim for value in inputs) - 1
     return torch.cat([value.flatten(batch_dims) for value in inputs], -1)
+
+
+def _check_data(data: Tensor) -> None:
+    """Refuse data without a mean: its NaN would stay in the network's buffers, unseen."""
+    if not len(data):
+        raise ConfigurationError(
+            "expected at least one row to standardise by, got none; collect episodes first"
+        )
+    if not bool(torch.isfinite(data).all()):
+        raise NonFiniteError(
+            "expected finite values to standardise by, got NaN or infinity in column "
+            f"{int((~torch.isfinite(data)).any(0).nonzero()[0])}; look at the observations"
+        )
 
 
 class FourierFeatures(nn.Module):
@@ -55,8 +68,14 @@ class FourierFeatures(nn.Module):
 
     @torch.no_grad()
     def fit(self, data: Tensor) -> None:
-        """Take mean and standard deviation of data ``[N, in_features]``; constants keep scale 1."""
-        std = data.std(0)
+        """Take mean and standard deviation of data ``[N, in_features]``; constants keep scale 1.
+
+        Raises:
+            ConfigurationError: if there is no row.
+            NonFiniteError: if a value is not finite.
+        """
+        _check_data(data)
+        std = data.std(0, correction=min(1, len(data) - 1))
         self.shift.copy_(data.mean(0))
         self.scale.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
@@ -159,8 +178,8 @@ class InputNoise(nn.Module):
 
     @std.setter
     def std(self, value: float) -> None:
-        if not value >= 0:
-            raise ConfigurationError(f"expected a non-negative noise, got {value}")
+        if not 0 <= value < float("inf"):
+            raise ConfigurationError(f"expected a non-negative, finite noise, got {value}")
         self.input_std.fill_(value)
 
     @torch.no_grad()
@@ -175,14 +194,18 @@ class InputNoise(nn.Module):
             features: ``[N, F]``.
 
         Raises:
-            ConfigurationError: if the network is no MLP, which has a place for the scale.
+            ConfigurationError: if the network is no MLP, which has a place for the scale, or if
+                there is no row.
+            NonFiniteError: if a feature is not finite.
         """
+        _check_data(features)
         if not isinstance(self.network, MLP):
             raise ConfigurationError(
                 f"expected an MLP to scale the features of, got {type(self.network).__name__}; "
                 "scale the input in your own network instead"
             )
-        scale = features.var(0).mean().sqrt().clamp_min(1e-6)
+        variance = features.var(0, correction=min(1, len(features) - 1))
+        scale = variance.mean().sqrt().clamp_min(1e-6)
         self.network.features.shift.copy_(features.mean(0))
         self.network.features.scale.fill_(float(scale))
         if self.relative:

@@ -10,9 +10,9 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 
 from modereg import functional, keys
-from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
+from modereg.errors import ConfigurationError, ShapeError
 from modereg.networks import MLP
-from modereg.reading import require
+from modereg.reading import require_finite
 
 __all__ = ["RandomNetworkDistillation", "RunningMoments", "read_features"]
 
@@ -38,19 +38,13 @@ def read_features(
         KeyMismatchError: if an entry is missing.
         NonFiniteError: if a valid row holds NaN or infinities.
     """
+    require_finite(tensordict, in_keys, reader, valid=valid)
     values = []
     for key in in_keys:
-        value = require(tensordict, key, reader)
-        dims = tensordict.batch_dims
+        value, dims = tensordict.get(key), tensordict.batch_dims
         value = value.flatten(dims) if value.ndim > dims else value.unsqueeze(-1)
         if valid is not None:
             value = torch.where(valid.unsqueeze(-1), value, torch.zeros_like(value))
-        if not bool(torch.isfinite(value).all()):
-            raise NonFiniteError(
-                f"expected finite features, got NaN or infinite values under {key!r}; a likely "
-                "cause is an environment that resets itself and fills the observation at the end "
-                "of an episode with NaN, so use SerialEnv or ParallelEnv of single environments"
-            )
         values.append(value)
     return torch.cat(values, -1)
 

@@ -1,4 +1,4 @@
-"""Reading tensordicts: entries that must be there, and modules evaluated without copies."""
+"""Reading tensordicts: entries that must be there and finite, and modules without copies."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules import ValueOperator
 
-from modereg.errors import KeyMismatchError
+from modereg.errors import ConfigurationError, KeyMismatchError, NonFiniteError
 from modereg.networks import InputNoise
 from modereg.suggestions import with_suggestion
 
-__all__ = ["evaluate", "in_next", "require", "valid_rows"]
+__all__ = ["evaluate", "in_next", "require", "require_finite", "require_rows", "valid_rows"]
 
 
 def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
@@ -38,6 +38,60 @@ def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
         )
         raise KeyMismatchError(with_suggestion(sentence, key, there))
     return value
+
+
+def require_rows(tensordict: TensorDictBase, reader: str) -> None:
+    """Check that a batch is not empty, since a mean over nothing is NaN.
+
+    Raises:
+        ConfigurationError: if it is.
+    """
+    if not tensordict.batch_size.numel():  # a tensordict says of itself that it has 1
+        raise ConfigurationError(
+            f"{reader} expects at least one row, got a batch of shape "
+            f"{tuple(tensordict.batch_size)}; leave the step out, or collect more"
+        )
+
+
+def require_finite(
+    tensordict: TensorDictBase,
+    keys: Iterable[NestedKey],
+    where: str,
+    *,
+    valid: Tensor | None = None,
+) -> None:
+    """Check that entries hold neither NaN nor infinities, before they reach an optimiser.
+
+    One sum over all of them tells that they do not, so a batch costs one reading, and on an
+    accelerator one synchronisation; only where it is not finite is each entry looked at.
+
+    Args:
+        tensordict: ``[*B]``, with entries ``[*B, ...]``; those of integers and booleans pass.
+        keys: the entries.
+        where: what they are for, which the error names, such as ``"the batch of iteration 3"``.
+        valid: rows ``[*B]`` that count, bool; the others may hold anything. None counts all.
+
+    Raises:
+        KeyMismatchError: if an entry is missing.
+        NonFiniteError: if one is not finite; the sentence names it and the first such row.
+    """
+    values = {key: require(tensordict, key, where) for key in keys}
+    floats = {key: value.detach() for key, value in values.items() if value.is_floating_point()}
+    sums = [value.sum(dtype=torch.float32) for value in floats.values()]
+    if not sums or bool(torch.isfinite(torch.stack(sums).sum())):
+        return
+    for key, value in floats.items():
+        wrong = ~torch.isfinite(value)
+        rows = wrong.flatten(tensordict.ndim).any(-1) if wrong.ndim > tensordict.ndim else wrong
+        rows = rows if valid is None else rows & valid
+        if bool(rows.any()):
+            first = rows.nonzero()[0].tolist()
+            raise NonFiniteError(
+                f"expected finite values under {key!r} in {where}, got NaN or infinity in "
+                f"{int(rows.sum())} of {rows.numel()} rows, first in row {first}; a likely cause "
+                "is an environment that resets itself and fills the observation at the end of an "
+                "episode with NaN, or one that divides by zero"
+            )
 
 
 def evaluate(

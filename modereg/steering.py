@@ -88,6 +88,8 @@ class SteeringHead(nn.Module):
         log_std_range: tuple[float, float] = (-3.0, 0.3),
     ) -> None:
         super().__init__()
+        if not 0.0 < mean_bound < math.inf:
+            raise ConfigurationError(f"expected a positive, finite mean_bound, got {mean_bound}")
         if not log_std_range[0] < 0.0 < log_std_range[1]:
             raise ConfigurationError(
                 f"expected a log_std_range around 0, where the base policy is, got {log_std_range}"
@@ -111,8 +113,13 @@ class SteeringHead(nn.Module):
         return torch.where(raw > 0, high * torch.tanh(raw / high), low * torch.tanh(raw / low))
 
     @torch.no_grad()
-    def set_std(self, std: float) -> None:
-        """Give every code and dimension this standard deviation.
+    def set_std(self, std: float, codes: Tensor | None = None) -> None:
+        """Give codes this standard deviation in every dimension.
+
+        Args:
+            std: the standard deviation.
+            codes: which of the one-hot codes get it, ``[K]`` bool; the others get 1, exactly. None
+                gives it to every code, of whatever kind.
 
         Raises:
             ConfigurationError: if it lies outside the range of the head.
@@ -126,6 +133,9 @@ class SteeringHead(nn.Module):
         log_std, bound = math.log(std), high if std > 1.0 else low
         self.log_std.weight.zero_()
         self.log_std.bias.fill_(bound * math.atanh(log_std / bound) if log_std else 0.0)
+        if codes is not None:
+            free = (~codes).to(self.log_std.weight)  # their weight undoes the bias
+            self.log_std.weight.copy_(-self.log_std.bias.unsqueeze(-1) * free)
 
 
 class SteeringPolicy(ProbabilisticTensorDictSequential):

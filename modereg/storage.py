@@ -180,7 +180,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Load what :func:`save_state` saved; nothing in the file is executed.
+    """Load what :func:`save_state` saved, on the CPU; nothing in the file is executed.
 
     Raises:
         CheckpointError: if the file is missing, cut short, altered, or holds other objects.
@@ -198,7 +198,7 @@ def load_state(path: Path) -> dict[str, Any]:
             "foreign; delete it and start the run again"
         )
     try:
-        return torch.load(io.BytesIO(body), weights_only=True)
+        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise CheckpointError(
             f"expected a checkpoint of only tensors, numbers, strings and lists at {path}, got one "

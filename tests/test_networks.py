@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from modereg.errors import ConfigurationError, ShapeError
+from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.networks import MLP, FourierFeatures, InputNoise, flat_features
 
 
@@ -101,7 +101,7 @@ def test_input_noise_has_the_asked_deviation(dtype: torch.dtype) -> None:
     assert noisy.std == 0.25
     assert InputNoise(nn.Identity(), 0.1).load_state_dict(noisy.state_dict())
     for value in (-0.1, float("nan")):
-        with pytest.raises(ConfigurationError, match="non-negative noise"):
+        with pytest.raises(ConfigurationError, match="non-negative, finite noise"):
             noisy.std = value
 
 
@@ -110,3 +110,14 @@ def test_noise_on_features_that_count() -> None:
     counts = torch.arange(6).view(2, 3)
     torch.testing.assert_close(noisy(counts), noisy(counts.float()))
     assert not torch.equal(noisy(counts, noisy=True), noisy(counts))
+
+
+@pytest.mark.parametrize("module", [FourierFeatures(2, 1), InputNoise(MLP(2, 1, (4,)))])
+def test_data_without_a_mean_is_refused_and_one_row_is_enough(module: nn.Module) -> None:
+    """NaN in the buffers would make every later output NaN."""
+    with pytest.raises(ConfigurationError, match="at least one row to standardise by"):
+        module.fit(torch.zeros(0, 2))
+    with pytest.raises(NonFiniteError, match="NaN or infinity in column 1"):
+        module.fit(torch.tensor([[0.0, torch.inf], [0.0, 1.0]]))
+    module.fit(torch.ones(1, 2))
+    assert all(bool(value.isfinite().all()) for value in module.buffers())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -9,9 +11,9 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.modules import ValueOperator
 
-from modereg.errors import KeyMismatchError
+from modereg.errors import KeyMismatchError, NonFiniteError
 from modereg.networks import InputNoise
-from modereg.reading import evaluate, in_next, require, valid_rows
+from modereg.reading import evaluate, in_next, require, require_finite, valid_rows
 
 
 def two_outputs(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,3 +79,46 @@ def test_rows_that_no_mask_calls_padding() -> None:
     td["collector", "mask"] = first
     assert torch.equal(valid_rows(td), first)
     assert torch.equal(valid_rows(td, [("collector", "mask"), "other", "none"]), first & second)
+
+
+def _batch() -> TensorDict:
+    torch.manual_seed(0)
+    entries = {"reward": torch.randn(64, 12, 1), "number": torch.arange(768).view(64, 12)}
+    return TensorDict({"next": TensorDict(entries, [64, 12])}, [64, 12])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_named(value: float) -> None:
+    """Infinities of both signs too, whose sum is not a number."""
+    batch = _batch()
+    reward = batch["next", "reward"]
+    names = [("next", "reward"), ("next", "number")]
+    require_finite(batch, names, "iteration 3")
+    reward[5, 3] = value
+    sentence = (
+        r"\('next', 'reward'\) in iteration 3, got .* in 1 of 768 rows, first in row \[5, 3\]"
+    )
+    with pytest.raises(NonFiniteError, match=sentence):
+        require_finite(batch, names, "iteration 3")
+    reward[6, 0] = -value
+    with pytest.raises(NonFiniteError, match=r"in 2 of 768 rows, first in row \[5, 3\]"):
+        require_finite(batch, names, "iteration 3")
+
+
+def test_large_values_and_rows_that_do_not_count_may_be_what_they_are() -> None:
+    batch = _batch()
+    batch["next", "reward"][:] = 3e38  # finite, and their sum is not
+    require_finite(batch, [("next", "reward")], "a batch")
+    batch["next", "reward"][2] = math.nan
+    valid = torch.ones(64, 12, dtype=torch.bool)
+    with pytest.raises(NonFiniteError, match=r"in 12 of 768 rows, first in row \[2, 0\]"):
+        require_finite(batch, [("next", "reward")], "a batch", valid=valid)
+    valid[2] = False
+    require_finite(batch, [("next", "reward")], "a batch", valid=valid)
+
+
+def test_only_a_missing_entry_is_an_error_where_there_is_nothing_to_sum() -> None:
+    require_finite(_batch()[:0], [("next", "reward")], "a batch")
+    require_finite(_batch(), [("next", "number")], "a batch")
+    with pytest.raises(KeyMismatchError, match="a batch reads 'other'"):
+        require_finite(_batch(), ["other"], "a batch")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import Compose, TransformedEnv
+from torchrl.envs.utils import exploration_type
 
 from modereg import keys
 from modereg.errors import ConfigurationError
-from modereg.rollouts import Episodes, collect_episodes
+from modereg.rollouts import Episodes, collect_episodes, iterate_episodes
 from modereg.tasks import GaussianMixture
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.transforms import ActionChunk, LatentConditioner, NoiseAction
@@ -84,11 +87,55 @@ def test_flat_decisions_of_chosen_episodes() -> None:
 
 def test_an_episode_beyond_the_last_decision_is_cut_there() -> None:
     episodes = collect_episodes(
-        CountingEnv(LENGTHS), 4, max_decisions=6, policy=_half, final=[keys.OBSERVATION]
+        CountingEnv(LENGTHS),
+        4,
+        max_decisions=6,
+        policy=_half,
+        final=[keys.OBSERVATION],
+        cut=True,
     )
     assert episodes.env_steps.tolist() == [3, 6, 5, 6]
     assert episodes.final.get(keys.OBSERVATION)[:, 0].tolist() == [3, 6, 5, 6]
     assert bool(episodes.valid[1].all())
+
+
+def test_an_episode_that_outlives_the_last_decision_is_named() -> None:
+    """The history of 6 decisions would forget the start of episodes of 7 and 12."""
+    with pytest.raises(ConfigurationError, match=r"max_decisions=6 .* 2 of 4 that go on, in rows"):
+        collect_episodes(CountingEnv(LENGTHS), 4, max_decisions=6, policy=_half)
+    assert len(collect_episodes(CountingEnv(LENGTHS), 4, max_decisions=12, policy=_half)) == 4
+
+
+def test_episodes_come_batch_by_batch_and_joined_are_those_that_were_collected() -> None:
+    entries = [keys.OBSERVATION]
+    options = dict(max_decisions=15, policy=_half, keep=entries, final=entries)
+    env = CountingEnv(LENGTHS, start_noise=1.0)
+    torch.manual_seed(0)
+    before, parts = exploration_type(), iterate_episodes(env, 10, **options)
+    first = next(parts)
+    assert exploration_type() == before  # an open iterator leaves it to its caller
+    parts = [first, *parts]
+    assert [len(part) for part in parts] == [4, 4, 2]
+    torch.manual_seed(0)
+    joined, whole = Episodes.cat(parts), collect_episodes(env, 10, **options)
+    for name in ("decisions", "valid", "final", "returns", "env_steps"):
+        assert bool((getattr(joined, name) == getattr(whole, name)).all()), name
+    assert (joined.spent, joined.clipped) == (whole.spent, whole.clipped)
+
+
+def test_options_are_checked_before_the_first_part_is_asked_for() -> None:
+    with pytest.raises(ConfigurationError, match="at least one episode"):
+        iterate_episodes(CountingEnv(LENGTHS), 0, max_decisions=3)
+    with pytest.raises(ConfigurationError, match="max_decisions of at least 1, got 0"):
+        iterate_episodes(CountingEnv(LENGTHS), 3, max_decisions=0)
+    with pytest.raises(ConfigurationError, match="carries no layout; give it"):
+        iterate_episodes(CountingEnv(LENGTHS), 3)
+
+
+def test_the_longest_episode_is_read_from_the_layout() -> None:
+    env = CountingEnv(LENGTHS)
+    env.__dict__["layout"] = SimpleNamespace(max_decisions=13)
+    assert collect_episodes(env, 4, policy=_half).valid.shape == (4, 13)
 
 
 def _steered(gamma: float = 1.0) -> TransformedEnv:
@@ -175,7 +222,11 @@ def test_joining_weighs_the_clipped_share_by_steps() -> None:
     assert whole.spent == 4
 
 
-def test_an_unbatched_environment_and_no_episodes_are_refused() -> None:
-    for env, num in ((CountingEnv(3), 4), (CountingEnv([3, 4]), 0)):
+def test_an_unbatched_or_empty_environment_and_no_episodes_are_refused() -> None:
+    for env, num in (
+        (CountingEnv(3), 4),
+        (CountingEnv([3, 4]), 0),
+        (CountingEnv([], bound=None), 4),
+    ):
         with pytest.raises(ConfigurationError, match="at least one episode"):
             collect_episodes(env, num, max_decisions=5)

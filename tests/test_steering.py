@@ -219,3 +219,19 @@ def test_its_forward_is_that_of_the_sequence_of_its_modules(mode: InteractionTyp
     own, sequence = results
     assert set(own.keys(True, True)) == set(sequence.keys(True, True))
     torch.testing.assert_close(own, sequence, rtol=0, atol=1e-6)
+
+
+def test_chosen_codes_get_the_deviation_and_the_others_exactly_one() -> None:
+    head = SteeringPolicy(["observation"], 3, 4, (2, 2)).head
+    nn.init.normal_(head.log_std.weight)
+    for std in (0.3, 1.2):
+        head.set_std(std, torch.tensor([True, False, True, False]))
+        scale = head(torch.randn(4, 3), torch.eye(4))[1]
+        assert torch.allclose(scale[::2], torch.full((2, 2, 2), std))
+        assert torch.equal(scale[1::2], torch.ones(2, 2, 2))
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bound_that_bounds_nothing_is_refused(bound: float) -> None:
+    with pytest.raises(ConfigurationError, match="positive, finite mean_bound"):
+        SteeringPolicy(["observation"], 3, 4, (2, 2), mean_bound=bound)

@@ -201,9 +201,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             ConfigurationError: if there are too few episodes, or fewer distinct ones than codes.
         """
         chosen, only_successes = _worth_clustering(features, success, self.min_successes)
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(chosen), generator=generator)[: self.max_episodes]
-        chosen = chosen[order.to(chosen.device)]
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(self.seed))
+        chosen = chosen[order[: self.max_episodes].to(chosen.device)].to(self.centroids.device)
         centroids = kmeans(chosen, self.num_codes, seed=self.seed)
         if len(centroids) != self.num_codes:
             raise ConfigurationError(
@@ -233,7 +232,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         """Return which episodes are clustered, ``[N]``: the successes, or all if those are few."""
         success = self._success(episodes)
         if success is None or int(success.sum()) < self.min_successes:
-            return torch.ones(len(episodes), dtype=torch.bool, device=episodes.final.device)
+            return torch.ones_like(episodes.valid[:, 0])
         return success
 
     def _success(self, episodes: Episodes) -> Tensor | None:
@@ -265,18 +264,28 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         if not self.history_length:
             return features
         entries = features.unflatten(-1, (self.history_length, -1))
-        size, length = entries.shape[:2]
-        device = features.device
-        last = torch.randint(1, length, (size, 1), device=device)
-        last = last.where(torch.rand(size, 1, device=device) < 0.5, length - 1)
+        (size, length), device = entries.shape[:2], entries.device
+        beginnings = torch.randint(1, length, (size, 1), device=device)
+        half = torch.rand(size, 1, device=device) < 0.5
+        last = beginnings.where(half, length - 1)
         place = torch.minimum(torch.arange(length, device=device).expand(size, -1), last)
         return entries.gather(1, place.unsqueeze(-1).expand_as(entries)).flatten(1)
 
 
 def _worth_clustering(features: Tensor, success: Tensor | None, least: int) -> tuple[Tensor, bool]:
     """Return the successful episodes, where there are enough, and whether it is only those."""
-    enough = success is not None and int(success.sum()) >= least
-    return (features[success], True) if enough else (features, False)
+    if success is None or bool(success.all()):
+        return features, success is not None
+    solved = int(success.sum())
+    if solved >= least:
+        return features[success], True
+    warnings.warn(
+        f"expected at least {least} successful episodes to cluster, got {solved} of "
+        f"{len(features)}: failures are clustered too, and some codes will command them; collect "
+        "more episodes, or lower min_successes",
+        stacklevel=4,
+    )
+    return features, False
 
 
 def _input_noise(centroids: Tensor) -> float:

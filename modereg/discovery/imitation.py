@@ -16,6 +16,9 @@ from torch import Tensor
 
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.estimators import check_support
+from modereg.priors import CategoricalPrior
+from modereg.reading import require_finite
 from modereg.steering import SteeringPolicy
 from modereg.suggestions import with_suggestion
 
@@ -54,7 +57,7 @@ class NoiseImitation:
             raise ConfigurationError(
                 f"expected a validation share of at least 0 and below 1, got {validation}"
             )
-        if learning_rate <= 0 or batch_size < 1:
+        if not 0 < learning_rate < float("inf") or batch_size < 1:
             raise ConfigurationError(
                 f"expected a positive learning_rate and batch_size, got {learning_rate}, "
                 f"{batch_size}"
@@ -82,9 +85,10 @@ class NoiseImitation:
 
         Raises:
             KeyMismatchError: if an entry is missing.
-            ConfigurationError: if there is no triple at all.
+            NonFiniteError: if an observation or a noise is not finite.
+            ConfigurationError: if there is no triple at all, or a code is outside of [0, K).
         """
-        data = self._select(data)
+        data = self._select(data, num_codes)
         if not len(data):
             raise ConfigurationError(
                 "expected triples of observation, noise and code to imitate, got none; no episode "
@@ -117,7 +121,7 @@ class NoiseImitation:
         held = int(self.validation * len(data))
         if not held:
             return data, None
-        order = torch.randperm(len(data))
+        order = torch.randperm(len(data), device=data.get(self.latent_key).device)
         fitted, apart = data[order[held:]], data[order[:held]]
         draw = BalancedSampler(apart.get(self.latent_key), num_codes)
         rows = apart[draw(min(4 * held, self.batch_size))]
@@ -129,7 +133,7 @@ class NoiseImitation:
         distribution = self.steering.distribution(batch)
         return -distribution.log_prob(batch.get(self.steering.action_key)).mean()
 
-    def _select(self, data: TensorDictBase) -> TensorDict:
+    def _select(self, data: TensorDictBase, num_codes: int) -> TensorDict:
         present = set(data.keys(True, True))
         missing = [key for key in self.entries if key not in present]
         if missing:
@@ -138,7 +142,10 @@ class NoiseImitation:
                 "them when collecting the episodes"
             )
             raise KeyMismatchError(with_suggestion(sentence, missing, present))
-        return data.select(*self.entries)
+        data = data.select(*self.entries).to(self.steering.head.log_std.weight.device)
+        require_finite(data, self.entries, "the noises to imitate")
+        check_support(CategoricalPrior(num_codes), data.get(self.latent_key), self.latent_key)
+        return data
 
 
 class _Judge:
@@ -192,6 +199,7 @@ class BalancedSampler:
 
     def __call__(self, size: int) -> Tensor:
         """Return ``[size]`` indices into the data."""
-        code = torch.randint(len(self.counts), (size,))
-        place = (torch.rand(size) * self.counts[code]).long()
+        device = self.counts.device
+        code = torch.randint(len(self.counts), (size,), device=device)
+        place = (torch.rand(size, device=device) * self.counts[code]).long()
         return self.order[self.starts[code] + place]

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from modereg.devices import module_device
 from modereg.discovery.base import ModeDiscoverer
-from modereg.errors import ConfigurationError, NonFiniteError
+from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator, Source, check_support
 from modereg.networks import flat_features
-from modereg.reading import in_next, require, valid_rows
+from modereg.reading import in_next, require, require_finite, require_rows, valid_rows
 
 __all__ = ["VariationalModeDiscoverer"]
 
@@ -68,7 +70,7 @@ class VariationalModeDiscoverer(ModeDiscoverer):
                 f"expected an estimator such as CategoricalMI(feature_dim, num_codes), got "
                 f"{estimator!r}"
             )
-        if min(window, steps, batch_size) < 1 or lr <= 0:
+        if min(window, steps, batch_size) < 1 or not 0 < lr < float("inf"):
             raise ConfigurationError(
                 "expected window, steps and batch_size of at least 1 and a positive lr, got "
                 f"{window}, {steps}, {batch_size} and {lr}"
@@ -91,8 +93,8 @@ class VariationalModeDiscoverer(ModeDiscoverer):
             KeyMismatchError: if a feature is missing.
             NonFiniteError: if a feature is not finite.
         """
-        rows = _rows(rollout)
-        features = self._features(rollout, rows, self.estimator.source)
+        rollout = self._read(rollout)
+        features = self._features(rollout, _rows(rollout), self.estimator.source)
         self.estimator.fit_features(flat_features(features))
 
     @torch.no_grad()
@@ -109,8 +111,9 @@ class VariationalModeDiscoverer(ModeDiscoverer):
             ConfigurationError: if a code lies outside the prior's support.
             NonFiniteError: if a feature is not finite.
         """
-        rows = _rows(rollout)
         latent = require(rollout, self.latent_key, "the discoverer")
+        rollout = self._read(rollout)
+        rows, latent = _rows(rollout), rollout.get(self.latent_key)
         latent = latent.flatten(0, rollout.ndim - 1)[rows]
         check_support(self.prior, latent, self.latent_key)
         entry = {
@@ -158,7 +161,8 @@ class VariationalModeDiscoverer(ModeDiscoverer):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` returned."""
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self._window = [dict(entry) for entry in state["window"]]
+        device = module_device(self.estimator)
+        self._window = [tree_map(lambda value: value.to(device), e) for e in state["window"]]
 
     def _step(self, train: TensorDict) -> Tensor:
         index = torch.randint(len(train), (self.batch_size,), device=train.device)
@@ -187,27 +191,29 @@ class VariationalModeDiscoverer(ModeDiscoverer):
         """Where a transition has the features that are read in the root of training data."""
         return "root" if self.estimator.transitions else self.estimator.source
 
+    def _read(self, rollout: TensorDictBase) -> TensorDictBase:
+        """Return what is read of a rollout, where the estimator lives."""
+        require_rows(rollout, "the discoverer")
+        names = [name for key in self.feature_keys for name in (key, in_next(key))]
+        marks = [self.latent_key, ("next", "done"), ("collector", "mask")]
+        read = rollout.select(*names, *marks, strict=False)
+        device = module_device(self.estimator)
+        return read if device is None else read.to(device)
+
     def _features(self, rollout: TensorDictBase, rows: Tensor, source: Source) -> list[Tensor]:
         """Return a copy of each feature at these rows, ``[n, ...]``."""
-        features = []
-        for key in self.feature_keys:
-            name = in_next(key) if source == "next" else key
-            value = require(rollout, name, "the discoverer")
-            value = value.flatten(0, rollout.ndim - 1)[rows]
-            if not bool(torch.isfinite(value).all()):
-                raise NonFiniteError(
-                    f"expected finite features under {name!r}, got NaN or infinity; look for "
-                    "terminal observations that an automatic reset has replaced"
-                )
-            features.append(value)
-        return features
+        names = [in_next(key) if source == "next" else key for key in self.feature_keys]
+        values = [require(rollout, name, "the discoverer") for name in names]
+        what = "what the discoverer observes"
+        require_finite(rollout, names, what, valid=valid_rows(rollout))
+        return [value.flatten(0, rollout.ndim - 1)[rows] for value in values]
 
 
 def _rows(rollout: TensorDictBase) -> Tensor:
     """Return the numbers of the rows of a flattened rollout that count, ``[n]`` int64."""
     valid = valid_rows(rollout)
     if valid is None:
-        return torch.arange(rollout.numel(), device=rollout.device)
+        return torch.arange(rollout.batch_size.numel(), device=rollout.device)
     return valid.reshape(-1).nonzero().squeeze(-1)
 
 
@@ -223,7 +229,7 @@ def _held_out(rollout: TensorDictBase) -> Tensor:
 
 def _episodes(rollout: TensorDictBase) -> Tensor:
     """Number the episodes of a flattened rollout, ``[N]``; single rows where they are unknown."""
-    rows = torch.arange(rollout.numel(), device=rollout.device)
+    rows = torch.arange(rollout.batch_size.numel(), device=rollout.device)
     done = rollout.get(("next", "done"), None)
     if done is None:
         return rows

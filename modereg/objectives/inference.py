@@ -14,7 +14,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator, check_support
 from modereg.priors import CategoricalPrior
-from modereg.reading import in_next, require, valid_rows
+from modereg.reading import in_next, require, require_finite, require_rows, valid_rows
 
 __all__ = ["InferenceLoss"]
 
@@ -100,8 +100,9 @@ class InferenceLoss(LossModule):
 
         Raises:
             KeyMismatchError: if a feature or the code is missing.
+            NonFiniteError: if a feature of a row that counts is not finite.
             ShapeError: if the codes are not of the prior's shape.
-            ConfigurationError: if a code lies outside the prior's support.
+            ConfigurationError: if a code lies outside the prior's support, or the batch is empty.
         """
         valid = valid_rows(tensordict, self._loss_mask_keys())
         rows = self._rows(tensordict, valid)
@@ -116,6 +117,7 @@ class InferenceLoss(LossModule):
 
     def _rows(self, tensordict: TensorDictBase, valid: Tensor | None) -> TensorDictBase:
         """Return what the estimator reads of the rows that count, ``[*B]`` or ``[n]``."""
+        require_rows(tensordict, "InferenceLoss")
         latent = require(tensordict, self.tensor_keys.latent, "InferenceLoss")
         rows = tensordict.select(*self.in_keys, strict=False)
         if self.tensor_keys.latent != self.estimator.latent_key:
@@ -123,6 +125,8 @@ class InferenceLoss(LossModule):
         rows = rows if valid is None else rows[valid]
         codes = self.estimator.codes(rows)
         check_support(self.estimator.prior, codes, self.tensor_keys.latent)
+        features = [key for key in self.in_keys if key != self.tensor_keys.latent]
+        require_finite(rows, features, "InferenceLoss")
         return rows
 
     @torch.no_grad()

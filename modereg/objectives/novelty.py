@@ -13,9 +13,8 @@ from torch import Tensor
 from torchrl.objectives.common import LossModule
 
 from modereg.errors import ConfigurationError
-from modereg.keys import key_list
-from modereg.novelty import RandomNetworkDistillation
-from modereg.reading import valid_rows
+from modereg.novelty import RandomNetworkDistillation, key_list
+from modereg.reading import require_rows, valid_rows
 
 __all__ = ["DistillationLoss"]
 
@@ -113,7 +112,9 @@ class DistillationLoss(LossModule):
             KeyMismatchError: if a feature is missing.
             NonFiniteError: if a feature of a valid row is not finite.
             ShapeError: if there are more or fewer features than the networks read.
+            ConfigurationError: if the batch is empty.
         """
+        require_rows(tensordict, "DistillationLoss")
         valid = valid_rows(tensordict, self._loss_mask_keys())
         features = self.distillation.features(tensordict, self._in_keys, valid)
         if self.observe:

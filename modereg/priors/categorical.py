@@ -66,12 +66,35 @@ class CategoricalPrior(Prior):
         return draws[: batch_size.numel()].reshape(batch_size).to(device or draws.device)
 
     def log_prob(self, latent: Tensor) -> Tensor:
-        """Return log p(z), ``[*B]`` float32."""
+        """Return log p(z), ``[*B]`` float32.
+
+        Raises:
+            ConfigurationError: if a code is not an integer in ``[0, K)``.
+        """
+        self._check_range(latent)
         return self.log_probs.to(latent.device, torch.float32)[latent]
 
     def features(self, latent: Tensor) -> Tensor:
-        """Return the one-hot code, ``[*B, K]`` float32."""
-        return F.one_hot(latent, self.feature_dim).to(torch.float32)
+        """Return the one-hot code, ``[*B, K]`` float32.
+
+        Raises:
+            ConfigurationError: if a code is not an integer in ``[0, K)``.
+        """
+        self._check_range(latent)
+        return F.one_hot(latent.long(), self.feature_dim).to(torch.float32)
+
+    def _check_range(self, latent: Tensor) -> None:
+        """Refuse what would be read from the end, or end an accelerator's process."""
+        if latent.is_floating_point() or latent.dtype == torch.bool:
+            raise ConfigurationError(f"expected integer codes, got {latent.dtype}")
+        if not latent.numel():
+            return
+        low, high = torch.stack(latent.aminmax()).tolist()
+        if low < 0 or high >= self.num_codes:
+            raise ConfigurationError(
+                f"expected codes in [0, {self.num_codes}), got some between {low} and {high}; "
+                "sample codes from the same prior"
+            )
 
     def spec(self, batch_size: torch.Size, device: torch.device | None = None) -> TensorSpec:
         """Return a ``Categorical(K)`` spec of shape ``[*B]``."""

@@ -40,7 +40,7 @@ class NormalPrior(Prior):
 
     def sample(self, batch_size: torch.Size, device: torch.device | None = None) -> Tensor:
         """Draw codes ``[*B, dim]`` float32."""
-        return torch.randn((*batch_size, self.feature_dim)).to(device or "cpu")
+        return torch.randn((*batch_size, self.feature_dim), device=device)
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Return the log density, ``[*B]``."""
@@ -88,7 +88,7 @@ class SphericalPrior(Prior):
 
     def sample(self, batch_size: torch.Size, device: torch.device | None = None) -> Tensor:
         """Draw unit vectors ``[*B, dim]`` float32."""
-        return F.normalize(torch.randn((*batch_size, self.feature_dim)), dim=-1).to(device or "cpu")
+        return F.normalize(torch.randn((*batch_size, self.feature_dim), device=device), dim=-1)
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Return the log density by area, ``[*B]``: -inf off the sphere, by more than 1e-3."""

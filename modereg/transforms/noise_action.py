@@ -9,6 +9,7 @@ from torchrl.data import Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
+from modereg.devices import module_device
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.policies import GenerativePolicy, probe_policy
 from modereg.suggestions import with_shape_suggestion, with_suggestion
@@ -136,6 +137,14 @@ class NoiseAction(Transform):
         noise = free + (action - free @ basis) @ basis.mT
         return noise.unflatten(-1, tuple(shape))
 
+    def _decode(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
+        """Decode where the policy lives, and return the chunk where the noise is."""
+        device = module_device(self.policy)
+        if device is None or device == noise.device:
+            return self.policy.decode_from(tensordict, noise)
+        read = tensordict.select(*self.policy.observation_entries(tensordict)).to(device)
+        return self.policy.decode_from(read, noise.to(device)).to(noise.device)
+
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
         parent = self.parent
         if parent is None:
@@ -150,7 +159,7 @@ class NoiseAction(Transform):
             raise ShapeError(with_shape_suggestion(sentence, action.shape, expected))
         with torch.no_grad():
             noise = self._noise(action)
-            chunk = self._decoded(tensordict, noise)
+            chunk = self._decode(tensordict, noise)
         chunk = chunk.to(parent.full_action_spec[self.action_key].dtype)
         if self.noise_key is not None:
             tensordict.set(_NOISE, noise)
@@ -191,12 +200,9 @@ class NoiseAction(Transform):
         rows = tensordict.select(*self.policy.observation_entries(tensordict))
         if rows.batch_dims:
             rows = rows.reshape(-1)[:_PROBE_ROWS]
-        devices = [rows.device] if rows.device is not None and rows.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            dtype = self._dtype or self.parent.full_action_spec[self.action_key].dtype
-            noise = self.policy.draw_noise(rows.batch_size, device=rows.device, dtype=dtype)
-            self._decoded(rows, noise)
-            assert_deterministic(self.policy, rows)
+        device = module_device(self.policy)
+        rows = rows if device is None else rows.to(device)
+        assert_deterministic(self.policy, rows)
         self._probed["done"] = True
 
     def _entries(self, batch: torch.Size) -> dict[NestedKey, tuple[torch.Size, torch.dtype]]:

@@ -127,7 +127,8 @@ def test_only_successes_are_clustered_where_there_are_enough() -> None:
     assert (metrics["only_successes"], metrics["clustered_episodes"]) == (1.0, 480)
     distance = torch.cdist(chosen.centroids[:, -2:], CENTRES[:4]).amin(1)
     assert float(distance.max()) < 0.1
-    few = ClusterModeDiscoverer(8, 5, min_successes=481, **options).fit(features, success)
+    with pytest.warns(UserWarning, match="at least 481 successful episodes to cluster, got 480 of"):
+        few = ClusterModeDiscoverer(8, 5, min_successes=481, **options).fit(features, success)
     assert (few["only_successes"], few["clustered_episodes"]) == (0.0, 600)
     capped = ClusterModeDiscoverer(8, 4, max_episodes=200, **options).fit(features, success)
     assert capped["clustered_episodes"] == 200

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modereg import keys
 from modereg.discovery.imitation import BalancedSampler, NoiseImitation
-from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.errors import ConfigurationError, KeyMismatchError, NonFiniteError
 from modereg.steering import SteeringPolicy
 
 MEANS = torch.tensor([[1.2, -0.5], [-1.0, 0.3], [0.2, 1.4]])
@@ -147,3 +147,15 @@ def test_codes_that_occur_come_equally_often(drawn: list[int], seed: int) -> Non
     rows = torch.bincount(index, minlength=len(codes)).double()
     share = expected / torch.bincount(codes, minlength=6)[codes]
     assert bool(((rows - share).abs() < 6 * share**0.5 + 1).all())
+
+
+def test_noises_codes_and_rates_that_would_spoil_the_policy_are_refused() -> None:
+    data = _triples((30, 20, 10))
+    data[keys.ACTION][4, 0, 1] = math.nan
+    with pytest.raises(NonFiniteError, match=r"under 'action' in the noises to imitate, .*\[4\]"):
+        NoiseImitation(_steering()).fit(data, 3, 1)
+    with pytest.raises(ConfigurationError, match="codes between 0 and 2"):
+        NoiseImitation(_steering()).fit(_triples((30, 20, 10)), 2, 1)
+    for rate in (math.nan, math.inf):
+        with pytest.raises(ConfigurationError, match="positive learning_rate"):
+            NoiseImitation(_steering(), learning_rate=rate)

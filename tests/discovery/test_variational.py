@@ -314,7 +314,7 @@ def test_bad_data_is_refused() -> None:
         found(data.clone().set("latent", torch.full((40, 5), 5)))
     broken = data.clone()
     broken["next", "history"][3, 2, 1] = float("nan")
-    with pytest.raises(NonFiniteError, match="automatic reset"):
+    with pytest.raises(NonFiniteError, match=r"discoverer observes, .* row \[3, 2\]"):
         found(broken)
     assert not found._window
     found(data[:1, :1])
@@ -364,3 +364,14 @@ def test_features_of_decisions_are_read_in_the_root() -> None:
     assert math.isfinite(found.update()["loss"])
     with pytest.raises(KeyMismatchError, match="'action'"):
         found(data.exclude("action"))
+
+
+@pytest.mark.parametrize("lr", [math.nan, math.inf, 0.0, -1.0])
+def test_a_learning_rate_that_is_no_step_is_refused(lr: float) -> None:
+    with pytest.raises(ConfigurationError, match="positive lr, got"):
+        VariationalModeDiscoverer(CategoricalMI(FEATURES, 4), lr=lr)
+
+
+def test_an_empty_rollout_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the discoverer expects at least one row"):
+        discoverer()(rollout()[:0])

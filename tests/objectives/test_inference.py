@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
 
-from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.errors import ConfigurationError, KeyMismatchError, NonFiniteError
 from modereg.estimators import KINDS, CategoricalMI
 from modereg.networks import MLP, InputNoise
 from modereg.objectives import InferenceLoss
@@ -147,7 +147,7 @@ def test_bad_data_is_refused() -> None:
     loss, td = InferenceLoss(estimator()), data(4)
     with pytest.raises(KeyMismatchError, match="InferenceLoss reads 'latent'"):
         loss(td.select("history"))
-    with pytest.raises(KeyMismatchError, match="q reads 'history'"):
+    with pytest.raises(KeyMismatchError, match="InferenceLoss reads 'history'"):
         loss(td.select("latent"))
     with pytest.raises(ConfigurationError, match="codes between 9 and 9"):
         loss(td.set("latent", torch.full((4,), 9)))
@@ -158,3 +158,18 @@ def test_double_precision() -> None:
     out = InferenceLoss(q)(data(8).double().set("latent", torch.randint(CODES, (8,))))
     assert out["loss_inference"].dtype == torch.float64
     assert abs(float(out["loss_inference"].detach()) - math.log(CODES)) < 2
+
+
+def test_a_feature_that_is_not_finite_is_named_before_the_loss() -> None:
+    loss, batch = InferenceLoss(estimator()), data(8)
+    batch["history"][3, 1] = torch.inf
+    with pytest.raises(NonFiniteError, match=r"under 'history' in InferenceLoss, .* row \[3\]"):
+        loss(batch)
+    batch["collector", "mask"] = torch.arange(8) != 3
+    assert bool(loss(batch)["loss_inference"].isfinite())
+
+
+def test_an_empty_batch_is_refused() -> None:
+    """Its mean would be NaN, and so would the weights after a step."""
+    with pytest.raises(ConfigurationError, match="at least one row, got a batch of shape"):
+        InferenceLoss(estimator())(data(0))

@@ -203,3 +203,10 @@ def test_bad_data_is_refused_and_changes_no_moments() -> None:
     with pytest.raises(ShapeError, match="expected 5 features, got 3"):
         DistillationLoss(distillation(5))(data(4))
     assert int(loss.distillation.input_moments.count) == 64
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="DistillationLoss expects at least one row"):
+        DistillationLoss(distillation())(
+            TensorDict({"next": {"observation": torch.zeros(0, 3)}}, [0])
+        )

@@ -65,3 +65,15 @@ def test_impossible_codes_have_no_probability_and_no_entropy() -> None:
 def test_what_is_no_distribution_is_refused(probs: torch.Tensor | int, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         CategoricalPrior(probs)
+
+
+@pytest.mark.parametrize("read", ["features", "log_prob"])
+def test_a_code_that_is_none_is_refused(read: str) -> None:
+    """-1 would be read as the last code, and K end the process of an accelerator."""
+    function = getattr(CategoricalPrior(3), read)
+    for code in (-1, 3):
+        with pytest.raises(ConfigurationError, match=r"codes in \[0, 3\), got some between"):
+            function(torch.tensor([0, code]))
+    with pytest.raises(ConfigurationError, match="integer codes, got torch.float32"):
+        function(torch.tensor([1.0]))
+    assert len(function(torch.zeros(0, dtype=torch.int64))) == 0
