@@ -18,6 +18,7 @@ from modereg.storage import (
     fingerprint,
     load_state,
     read_json,
+    replace_folder,
     save_state,
     write_atomic,
     write_json,
@@ -72,6 +73,92 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         write_atomic(path, b"new")
     assert path.read_text() == "old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+REPLACER = """
+import sys
+from pathlib import Path
+from modereg.storage import replace_folder
+folder, number = Path(sys.argv[1]), 0
+while True:
+    number += 1
+    with replace_folder(folder) as new:
+        (new / "deep").mkdir()
+        for name in ("first", "deep/second"):
+            (new / name).write_text(str(number) * 10_000)
+"""
+
+
+def _is_whole(folder: Path) -> bool:
+    """Read a folder through one open of it, as what replaces it meanwhile can't reach."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        read = []
+        for name in ("first", "deep/second"):
+            file = os.open(name, os.O_RDONLY, dir_fd=handle)
+            read.append(os.read(file, 100_000))
+            os.close(file)
+    except FileNotFoundError:  # replaced and removed while it was read
+        return folder.exists()
+    finally:
+        os.close(handle)
+    return read[0] == read[1] and len(read[0]) >= 10_000
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_is_whole_while_it_is_replaced_and_after_a_kill(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "saved"
+    for moment in (0.0, 0.003, 0.011, 0.02):
+        writer = subprocess.Popen([sys.executable, "-c", REPLACER, str(folder)])
+        try:
+            deadline = time.monotonic() + 60
+            while not folder.exists():
+                assert time.monotonic() < deadline, "the writer wrote nothing"
+                time.sleep(0.001)
+            seen = [_is_whole(folder) for _ in range(50)]
+            time.sleep(moment)
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            assert writer.wait() == -signal.SIGKILL
+        assert all([*seen, _is_whole(folder)])
+    if not exchanges:
+        monkeypatch.setattr(storage, "_exchange", lambda first, second: False)
+    (tmp_path / ".saved.0123abcd.part").mkdir()  # as a kill leaves it
+    (tmp_path / ".saved.yaml").write_text("somebody's own")
+    with replace_folder(folder) as new:
+        (new / "only").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["only"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".saved.yaml", "saved"]
+
+
+def test_two_writers_of_one_place_leave_each_other_alone(tmp_path: Path) -> None:
+    with replace_folder(tmp_path / "saved") as first, replace_folder(tmp_path / "saved") as second:
+        write_atomic(second / "a", "second")
+        write_atomic(first / "a", "first")
+    assert (tmp_path / "saved" / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_a_link_to_a_folder_stays_and_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with replace_folder(tmp_path / "link") as new:
+        (new / "a").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").exists()
+    with (
+        pytest.raises(CheckpointError, match="expected a folder to save to, got the file"),
+        replace_folder(tmp_path / "real" / "a"),
+    ):
+        pass
+
+
+def test_leftovers_of_a_killed_write_are_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".file.0123abcd.part").write_text("half")
+    write_atomic(tmp_path / "file", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -138,10 +225,18 @@ def test_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text())
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"))
-    for damaged in (b'{"b": [1, ', b"\xff\xfe\x00"):
+    for damaged in (b'{"b": [1, ', b"\xff\xfe\x00", b"[" * 200_000, b"1" * 5000):
         (tmp_path / "a.json").write_bytes(damaged)
         with pytest.raises(CheckpointError, match="expected JSON in .*damaged"):
             read_json(tmp_path / "a.json")
+
+
+def test_what_is_no_file_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path, tmp_path / "loop"):
+        for read in (load_state, read_json):
+            with pytest.raises(CheckpointError, match="expected a readable file"):
+                read(path)
 
 
 def _module(seed: int = 0) -> nn.Module:
