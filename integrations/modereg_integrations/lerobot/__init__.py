@@ -1,7 +1,7 @@
 """Policies of LeRobot: DiffusionPolicy, SmolVLA and PI0.
 
-LeRobot wants an environment of its own; the tutorial "My LeRobot policy" makes one. The public
-names are imported on first use, and the library itself when a policy is made.
+Needs the extra ``lerobot`` (``pip install modereg[lerobot]``) and Python 3.12. The public names are
+imported on first use, and the library itself when a policy is made.
 """
 
 from modereg.lazy import attach
