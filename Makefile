@@ -2,6 +2,7 @@
 # Nothing needs root or writes outside this folder. To pass options to pip: make PIP_ARGS="..." demo
 # (for example the extra index of PyTorch's CPU builds, which are much smaller than the default's).
 
+comma := ,
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -14,14 +15,13 @@ PIP_ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --compile $(PIP_ARGS) \
 	-c constraints.txt
 LOCK := pyproject.toml constraints.txt
-LEROBOT := .venv-lerobot
 
 # One thread each: the networks are small, and several threads only wait for each other.
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help demo docs test test-deep test-example test-lerobot lint format bench-smoke mutants
-.PHONY: wheel clean
+.PHONY: help demo docs test test-deep test-example test-oldest test-newest test-lerobot lint format
+.PHONY: bench-smoke mutants wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -58,9 +58,12 @@ test-example: $(STAMPS)/dev ## docs/examples/own_estimator as a repository of it
 	cd "$$work/repository"; \
 	PYTHONPATH="$$work/site" "$$python" -m pytest -q -p no:cacheprovider
 
-# Not in CI: to install takes three minutes and 5.6 GB, to run 70 s of one core.
-test-lerobot: $(LEROBOT)/stamp ## the adapter with the real LeRobot: .venv-lerobot, 5.6 GB, some 5 minutes
-	$(LEROBOT)/bin/python -m pytest -q --durations=10 $(or $(ARGS),tests/integrations/lerobot)
+# Not in CI: each set is an environment of its own, of 5 GB, since each has another torch.
+test-oldest: .venv-oldest/stamp ## the lower bounds of pyproject.toml, Python 3.11: .venv-oldest, 5 GB
+test-newest: .venv-newest/stamp ## the highest known versions, Python 3.13: .venv-newest, 5 GB
+test-lerobot: .venv-lerobot/stamp ## the adapter with the real LeRobot, Python 3.12: .venv-lerobot, 5.6 GB
+test-oldest test-newest test-lerobot: test-%:
+	.venv-$*/bin/python -m pytest -q --durations=10 $(or $(ARGS),$(TESTS_$*))
 
 SITE := docs/_build/html
 docs: $(STAMPS)/docs ## docs/_build/html, offline; a warning or a public name without a place is an error
@@ -89,7 +92,7 @@ wheel: $(STAMPS)/dev ## dist/modereg-*.whl
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 clean: ## remove what was built here; runs/ stays
-	rm -rf $(VENV) $(LEROBOT) .vulkan dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .vulkan dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # --- set-up -----------------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/core: $(STAMPS)/venv $(LOCK)
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e .
+	$(PIP) --no-build-isolation -e ".[all]"
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/core
@@ -157,26 +160,33 @@ $(STAMPS)/mutation: $(STAMPS)/dev
 	$(PIP) --no-build-isolation -e ".[mutation]"
 	@touch $@
 
-# LeRobot 0.6 needs Python 3.12, an older torch than modereg elsewhere, and no LeRobot in .venv.
-LEROBOT_PYTHON ?=
-LEROBOT_NEEDS := "lerobot[diffusion,pi,smolvla]" gymnasium hatchling editables hypothesis matplotlib \
-	pytest pytest-timeout pyyaml scipy tensorboard tensordict torchrl tqdm tyro
-$(LEROBOT)/stamp: integrations/lerobot-constraints.txt pyproject.toml
-	@if ! [ -x $(LEROBOT)/bin/python ]; then \
-		for python in $(LEROBOT_PYTHON) python3.12 python3.13 \
-				"$$(pyenv prefix 3.12 2>/dev/null)/bin/python" python3 none; do \
-			if $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' \
+# Sets of dependencies: their Python (or make SET_PYTHON=...), extras, and what is tested. ManiSkill
+# fixes versions of its own, so its tests are not among them.
+SET_PYTHON ?=
+PYTHON_oldest := 3.11
+PYTHON_newest := 3.13
+PYTHON_lerobot := 3.12
+EXTRAS_oldest := all,dev,mujoco,vla
+EXTRAS_newest := all,dev,mujoco,vla
+EXTRAS_lerobot := all,dev,lerobot
+BOUNDS := tests --ignore=$(BESIDE) --ignore=tests/integrations/lerobot --ignore=tests/benchmarks
+TESTS_oldest := $(BOUNDS)
+TESTS_newest := $(BOUNDS)
+TESTS_lerobot := tests/integrations/lerobot
+.venv-%/stamp: constraints-%.txt pyproject.toml
+	@wanted=$(PYTHON_$*); if ! [ -x .venv-$*/bin/python ]; then \
+		for python in $(SET_PYTHON) python$$wanted "$$(pyenv prefix $$wanted 2>/dev/null)/bin/python" \
+				none; do \
+			if $$python -c 'import sys, venv; sys.exit(sys.version_info < ($(subst .,$(comma),$(PYTHON_$*))))' \
 				2>/dev/null; then break; fi; \
 		done; \
 		if [ "$$python" = none ]; then \
-			echo "LeRobot 0.6 needs Python 3.12 or newer, and none is on the PATH: install one," \
-				"or name it: make LEROBOT_PYTHON=... test-lerobot" >&2; \
+			echo "this set was tested with Python $$wanted, and none is on the PATH: install one," \
+				"or name another: make SET_PYTHON=... test-$*" >&2; \
 			exit 1; \
 		fi; \
-		$$python -m venv $(LEROBOT); \
+		$$python -m venv .venv-$*; \
 	fi
-	$(LEROBOT)/bin/python -m pip --disable-pip-version-check install --quiet --compile $(PIP_ARGS) \
-		-c integrations/lerobot-constraints.txt $(LEROBOT_NEEDS)
-	$(LEROBOT)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
-		--no-build-isolation -e .
+	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet --compile $(PIP_ARGS) \
+		-c constraints-$*.txt -e ".[$(EXTRAS_$*)]"
 	@touch $@

@@ -8,6 +8,8 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+from modereg.lazy import declared
+
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 PACKAGES = ("modereg", "modereg_integrations")
 
@@ -58,17 +60,20 @@ class Module:
     """The public names of a module, and what its file defines; it is read and not imported.
 
     Attributes:
-        names: its ``__all__``.
+        names: its ``__all__``, or what its stub imports from elsewhere.
         kinds: autodoc's directive of what is defined here, by name.
         sources: the module that a name is imported from.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.names: list[str] = []
+    def __init__(self, path: Path, package: str) -> None:
+        stub = path.with_suffix(".pyi")
+        homes = declared(stub) if stub.exists() else {}
+        self.names: list[str] = sorted(name for name, home in homes.items() if home != package)
         self.kinds: dict[str, str] = {}
         tree = ast.parse(path.read_text())
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         self.sources = {part.name: node.module or "" for node in imports for part in node.names}
+        self.sources |= homes
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 self.kinds[node.name] = "autoclass"
@@ -93,7 +98,7 @@ def modules() -> dict[str, Module]:
         for path in folder.rglob("*.py"):
             parts = [package, *path.relative_to(folder).with_suffix("").parts]
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            found[name] = Module(path)
+            found[name] = Module(path, name)
     return dict(sorted(found.items()))
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,12 +29,9 @@ __all__ = [
     "read_json",
     "replace_folder",
     "save_state",
-    "state_fingerprint",
     "write_atomic",
     "write_json",
 ]
-
-_LARGEST_JSON = 64 << 20
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

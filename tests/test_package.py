@@ -11,6 +11,7 @@ import pkgutil
 import subprocess
 import sys
 from importlib import metadata, resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from packaging.requirements import Requirement
 
 import modereg
 import modereg_integrations
+from modereg.errors import MissingDependencyError
+from modereg_integrations.maniskill.registry import OWN_TASKS
 
 PACKAGES = (modereg, modereg_integrations)
 OPTIONAL = (
@@ -35,6 +38,10 @@ NEED_MANISKILL = {
     f"modereg_integrations.maniskill.{name}"
     for name in ("tabletop.scene", "fast.bodies", "fast.control", "fast.path")
 }
+EXTRAS = ("jinja2", "matplotlib", "tensorboard", "tqdm", "tyro", "yaml")
+COMMAND_LINE = tuple(
+    f"modereg.{name}" for name in ("cli", "commands", "doctor", "recipes", "report")
+)
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}
 
 
@@ -56,7 +63,10 @@ def _isort_style(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-@pytest.mark.parametrize("name", _modules())
+WITHOUT = find_spec("mani_skill") is None
+
+
+@pytest.mark.parametrize("name", [n for n in _modules() if not (WITHOUT and n in NEED_MANISKILL)])
 def test_every_public_name_exists_and_all_is_sorted(name: str) -> None:
     module = importlib.import_module(name)
     exported = getattr(module, "__all__", None)
@@ -72,7 +82,7 @@ def test_every_public_name_exists_and_all_is_sorted(name: str) -> None:
 
 
 def test_the_root_is_small() -> None:
-    assert 5 <= len(modereg.__all__) <= 15
+    assert 10 <= len(modereg.__all__) <= 24
     assert set(modereg.__all__) <= set(dir(modereg))
 
 
@@ -119,6 +129,50 @@ def test_without_the_optional_libraries_everything_still_imports() -> None:
     )
 
 
+def test_without_the_extras_all_but_the_command_line_imports() -> None:
+    names = [name for name in _modules() if not name.startswith((*COMMAND_LINE, "modereg_"))]
+    assert len(names) > 90
+    _run(
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+    )
+
+
+@pytest.mark.parametrize("library", ["tyro", "yaml", "tqdm"])
+def test_the_command_line_names_its_extra(library: str) -> None:
+    code = (
+        f"import sys\nsys.modules[{library!r}] = None\nsys.argv = ['modereg', '--help']\n"
+        "from modereg.__main__ import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().count("\n") == 0
+    name = {"yaml": "pyyaml"}.get(library, library)
+    assert done.stderr.startswith(f"modereg: the command line needs {name}, which")
+    assert "pip install modereg[cli]" in done.stderr
+
+
+def test_a_picture_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modereg.report.style import canvas
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install modereg\[report\]"):
+        canvas(1.0, 1.0)
+
+
+def test_little_is_installed_without_extras() -> None:
+    required = {
+        Requirement(line).name for line in metadata.requires("modereg") or () if "extra" not in line
+    }
+    assert required == {
+        *("diffusers", "gymnasium", "numpy", "safetensors", "scipy"),
+        *("tensordict", "torch", "torchrl"),
+    }
+
+
 def test_importing_changes_no_global_setting() -> None:
     """Imports all of ours twice: the second time no other library is imported along with it."""
     changed = _run(f"""
@@ -126,7 +180,7 @@ import importlib, logging, multiprocessing, random, sys, warnings
 import matplotlib, numpy, torch
 
 def import_ours():
-    for name in {_modules()!r}:
+    for name in {[n for n in _modules() if not (WITHOUT and n in NEED_MANISKILL)]!r}:
         importlib.import_module(name)
 
 def state():

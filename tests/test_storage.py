@@ -76,22 +76,90 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "folder", "loop", "bytes", "cut", "deep", "number"])
-def test_json_that_cannot_be_read_is_named(damage: str, tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    texts = {"cut": '{"a": [1, 2', "deep": "[" * 100_000, "number": "9" * 5000}
-    if damage == "folder":
-        path.mkdir()
-    elif damage == "loop":
-        path.symlink_to(path)
-    elif damage == "bytes":
-        path.write_bytes(b"\xff\xfe")
-    elif damage in texts:
-        path.write_text(texts[damage])
-    with pytest.raises(CheckpointError) as error:
-        read_json(path)
-    assert str(path) in str(error.value)
-    assert len(str(error.value)) < 400
+REPLACER = """
+import sys
+from pathlib import Path
+from modereg.storage import replace_folder
+folder, number = Path(sys.argv[1]), 0
+while True:
+    number += 1
+    with replace_folder(folder) as new:
+        (new / "deep").mkdir()
+        for name in ("first", "deep/second"):
+            (new / name).write_text(str(number) * 10_000)
+"""
+
+
+def _is_whole(folder: Path) -> bool:
+    """Read a folder through one open of it, as what replaces it meanwhile can't reach."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        read = []
+        for name in ("first", "deep/second"):
+            file = os.open(name, os.O_RDONLY, dir_fd=handle)
+            read.append(os.read(file, 100_000))
+            os.close(file)
+    except FileNotFoundError:  # replaced and removed while it was read
+        return folder.exists()
+    finally:
+        os.close(handle)
+    return read[0] == read[1] and len(read[0]) >= 10_000
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_is_whole_while_it_is_replaced_and_after_a_kill(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "saved"
+    for moment in (0.0, 0.003, 0.011, 0.02):
+        writer = subprocess.Popen([sys.executable, "-c", REPLACER, str(folder)])
+        try:
+            deadline = time.monotonic() + 60
+            while not folder.exists():
+                assert time.monotonic() < deadline, "the writer wrote nothing"
+                time.sleep(0.001)
+            seen = [_is_whole(folder) for _ in range(50)]
+            time.sleep(moment)
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            assert writer.wait() == -signal.SIGKILL
+        assert all([*seen, _is_whole(folder)])
+    if not exchanges:
+        monkeypatch.setattr(storage, "_exchange", lambda first, second: False)
+    (tmp_path / ".saved.0123abcd.part").mkdir()  # as a kill leaves it
+    (tmp_path / ".saved.yaml").write_text("somebody's own")
+    with replace_folder(folder) as new:
+        (new / "only").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["only"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".saved.yaml", "saved"]
+
+
+def test_two_writers_of_one_place_leave_each_other_alone(tmp_path: Path) -> None:
+    with replace_folder(tmp_path / "saved") as first, replace_folder(tmp_path / "saved") as second:
+        write_atomic(second / "a", "second")
+        write_atomic(first / "a", "first")
+    assert (tmp_path / "saved" / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_a_link_to_a_folder_stays_and_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with replace_folder(tmp_path / "link") as new:
+        (new / "a").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").exists()
+    with (
+        pytest.raises(CheckpointError, match="expected a folder to save to, got the file"),
+        replace_folder(tmp_path / "real" / "a"),
+    ):
+        pass
+
+
+def test_leftovers_of_a_killed_write_are_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".file.0123abcd.part").write_text("half")
+    write_atomic(tmp_path / "file", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:

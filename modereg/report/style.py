@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modereg.lazy import optional
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -75,12 +77,16 @@ def _channels(color: str) -> list[int]:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches, drawn by Agg and unknown to pyplot."""
+    """Return an empty figure of so many inches, drawn by Agg and unknown to pyplot.
+
+    Raises:
+        MissingDependencyError: if matplotlib is not installed.
+    """
+    library = optional("matplotlib.figure", "A picture", "modereg[report]")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     size = (width, height)
-    figure = Figure(size, dpi=DPI, layout="constrained", facecolor="white")
+    figure: Figure = library.Figure(size, dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gymnasium.vector import VectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase, Transform
@@ -83,7 +84,7 @@ def _mode(env: EnvBase) -> str | None:
     """Return the name of a Gymnasium vector environment's auto-reset mode, None without one."""
     gym_env = gymnasium_env(env)
     mode = getattr(gym_env, "autoreset_mode", None)
-    if mode is None:
+    if mode is None and isinstance(gym_env, VectorEnv):  # before 1.3 its single ones share it
         mode = (getattr(gym_env, "metadata", None) or {}).get("autoreset_mode", None)
     return getattr(mode, "name", None)
 

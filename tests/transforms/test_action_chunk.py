@@ -272,3 +272,15 @@ def test_rows_that_promise_to_stay_need_no_mask(monkeypatch: pytest.MonkeyPatch)
     for key, value in data[True].items(True, True):
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(value, data[False][key])
+
+
+def test_a_single_environment_is_not_taken_for_a_vector_one() -> None:
+    """Before Gymnasium 1.3 a vector environment leaves its mode in the metadata of single ones."""
+
+    def make() -> EnvBase:
+        env = counting_gym(3)
+        env.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        return GymWrapper(env)
+
+    env = TransformedEnv(SerialEnv(2, make), ActionChunk(execute=2))
+    assert env.rollout(2)["next", keys.STEPS].flatten().tolist() == [2, 1, 2, 1]

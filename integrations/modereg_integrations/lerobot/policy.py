@@ -14,13 +14,20 @@ from torchrl.data.vla import INSTRUCTION_KEY
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
+from modereg_integrations.lerobot.flows import PI0Sampler, SmolVLASampler
 from modereg_integrations.lerobot.inputs import flatten_feature, flatten_task
 from modereg_integrations.lerobot.library import library
-from modereg_integrations.lerobot.samplers import make_sampler
+from modereg_integrations.lerobot.samplers import DiffusionSampler, Sampler
+from modereg_integrations.lerobot.saving import configuration, read_folder, write_folder
 
 __all__ = ["LeRobotPolicy"]
 
 _TASK = "task"
+_SAMPLERS: dict[str, type[Sampler]] = {
+    "diffusion": DiffusionSampler,
+    "pi0": PI0Sampler,
+    "smolvla": SmolVLASampler,
+}
 
 
 class LeRobotPolicy(GenerativePolicy):
@@ -78,7 +85,7 @@ class LeRobotPolicy(GenerativePolicy):
         chunk_key: NestedKey = keys.CHUNK,
     ) -> None:
         library("policies.factory")
-        sampler = make_sampler(policy)
+        sampler = _make_sampler(policy)
         if task is not None and not sampler.takes_task:
             raise ConfigurationError(
                 f"expected no task for a policy that reads none, got {task!r}; leave it out"
@@ -178,19 +185,25 @@ class LeRobotPolicy(GenerativePolicy):
 
     def configuration(self) -> dict[str, Any]:
         """Return the options of policy, processors and normalisation, JSON-able."""
-        from modereg_integrations.lerobot.saving import configuration
-
-        return super().configuration() | configuration(self)
+        own = configuration(self.config, (self.preprocessor, self.postprocessor))
+        return super().configuration() | own | {"task": self.task}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save policy and processors as LeRobot does, and the options of this class beside them.
 
-        Raises:
-            CheckpointError: if the folder exists and is not empty.
-        """
-        from modereg_integrations.lerobot.saving import save_policy
+        It happens at once or not at all; a policy that was saved there is replaced.
 
-        save_policy(self, Path(folder))
+        Raises:
+            CheckpointError: if the folder holds something else.
+        """
+        options = {
+            "entries": self.entries,
+            "task": self.task,
+            "noise_key": self.noise_key,
+            "chunk_key": self.chunk_key,
+        }
+        pipelines = (self.preprocessor, self.postprocessor)
+        write_folder(Path(folder), self.policy, pipelines, options)
 
     @classmethod
     def from_pretrained(
@@ -210,13 +223,23 @@ class LeRobotPolicy(GenerativePolicy):
 
         Raises:
             MissingDependencyError: if LeRobot is not installed.
-            CheckpointError: if the folder is damaged, foreign, or its weights are others.
+            CheckpointError: if the folder is damaged, foreign, or not what was saved there.
             StochasticSamplerError: if a DiffusionPolicy uses DDPM; the sentence has the fix.
             ConfigurationError: if ``config`` has an entry that is unknown or impossible.
         """
-        from modereg_integrations.lerobot.saving import load_policy
+        *parts, saved = read_folder(Path(folder), dict(config or {}))
+        return cls(*parts, **saved | options)
 
-        return load_policy(Path(folder), dict(config or {}), options)
+
+def _make_sampler(policy: Any) -> Sampler:
+    kind = getattr(getattr(policy, "config", None), "type", None)
+    if kind not in _SAMPLERS:
+        raise ConfigurationError(
+            f"expected a policy of LeRobot of type {', '.join(_SAMPLERS)}, got {kind!r} "
+            f"({type(policy).__name__}); as_generative_policy takes any function of noise and "
+            "observations"
+        )
+    return _SAMPLERS[kind](policy)
 
 
 def _features(config: Any) -> dict[str, Any]:

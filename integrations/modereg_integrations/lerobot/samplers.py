@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modereg.errors import ConfigurationError, StochasticSamplerError
 
-__all__ = ["DiffusionSampler", "Sampler", "make_sampler"]
+__all__ = ["DiffusionSampler", "Sampler"]
 
 
 class Sampler(ABC):
@@ -91,7 +91,16 @@ class DiffusionSampler(Sampler):
         return weight
 
     def sample(self, batch: dict[str, Any], noise: Tensor) -> Tensor:
-        """Denoise, and cut the actions of the chunk out of the horizon."""
+        """Denoise, and cut the actions of the chunk out of the horizon.
+
+        Raises:
+            ConfigurationError: if the weights are not float32, which LeRobot's U-Net cannot run.
+        """
+        if self.weight.dtype != torch.float32:
+            raise ConfigurationError(
+                "expected a DiffusionPolicy with float32 weights, since LeRobot's U-Net embeds "
+                f"time in float32, got {self.weight.dtype}; call policy.float()"
+            )
         model, first = self.policy.diffusion, self.history - 1
         if self.config.image_features:
             cameras = [batch[name] for name in self.config.image_features]
@@ -102,27 +111,3 @@ class DiffusionSampler(Sampler):
         actions = model.conditional_sample(len(rows), global_cond=condition, noise=rows)
         chunk: Tensor = actions[:, first : first + self.chunk_shape[0]]
         return chunk.unflatten(0, noise.shape[:2])
-
-
-def make_sampler(policy: Any) -> Sampler:
-    """Return the sampler of a policy of LeRobot.
-
-    Raises:
-        ConfigurationError: if there is none for its kind.
-        StochasticSamplerError: if its noise does not decide the chunk.
-    """
-    from modereg_integrations.lerobot.flows import PI0Sampler, SmolVLASampler
-
-    kinds: dict[str, type[Sampler]] = {
-        "diffusion": DiffusionSampler,
-        "pi0": PI0Sampler,
-        "smolvla": SmolVLASampler,
-    }
-    kind = getattr(getattr(policy, "config", None), "type", None)
-    if kind not in kinds:
-        raise ConfigurationError(
-            f"expected a policy of LeRobot of type {', '.join(kinds)}, got {kind!r} "
-            f"({type(policy).__name__}); as_generative_policy takes any function of noise and "
-            "observations"
-        )
-    return kinds[kind](policy)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,17 +16,11 @@ from torch import Tensor
 
 from modereg import storage
 from modereg.errors import CheckpointError, ConfigurationError
+from modereg_integrations.folders import as_key, check_sizes, is_key, open_folder, sealed_folder
 from modereg_integrations.lerobot.library import library
 
-if TYPE_CHECKING:
-    from modereg_integrations.lerobot.policy import LeRobotPolicy
+__all__ = ["configuration", "read_folder", "write_folder"]
 
-__all__ = ["OPTIONS", "configuration", "load_policy", "save_policy"]
-
-OPTIONS = "modereg_policy.json"
-"""File of the options of :class:`~modereg_integrations.lerobot.LeRobotPolicy`."""
-
-_FORMAT = 1
 _WEIGHTS = "model.safetensors"
 _PROCESSORS = ("policy_preprocessor", "policy_postprocessor")
 _DAMAGES = (KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError)
@@ -38,14 +32,23 @@ _INCIDENTAL = {
 }
 """Entries that say where weights come from and go to, and how they are trained."""
 
+_KINDS = {
+    "entries": lambda value: isinstance(value, dict) and all(map(is_key, value.values())),
+    "task": lambda value: value is None or isinstance(value, str),
+    **dict.fromkeys(("noise_key", "chunk_key"), is_key),
+}
 
-def configuration(policy: LeRobotPolicy) -> dict[str, Any]:
-    """Return what besides the weights decides what is decoded, wherever it was saved."""
-    encoded = library("configs.policies").draccus.encode(policy.config)
-    pipelines: tuple[Any, Any] = (policy.preprocessor, policy.postprocessor)
+
+def configuration(config: Any, pipelines: tuple[Any, Any]) -> dict[str, Any]:
+    """Return what besides the weights decides what is decoded, wherever it was saved.
+
+    Args:
+        config: of LeRobot's policy.
+        pipelines: preprocessor and postprocessor.
+    """
+    encoded = library("configs.policies").draccus.encode(config)
     return {
         "lerobot": _essential(encoded),
-        "task": policy.task,
         "processors": [_essential(pipeline.get_config()) for pipeline in pipelines],
         "statistics": _digest(pipelines),
     }
@@ -72,39 +75,38 @@ def _digest(pipelines: tuple[Any, ...]) -> str:
     return digest.hexdigest()
 
 
-def save_policy(policy: LeRobotPolicy, folder: Path) -> None:
-    """Write a policy's folder; its options come first, so that a part is never taken for a whole.
+def write_folder(
+    folder: Path, policy: Any, pipelines: tuple[Any, Any], options: dict[str, Any]
+) -> None:
+    """Write a folder, at once or not at all; a policy that was saved there is replaced.
+
+    Args:
+        folder: where it goes.
+        policy: LeRobot's.
+        pipelines: its preprocessor and postprocessor.
+        options: the other arguments of :class:`LeRobotPolicy`.
 
     Raises:
-        CheckpointError: if the folder exists and is not empty.
+        CheckpointError: if the folder holds something else.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not empty, so it is left; save elsewhere")
-    options = {
-        "format": _FORMAT,
-        "entries": policy.entries,
-        "task": policy.task,
-        "noise_key": policy.noise_key,
-        "chunk_key": policy.chunk_key,
-    }
-    storage.write_json(folder / OPTIONS, options)
-    pipelines: tuple[Any, Any] = (policy.preprocessor, policy.postprocessor)
-    for pipeline, name in zip(pipelines, _PROCESSORS):
-        pipeline.save_pretrained(folder, config_filename=f"{name}.json")
-    policy.policy.save_pretrained(folder)
+    with sealed_folder(folder, options) as new:
+        for pipeline, name in zip(pipelines, _PROCESSORS):
+            pipeline.save_pretrained(new, config_filename=f"{name}.json")
+        policy.save_pretrained(new)
 
 
-def load_policy(folder: Path, config: dict[str, Any], options: dict[str, Any]) -> LeRobotPolicy:
-    """Load a folder; see :meth:`LeRobotPolicy.from_pretrained`.
+def read_folder(folder: Path, config: dict[str, Any]) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Return policy, preprocessor and postprocessor of a folder, and the options beside them.
 
     Raises:
         CheckpointError: if the folder is damaged, foreign, or its weights are others.
         ConfigurationError: if ``config`` has an entry that is unknown or impossible.
     """
-    from modereg_integrations.lerobot.policy import LeRobotPolicy
-
     factory = library("policies.factory")
-    saved = _read_options(folder) if (folder / OPTIONS).exists() else {}
+    options = open_folder(folder, _KINDS)
+    if options:
+        options |= {name: as_key(options[name]) for name in ("noise_key", "chunk_key")}
+        options["entries"] = {name: as_key(key) for name, key in options["entries"].items()}
     settings = _load_settings(folder, config)
     policy = _load_policy(settings, folder)
     device = {"device_processor": {"device": settings.device}}
@@ -117,23 +119,7 @@ def load_policy(folder: Path, config: dict[str, Any], options: dict[str, Any]) -
             f"{folder} has no usable processors ({error}); save LeRobot's preprocessor and "
             "postprocessor beside the policy"
         ) from error
-    return LeRobotPolicy(policy, *pipelines, **saved | options)
-
-
-def _read_options(folder: Path) -> dict[str, Any]:
-    options = storage.read_json(folder / OPTIONS)
-    if not isinstance(options, dict) or options.pop("format", None) != _FORMAT:
-        raise CheckpointError(f"{folder / OPTIONS} is not of format {_FORMAT}; update modereg")
-    try:
-        entries = {name: _as_key(key) for name, key in options["entries"].items()}
-        named = {name: _as_key(options[name]) for name in ("noise_key", "chunk_key")}
-        return {"entries": entries, "task": options["task"], **named}
-    except (AttributeError, KeyError) as error:
-        raise CheckpointError(f"{folder / OPTIONS} is damaged: {error!r}") from error
-
-
-def _as_key(key: Any) -> Any:
-    return tuple(key) if isinstance(key, list) else key
+    return policy, *pipelines, options
 
 
 def _load_settings(folder: Path, replaced: dict[str, Any]) -> Any:
@@ -141,6 +127,7 @@ def _load_settings(folder: Path, replaced: dict[str, Any]) -> Any:
     found = storage.read_json(folder / "config.json")
     if not isinstance(found, dict) or "type" not in found:
         raise CheckpointError(f"{folder} holds no policy of LeRobot: its config.json has no type")
+    check_sizes(folder / "config.json", found)
     policies = library("configs.policies")
     try:
         settings = policies.PreTrainedConfig.from_pretrained(folder)

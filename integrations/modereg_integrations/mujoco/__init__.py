@@ -20,28 +20,10 @@ Importing this package registers the maze with Gymnasium, so that
 ``gymnasium.make("modereg_integrations.mujoco:ModeregPointMaze-v0")`` makes a single one.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 import gymnasium
 
+from modereg.lazy import attach
 from modereg_integrations.mujoco.maze_geometry import ENV_ID, MAX_STEPS
-
-if TYPE_CHECKING:
-    from modereg_integrations.mujoco.env import PointMaze
-    from modereg_integrations.mujoco.gym_env import PointMazeGym
-    from modereg_integrations.mujoco.tasks import make_task, point_maze_task
-
-__all__ = ["PointMaze", "PointMazeGym", "make_task", "point_maze_task"]
-
-_HOMES = {
-    "PointMaze": "env",
-    "PointMazeGym": "gym_env",
-    "make_task": "tasks",
-    "point_maze_task": "tasks",
-}
 
 if ENV_ID not in gymnasium.registry:
     gymnasium.register(
@@ -50,9 +32,4 @@ if ENV_ID not in gymnasium.registry:
         max_episode_steps=MAX_STEPS,
     )
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name from the submodule that holds it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from modereg.errors import MissingDependencyError
+from modereg.lazy import optional
 
 __all__ = ["library"]
 
@@ -16,12 +15,4 @@ def library() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
-        return import_module("transformers")
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise MissingDependencyError(
-            "PI0Policy needs the transformers library, which is not installed; install it with "
-            "'pip install modereg[vla]'"
-        ) from error
+    return optional("transformers", "PI0Policy", "modereg[vla]")

@@ -14,12 +14,14 @@ from torchrl.data.vla import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
+from modereg_integrations.folders import LARGEST
 from modereg_integrations.transformers.cloning import fit_statistics, flow_matching_loss
 from modereg_integrations.transformers.fresh import check_shapes, fresh_model
 from modereg_integrations.transformers.inputs import model_inputs
 from modereg_integrations.transformers.instructions import Tokenizer
 from modereg_integrations.transformers.library import library
 from modereg_integrations.transformers.prefix import Prefix, encode_prefix, integrate
+from modereg_integrations.transformers.saving import model_options, read_folder, write_folder
 from modereg_integrations.transformers.statistics import Statistics
 
 __all__ = ["PI0Policy"]
@@ -55,6 +57,8 @@ class PI0Policy(GenerativePolicy):
             is given bos + text + newline, or a function of N texts that returns ids ``[N, L]``. It
             is not saved with the policy.
         num_inference_steps: Euler steps; None takes the number of the model's configuration.
+        state_dim: true numbers of a state S, which :meth:`decode` then insists on; None takes those
+            of the statistics, and without them any up to ``max_state_dim``, filled up with zeros.
         statistics: between physical units and those of the model; None where states and actions
             are in the units of the model.
         noise_key: entry of the noise.
@@ -77,6 +81,7 @@ class PI0Policy(GenerativePolicy):
         state_key: NestedKey = STATE_KEY,
         tokenizer: Tokenizer | None = None,
         num_inference_steps: int | None = None,
+        state_dim: int | None = None,
         statistics: Statistics | None = None,
         noise_key: NestedKey = keys.NOISE,
         chunk_key: NestedKey = keys.CHUNK,
@@ -85,7 +90,8 @@ class PI0Policy(GenerativePolicy):
         config = model.config
         dims = config.max_action_dim if action_dim is None else action_dim
         steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        _check_options(config.max_action_dim, dims, len(image_keys), steps, statistics)
+        _check_options(config, dims, state_dim, len(image_keys), steps)
+        _check_statistics(statistics, dims, state_dim)
         super().__init__(
             observation_keys=[*image_keys, instruction_key, state_key],
             noise_shape=(config.chunk_size, config.max_action_dim),
@@ -94,7 +100,7 @@ class PI0Policy(GenerativePolicy):
             chunk_key=chunk_key,
         )
         self.model, self.statistics = model, statistics
-        self.num_inference_steps = steps
+        self.num_inference_steps, self.state_dim = steps, state_dim
         self.__dict__["tokenizer"] = tokenizer  # none of the policy's submodules
 
     def decode(self, noise: Tensor, *observations: Any) -> Tensor:
@@ -156,7 +162,13 @@ class PI0Policy(GenerativePolicy):
                 f"expected {len(self.observation_keys)} observations {self.observation_keys}, got "
                 f"{len(observations)}"
             )
-        return torch.Size(observations[-1].shape[:-1])
+        state = observations[-1]
+        if self.state_dim not in (None, state.shape[-1]):
+            raise ShapeError(
+                f"expected states [*B, {self.state_dim}] under {self.observation_keys[-1]!r}, got "
+                f"{list(state.shape)}"
+            )
+        return torch.Size(state.shape[:-1])
 
     def denoise(self, noise: Tensor, prefix: Prefix) -> Tensor:
         """Decode noise given what :meth:`encode` returned, which may be used again.
@@ -195,13 +207,16 @@ class PI0Policy(GenerativePolicy):
         Args:
             chunk: actions in physical units.
             observations: images, instructions and states, ``[n, ...]`` each.
+
+        Raises:
+            ConfigurationError: if they are of other widths than the policy's.
         """
-        self.statistics = fit_statistics(chunk, observations[-1])
+        statistics = fit_statistics(chunk, observations[-1])
+        _check_statistics(statistics, self.chunk_shape[1], self.state_dim)
+        self.statistics = statistics
 
     def configuration(self) -> dict[str, Any]:
         """Return the options of policy and model, JSON-able."""
-        from modereg_integrations.transformers.saving import model_options
-
         own = {
             "num_inference_steps": self.num_inference_steps,
             "standardised": self.statistics is not None,
@@ -212,12 +227,24 @@ class PI0Policy(GenerativePolicy):
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the model as transformers does, and the policy's options beside it.
 
-        Raises:
-            CheckpointError: if the folder exists and is not empty.
-        """
-        from modereg_integrations.transformers.saving import save_policy
+        It happens at once or not at all; a policy that was saved there is replaced.
 
-        save_policy(self, Path(folder))
+        Raises:
+            CheckpointError: if the folder holds something else.
+        """
+        *images, instruction, state = self.observation_keys
+        options = {
+            "action_dim": self.chunk_shape[1],
+            "image_keys": images,
+            "instruction_key": instruction,
+            "state_key": state,
+            "num_inference_steps": self.num_inference_steps,
+            "state_dim": self.state_dim,
+            "noise_key": self.noise_key,
+            "chunk_key": self.chunk_key,
+            "statistics": self.statistics,
+        }
+        write_folder(Path(folder), self.model, options)
 
     @classmethod
     def untrained(
@@ -255,7 +282,9 @@ class PI0Policy(GenerativePolicy):
             num_inference_steps=num_inference_steps,
             **sizes,
         )
-        return cls(model, image_keys=images, instruction_key=instruction, state_key=state)
+        state_dim = observation_shapes[state][-1]
+        keys_of = {"image_keys": images, "instruction_key": instruction, "state_key": state}
+        return cls(model, state_dim=state_dim, **keys_of)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> PI0Policy:
@@ -267,11 +296,10 @@ class PI0Policy(GenerativePolicy):
 
         Raises:
             MissingDependencyError: if transformers is not installed.
-            CheckpointError: if the folder is damaged, foreign, or lacks weights of the model.
+            CheckpointError: if the folder is damaged, foreign, or not what was saved there.
         """
-        from modereg_integrations.transformers.saving import load_policy
-
-        return load_policy(Path(folder), options)
+        model, saved = read_folder(Path(folder))
+        return cls(model, **saved | options).eval()
 
 
 def _check_model(model: Any) -> None:
@@ -283,18 +311,37 @@ def _check_model(model: Any) -> None:
 
 
 def _check_options(
-    padded: int, action_dim: int, cameras: int, steps: int, statistics: Statistics | None
+    config: Any, action_dim: int, state_dim: int | None, cameras: int, steps: int
 ) -> None:
-    if not 1 <= action_dim <= padded:
+    if not 1 <= action_dim <= config.max_action_dim:
         raise ShapeError(
-            f"expected action_dim in [1, {padded}], the model's max_action_dim, got {action_dim}"
+            f"expected action_dim in [1, {config.max_action_dim}], the model's max_action_dim, got "
+            f"{action_dim}"
         )
-    if cameras < 1 or steps < 1:
+    if state_dim is not None and not 1 <= state_dim <= config.max_state_dim:
+        raise ShapeError(
+            f"expected state_dim in [1, {config.max_state_dim}], the model's max_state_dim, got "
+            f"{state_dim}"
+        )
+    if cameras < 1 or not 1 <= steps <= LARGEST:
         raise ConfigurationError(
-            f"expected at least one camera and one Euler step, got {cameras} and {steps}"
+            f"expected at least one camera and Euler steps in [1, {LARGEST}], got {cameras} and "
+            f"{steps}"
         )
-    if statistics is not None and len(statistics.actions_mean) != action_dim:
+
+
+def _check_statistics(
+    statistics: Statistics | None, action_dim: int, state_dim: int | None
+) -> None:
+    if statistics is None:
+        return
+    if len(statistics.actions_mean) != action_dim:
         raise ConfigurationError(
             f"expected statistics of {action_dim} action dimensions, as the policy has, got "
             f"{len(statistics.actions_mean)}; give action_dim or other statistics"
+        )
+    if state_dim not in (None, len(statistics.state_mean)):
+        raise ConfigurationError(
+            f"expected statistics of {state_dim} numbers of a state, as the policy has, got "
+            f"{len(statistics.state_mean)}; leave state_dim out or give other statistics"
         )

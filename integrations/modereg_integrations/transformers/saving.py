@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from modereg import storage
 from modereg.errors import CheckpointError
+from modereg_integrations.folders import (
+    LARGEST,
+    as_key,
+    check_sizes,
+    is_key,
+    open_folder,
+    sealed_folder,
+)
 from modereg_integrations.transformers.library import library
 from modereg_integrations.transformers.statistics import Statistics
 
-if TYPE_CHECKING:
-    from modereg_integrations.transformers.policy import PI0Policy
+__all__ = ["model_options", "read_folder", "write_folder"]
 
-__all__ = ["OPTIONS", "load_policy", "model_options", "save_policy"]
-
-OPTIONS = "modereg_policy.json"
-"""File of the policy's own options."""
-
-_FORMAT = 1
 _DAMAGES = (
     *(KeyError, OSError, RuntimeError, TypeError, ValueError),
     *(SafetensorError, StrictDataclassError),
 )
 _INCIDENTAL = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST
+
+
+_KEYS = ("instruction_key", "state_key", "noise_key", "chunk_key")
+_KINDS = {
+    "action_dim": _is_count,
+    "image_keys": lambda value: isinstance(value, list) and all(map(is_key, value)),
+    **dict.fromkeys(_KEYS, is_key),
+    "num_inference_steps": _is_count,
+    "state_dim": lambda value: value is None or _is_count(value),
+    "statistics": lambda value: value is None or isinstance(value, dict),
+}
 
 
 def model_options(config: Any) -> Any:
@@ -36,60 +52,42 @@ def model_options(config: Any) -> Any:
     return {str(key): model_options(part) for key, part in config.items() if key not in _INCIDENTAL}
 
 
-def save_policy(policy: PI0Policy, folder: Path) -> None:
-    """Write a policy's folder; its options come first, so that a part is never taken for a whole.
+def write_folder(folder: Path, model: Any, options: dict[str, Any]) -> None:
+    """Write a folder, at once or not at all; a policy that was saved there is replaced.
+
+    Args:
+        folder: where it goes.
+        model: a ``PI0ForConditionalGeneration``.
+        options: the other arguments of :class:`PI0Policy`.
 
     Raises:
-        CheckpointError: if the folder exists and is not empty.
+        CheckpointError: if the folder holds something else.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} exists and is not empty, so it is left; save elsewhere")
-    statistics = policy.statistics
-    *images, instruction, state = policy.observation_keys
-    options = {
-        "format": _FORMAT,
-        "action_dim": policy.chunk_shape[1],
-        "image_keys": images,
-        "instruction_key": instruction,
-        "state_key": state,
-        "num_inference_steps": policy.num_inference_steps,
-        "noise_key": policy.noise_key,
-        "chunk_key": policy.chunk_key,
-        "statistics": None if statistics is None else statistics.options(),
-    }
-    storage.write_json(folder / OPTIONS, options)
-    policy.model.save_pretrained(folder)
+    statistics = options["statistics"]
+    saved = options | {"statistics": None if statistics is None else statistics.options()}
+    with sealed_folder(folder, saved) as new:
+        model.save_pretrained(new)
 
 
-def load_policy(folder: Path, options: dict[str, Any]) -> PI0Policy:
-    """Load a folder; see :meth:`PI0Policy.from_pretrained`.
+def read_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Return the model of a folder, and the options that were saved beside it, if any.
 
     Raises:
         CheckpointError: if the folder is damaged, foreign, or lacks weights of the model.
     """
-    from modereg_integrations.transformers.policy import PI0Policy
+    options = open_folder(folder, _KINDS)
+    if options:
+        options |= {name: as_key(options[name]) for name in _KEYS}
+        options["image_keys"] = [as_key(key) for key in options["image_keys"]]
+        options["statistics"] = _read_statistics(folder, options["statistics"])
+    return _load_model(folder), options
 
-    saved = _read_options(folder) if (folder / OPTIONS).exists() else {}
-    return PI0Policy(_load_model(folder), **saved | options).eval()
 
-
-def _read_options(folder: Path) -> dict[str, Any]:
-    options = storage.read_json(folder / OPTIONS)
-    if not isinstance(options, dict) or options.pop("format", None) != _FORMAT:
-        raise CheckpointError(f"{folder / OPTIONS} is not of format {_FORMAT}; update modereg")
+def _read_statistics(folder: Path, saved: dict[str, Any] | None) -> Statistics | None:
     try:
-        options["image_keys"] = [_as_key(key) for key in options["image_keys"]]
-        for name in ("instruction_key", "state_key", "noise_key", "chunk_key"):
-            options[name] = _as_key(options[name])
-        if options["statistics"] is not None:
-            options["statistics"] = Statistics(**options["statistics"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / OPTIONS} is damaged: {error!r}") from error
-    return options
-
-
-def _as_key(key: Any) -> Any:
-    return tuple(key) if isinstance(key, list) else key
+        return None if saved is None else Statistics(**saved)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the statistics in {folder} are damaged: {error}") from error
 
 
 def _load_model(folder: Path) -> Any:
@@ -100,6 +98,7 @@ def _load_model(folder: Path) -> Any:
             f"{folder} holds a model of type {kind!r}, where 'pi0' is expected; load it with its "
             "own library and give its decode to as_generative_policy"
         )
+    check_sizes(folder / "config.json", config)
     cls = library().PI0ForConditionalGeneration
     try:
         model, report = cls.from_pretrained(

@@ -14,7 +14,6 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
 from modereg.errors import ConfigurationError, StochasticSamplerError
 from modereg_integrations.lerobot import LeRobotPolicy
-from modereg_integrations.lerobot.samplers import make_sampler
 
 Make = Callable[..., Any]
 
@@ -47,4 +46,4 @@ def test_policies_without_noise_are_refused(make: Make) -> None:
     with pytest.raises(ConfigurationError, match=r"diffusion, pi0, smolvla, got 'act' \(ACTPolicy"):
         LeRobotPolicy(act, *processors)
     with pytest.raises(ConfigurationError, match=r"got None \(Linear\)"):
-        make_sampler(torch.nn.Linear(1, 1))
+        LeRobotPolicy(torch.nn.Linear(1, 1), *processors)

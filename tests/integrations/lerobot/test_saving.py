@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from modereg.errors import CheckpointError, ConfigurationError, StochasticSamplerError
 from modereg.plugins import policy_loader, resolve_policy
+from modereg_integrations.folders import OPTIONS
 from modereg_integrations.lerobot import LeRobotPolicy
-from modereg_integrations.lerobot.saving import OPTIONS
 
 WEIGHTS = "model.safetensors"
 PROCESSORS = ["policy_preprocessor.json", "policy_postprocessor.json"]
@@ -96,8 +96,7 @@ def test_weights_of_a_vision_backbone_are_not_fetched(make: Make, tmp_path: Path
 @pytest.mark.parametrize("kind", ["diffusion", "pi0"])
 def test_missing_and_foreign_weights_are_refused(make: Make, kind: str, tmp_path: Path) -> None:
     """LeRobot prints that it could not load PI0's, and goes on with random ones."""
-    made, _ = make(kind)
-    LeRobotPolicy(*made).save_pretrained(tmp_path)
+    save_theirs(make(kind)[0], tmp_path)
     whole = load_file(tmp_path / WEIGHTS)
     name = next(key for key in whole if key.endswith(".bias"))
     save_file({key: whole[key] for key in whole if key != name}, tmp_path / WEIGHTS)
@@ -109,6 +108,67 @@ def test_missing_and_foreign_weights_are_refused(make: Make, kind: str, tmp_path
     save_file({**whole, name: torch.ones(17)}, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match=name):
         LeRobotPolicy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "smolvla", "pi0"])
+def test_a_flipped_bit_anywhere_is_noticed(make: Make, kind: str, tmp_path: Path) -> None:
+    """Of the weights, of the statistics that normalise, of what a file names."""
+    LeRobotPolicy(*make(kind)[0]).save_pretrained(tmp_path)
+    paths = [path for path in tmp_path.iterdir() if path.suffix != ".md"]
+    assert len(paths) >= 6
+    for place, path in enumerate(paths):
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        data[len(data) * (place + 1) // (len(paths) + 1)] ^= 1 << place % 7
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError):
+            LeRobotPolicy.from_pretrained(tmp_path)
+        path.write_bytes(whole)
+    LeRobotPolicy.from_pretrained(tmp_path)
+
+
+def test_an_entry_that_left_the_configuration_is_noticed(make: Make, tmp_path: Path) -> None:
+    """Without num_inference_steps LeRobot denoises in as many as it was trained with."""
+    LeRobotPolicy(*make("diffusion")[0]).save_pretrained(tmp_path)
+    whole = json.loads((tmp_path / "config.json").read_text())
+    for name in ("num_inference_steps", "beta_schedule", "clip_sample_range"):
+        part = {key: value for key, value in whole.items() if key != name}
+        (tmp_path / "config.json").write_text(json.dumps(part))
+        with pytest.raises(CheckpointError, match="config.json is not what was saved"):
+            LeRobotPolicy.from_pretrained(tmp_path)
+
+
+def test_a_saved_policy_is_replaced(make: Make, tmp_path: Path) -> None:
+    made, _ = make("pi0")
+    LeRobotPolicy(*made, task="pick").save_pretrained(tmp_path / "policy")
+    LeRobotPolicy(*made, task="place").save_pretrained(tmp_path / "policy")
+    assert LeRobotPolicy.from_pretrained(tmp_path / "policy").task == "place"
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "smolvla", "pi0"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_another_type(make: Make, tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    """LeRobot makes a policy in its configured type, and casts the weights that it reads."""
+    made, data = make(kind)
+    policy = LeRobotPolicy(*made)
+    noise = policy.draw_noise([3])
+    expected = policy.decode_from(data, noise)
+    policy.policy.to(dtype)
+    policy.save_pretrained(tmp_path)
+    chunk = LeRobotPolicy.from_pretrained(tmp_path).decode_from(data, noise)
+    assert chunk.dtype == torch.float32
+    assert (chunk - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_unet_that_lerobot_cannot_run_is_one_sentence(make: Make, dtype: torch.dtype) -> None:
+    made, data = make("diffusion")
+    policy = LeRobotPolicy(*made)
+    policy.policy.to(dtype)
+    with pytest.raises(ConfigurationError, match="float32 weights"):
+        policy.decode_from(data, policy.draw_noise([3]))
+    policy.float().decode_from(data, policy.draw_noise([3]))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
@@ -134,9 +194,15 @@ def test_a_full_folder_is_left_alone(make: Make, tmp_path: Path) -> None:
 
 
 def test_impossible_and_foreign_configurations_are_refused(make: Make, tmp_path: Path) -> None:
-    LeRobotPolicy(*make("diffusion")[0]).save_pretrained(tmp_path)
+    save_theirs(make("diffusion")[0], tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for wrong in ({"horizon": "many"}, {"horizon": 7}, {"type": "a_new_one"}):
+    for wrong in (
+        {"horizon": "many"},
+        {"horizon": 7},
+        {"type": "a_new_one"},
+        {"num_train_timesteps": 10**9},
+        {"down_dims": [10**9, 10**9]},
+    ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **wrong}))
         with pytest.raises(CheckpointError, match="config.json"):
             LeRobotPolicy.from_pretrained(tmp_path)

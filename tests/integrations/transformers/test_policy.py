@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.testing import check_generative_policy
-from modereg_integrations.transformers import PI0Policy, Statistics
+from modereg_integrations.transformers import PI0Policy, Statistics, fit_statistics
 
 IMAGE, STATE, TOKENS = ("observation", "image"), ("observation", "state"), "language_instruction"
 WRIST = ("observation", "wrist_image")
@@ -211,7 +211,14 @@ def test_what_cannot_work_is_refused_at_construction(model: Any) -> None:
         PI0Policy(model, action_dim=6)
     with pytest.raises(ConfigurationError, match="at least one camera"):
         PI0Policy(model, image_keys=[])
-    with pytest.raises(ConfigurationError, match="one Euler step"):
+    with pytest.raises(ConfigurationError, match="Euler steps in"):
+        PI0Policy(model, num_inference_steps=10**9)
+    with pytest.raises(ShapeError, match=r"state_dim in \[1, 6\]"):
+        PI0Policy(model, state_dim=7)
+    statistics = fit_statistics(torch.randn(8, 4, 5), torch.randn(8, 4))
+    with pytest.raises(ConfigurationError, match="statistics of 3 numbers of a state"):
+        PI0Policy(model, state_dim=3, statistics=statistics)
+    with pytest.raises(ConfigurationError, match="Euler steps in"):
         PI0Policy(model, num_inference_steps=0)
     numbers = {"state_mean": [0.0], "state_std": [1.0], "actions_mean": [0.0], "actions_std": [1.0]}
     with pytest.raises(ConfigurationError, match="statistics of 3 action dimensions"):
@@ -247,3 +254,20 @@ def test_what_does_not_fit_is_refused(policy: PI0Policy, observations: TensorDic
         policy.decode(noise, image, tokens)
     with pytest.raises(KeyMismatchError, match="language_instruction"):
         policy(observations.exclude(TOKENS))
+
+
+def test_states_and_chunks_of_another_width_are_refused(
+    model: Any, observations: TensorDict
+) -> None:
+    """Zeros would fill up a state of one number, and the chunk would be one of another state."""
+    policy = PI0Policy(model, action_dim=3, state_dim=4)
+    noise = policy.draw_noise([3])
+    policy.decode_from(observations, noise)
+    narrow = observations.clone().set(STATE, torch.zeros(3, 1))
+    with pytest.raises(ShapeError, match=r"expected states \[\*B, 4\]"):
+        policy.decode_from(narrow, noise)
+    with pytest.raises(ConfigurationError, match="statistics of 3 action dimensions"):
+        policy.fit_normalizer(torch.randn(3, 4, 5), observations[STATE])
+    with pytest.raises(ConfigurationError, match="statistics of 4 numbers of a state"):
+        policy.fit_normalizer(torch.randn(3, 4, 3), torch.zeros(3, 1))
+    assert policy.statistics is None

@@ -68,8 +68,33 @@ def test_a_full_folder_is_left_alone(policy: PI0Policy, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_missing_and_foreign_weights_are_refused(policy: PI0Policy, tmp_path: Path) -> None:
-    policy.save_pretrained(tmp_path)
+def test_a_saved_policy_is_replaced(policy: PI0Policy, model: Any, tmp_path: Path) -> None:
+    """As a run does that was killed after saving, and is resumed."""
+    policy.save_pretrained(tmp_path / "policy")
+    PI0Policy(model, action_dim=2).save_pretrained(tmp_path / "policy")
+    assert PI0Policy.from_pretrained(tmp_path / "policy").chunk_shape == (4, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_a_save_that_fails_leaves_the_old_policy(
+    policy: PI0Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.save_pretrained(tmp_path / "policy")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
+
+    def fail(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(policy.model, "save_pretrained", fail)
+    with pytest.raises(OSError, match="no space left"):
+        policy.save_pretrained(tmp_path / "policy")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_missing_and_foreign_weights_are_refused(model: Any, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
     whole = load_file(tmp_path / WEIGHTS)
     name = "action_out_proj.bias"
     part = {key: value for key, value in whole.items() if key != name}
@@ -79,6 +104,71 @@ def test_missing_and_foreign_weights_are_refused(policy: PI0Policy, tmp_path: Pa
     save_file({**whole, "other": torch.ones(1)}, tmp_path / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="unexpected_keys.*other"):
         PI0Policy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_a_flipped_bit_of_a_weight_is_noticed(
+    policy: PI0Policy, tmp_path: Path, place: int
+) -> None:
+    policy.save_pretrained(tmp_path)
+    data = bytearray((tmp_path / WEIGHTS).read_bytes())
+    data[-1 - place * len(data) // 13] ^= 1 << place % 8
+    (tmp_path / WEIGHTS).write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"{WEIGHTS} is not what was saved"):
+        PI0Policy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["num_inference_steps", "chunk_size", "max_action_dim"])
+def test_an_entry_that_left_the_configuration_is_noticed(
+    policy: PI0Policy, tmp_path: Path, name: str
+) -> None:
+    policy.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop(name)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="config.json is not what was saved"):
+        PI0Policy.from_pretrained(tmp_path)
+
+
+def test_weights_beside_the_saved_ones_are_noticed(policy: PI0Policy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("a card of the hub")
+    PI0Policy.from_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="adapter_config.json is not what was saved"):
+        PI0Policy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["num_inference_steps", "chunk_size", "num_hidden_layers"])
+def test_a_model_of_a_billion_steps_is_refused_before_it_is_made(
+    model: Any, tmp_path: Path, size: str
+) -> None:
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    place = config["dit_config"] if size == "num_hidden_layers" else config
+    place[size] = 10**9
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"expected {size} of at most"):
+        PI0Policy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_any_type(
+    policy: PI0Policy, observations: TensorDict, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    noise = policy.draw_noise([3])
+    expected = policy.decode_from(observations, noise)
+    policy.model.to(dtype)
+    policy.save_pretrained(tmp_path)
+    loaded = PI0Policy.from_pretrained(tmp_path)
+    assert loaded.model.dtype == dtype
+    assert loaded.fingerprint() == policy.fingerprint()
+    for own in (loaded, loaded.to(dtype)):
+        chunk = own.decode_from(observations, noise)
+        assert chunk.dtype == torch.float32
+        assert 0 < (chunk - expected).abs().mean() < 0.1 * expected.abs().mean()
+        given = own.read_observations(observations, noise)
+        assert own.cloning_loss(chunk, *given).isfinite()
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json", "modereg_policy.json"])
@@ -98,8 +188,8 @@ def test_damaged_folders_are_refused(
         PI0Policy.from_pretrained(tmp_path)
 
 
-def test_impossible_configurations_are_refused(policy: PI0Policy, tmp_path: Path) -> None:
-    policy.save_pretrained(tmp_path)
+def test_impossible_configurations_are_refused(model: Any, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "chunk_size": "many"}))
     with pytest.raises(CheckpointError, match="is damaged"):

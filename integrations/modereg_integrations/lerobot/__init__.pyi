@@ -1,0 +1,1 @@
+from modereg_integrations.lerobot.policy import LeRobotPolicy as LeRobotPolicy
