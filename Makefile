@@ -29,16 +29,17 @@ help: ## list the targets
 demo: $(STAMPS)/core ## fine-tune on Avoid, plainly and with modereg: runs/demo/index.html
 	$(BIN)/modereg demo --out runs/demo
 
-# ManiSkill's tests run beside the rest, in two processes; the closing lines of both come last.
+# Whole runs and integrations beside the rest, in two processes of about the same length; the closing
+# lines of both come last.
 PYTEST := $(BIN)/python -m pytest -q --durations=10
-BESIDE := tests/integrations/maniskill
+BESIDE := tests/integrations tests/recipes tests/commands tests/test_cli.py
 test: $(STAMPS)/test ## all tests; ARGS="..." goes to pytest, in one process
 ifdef ARGS
 	@$(VULKAN) $(PYTEST) $(ARGS)
 else
 	@$(VULKAN) logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; failed=0; \
 	$(PYTEST) $(BESIDE) >"$$logs/beside" 2>&1 & beside=$$!; \
-	$(PYTEST) --ignore=$(BESIDE) 2>&1 | tee "$$logs/rest" || failed=1; \
+	$(PYTEST) $(addprefix --ignore=,$(BESIDE)) 2>&1 | tee "$$logs/rest" || failed=1; \
 	wait $$beside || failed=1; \
 	echo "--- $(BESIDE)"; cat "$$logs/beside"; \
 	echo "--- $(BESIDE), then the rest"; tail -qn 1 "$$logs/beside" "$$logs/rest"; \
@@ -169,7 +170,7 @@ PYTHON_lerobot := 3.12
 EXTRAS_oldest := all,dev,mujoco,vla
 EXTRAS_newest := all,dev,mujoco,vla
 EXTRAS_lerobot := all,dev,lerobot
-BOUNDS := tests --ignore=$(BESIDE) --ignore=tests/integrations/lerobot --ignore=tests/benchmarks
+BOUNDS := tests $(addprefix --ignore=,$(BESIDE)) --ignore=tests/integrations/lerobot --ignore=tests/benchmarks
 TESTS_oldest := $(BOUNDS)
 TESTS_newest := $(BOUNDS)
 TESTS_lerobot := tests/integrations/lerobot

@@ -36,20 +36,20 @@ from support.seeds import write_seeds_table
 
 from modereg.commands.demo import result_row
 from modereg.commands.workers import Job, run_jobs
+from modereg.files import read_json, write_json
+from modereg.learners.config import PPOConfig
 from modereg.recipes.config import (
+    ClusterConfig,
     DiscoverConfig,
     EvaluateConfig,
     FinetuneConfig,
     LogConfig,
-    PPOConfig,
     PretrainConfig,
     TaskConfig,
+    VariationalConfig,
 )
-from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate
-from modereg.recipes.finetune import finetune
-from modereg.recipes.pretrain import pretrain
-from modereg.storage import read_json, write_json
+from modereg.recipes.follow import discover, finetune, pretrain
 
 QUIET = LogConfig(progress=False, tensorboard=False)
 ROWS = [(0.3, 0.7), (0.5, 0.35, 0.15), (0.45, 0.3, 0.17, 0.08)]
@@ -140,13 +140,9 @@ class Ablations:
             base=self.policy(base),
             out=self.out / name,
             task=self.task(0.3),
-            method=method,
+            method=self.method(method),
             num_codes=num_codes,
-            episodes=self.episodes(16384),
-            imitation_steps=max(int(1500 * self.scale), 20),
-            refine_episodes=self.episodes(4096),
-            refine_steps=max(int(400 * self.scale), 5),
-            iterations=max(int(80 * self.scale), 1),
+            final_episodes=self.episodes(4096),
             seed=self.seed,
             log=QUIET,
             resume=True,
@@ -156,6 +152,17 @@ class Ablations:
             self.rows.append((label, 0.3, self.out / name, []))
         return f"{self.seed} {name}", discover, config
 
+    def method(self, name: str) -> ClusterConfig | VariationalConfig:
+        """Return a method of stage 1 with its budget scaled."""
+        if name == "variational":
+            return VariationalConfig(iterations=max(int(80 * self.scale), 1))
+        return ClusterConfig(
+            episodes=self.episodes(16384),
+            imitation_steps=max(int(1500 * self.scale), 20),
+            refine_episodes=self.episodes(4096),
+            refine_steps=max(int(400 * self.scale), 5),
+        )
+
     def tune(
         self,
         method: str,
@@ -163,7 +170,7 @@ class Ablations:
         start: str | None = None,
         *,
         spread: float = 0.3,
-        coef: float = 0.0,
+        coef: float | None = None,
         kl: float = 0.003,
         factor: float = 1.0,
         **options: Any,
@@ -178,7 +185,7 @@ class Ablations:
             coef=coef,
             env_steps=int(4_000_000 * self.scale * factor),
             final_episodes=self.episodes(4096),
-            ppo=PPOConfig(kl_coef=kl),
+            learner=PPOConfig(kl_coef=kl),
             seed=self.seed,
             log=QUIET,
             resume=True,

@@ -15,8 +15,8 @@ from pathlib import Path
 from support.seeds import write_seeds_table
 
 from modereg.commands.demo import demo
+from modereg.files import write_json
 from modereg.recipes.config import DemoConfig
-from modereg.storage import write_json
 
 
 def main() -> None:

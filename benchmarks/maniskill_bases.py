@@ -24,7 +24,7 @@ from typing import Any
 
 from support.commands import cpu_seconds, run
 
-from modereg.storage import read_json, write_json
+from modereg.files import read_json, write_json
 
 QUIET = ("--log.no-progress", "--log.no-tensorboard")
 

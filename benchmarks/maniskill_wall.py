@@ -35,17 +35,17 @@ from maniskill_bases import BASES, QUIET
 from support.commands import cpu_seconds, run
 
 from modereg.commands.demo import result_row
-from modereg.storage import read_json, write_json
+from modereg.files import read_json, write_json
 
 METHODS = ("plain", "regularised", "codes_only")
 COEF = 0.3
 IMITATION_STEPS, REFINE_STEPS = 150, 40
 PPO = {
-    "ppo__epochs": 8,
-    "ppo__minibatch": 128,
-    "ppo__learning_rate": 1e-3,
-    "ppo__std_learning_rate": 1e-2,
-    "ppo__decisions": 30,
+    "learner__epochs": 8,
+    "learner__minibatch": 128,
+    "learner__learning_rate": 1e-3,
+    "learner__std_learning_rate": 1e-2,
+    "learner__decisions": 30,
 }
 
 
@@ -106,17 +106,21 @@ class Commands:
             **self.common,
             out=self.folder("discover", seed),
             seed=seed,
-            episodes=budget.episodes,
-            imitation_steps=IMITATION_STEPS,
-            refinements=budget.refinements,
-            refine_episodes=budget.refine_episodes,
-            refine_steps=REFINE_STEPS,
-            std=(0.7, 0.6),
+            method__episodes=budget.episodes,
+            method__imitation_steps=IMITATION_STEPS,
+            method__refinements=budget.refinements,
+            method__refine_episodes=budget.refine_episodes,
+            method__refine_steps=REFINE_STEPS,
+            method__std=(0.7, 0.6),
+            final_episodes=budget.refine_episodes,
         )
 
     def finetune(self, method: str, seed: int) -> None:
         """Fine-tune by one method from the base or from stage 1."""
-        start = {} if method == "plain" else {"start": self.folder("discover", seed)}
+        start: dict[str, Any] = {}
+        if method != "plain":
+            coef = COEF if method == "regularised" else 0.0
+            start = {"start": self.folder("discover", seed), "coef": coef}
         run(
             "finetune",
             *QUIET,
@@ -125,7 +129,6 @@ class Commands:
             **PPO,
             out=self.folder(method, seed),
             seed=seed,
-            coef=COEF if method == "regularised" else 0.0,
             env_steps=self.budget.env_steps,
             eval_every=1000,
             final_episodes=self.budget.judged,

@@ -31,16 +31,16 @@ from support.commands import cpu_seconds, run
 from support.seeds import write_seeds_table
 
 from modereg.commands.demo import result_row
-from modereg.storage import read_json, write_json
+from modereg.files import read_json, write_json
 
 TASK = "mujoco:point_maze"
 PAY_SPREAD = 0.3
 METHODS = ("plain", "codes_only", "regularised")
 COEF = 0.3
 PPO = {
-    "ppo__learning_rate": 1e-4,
-    "ppo__std_learning_rate": 1e-2,
-    "ppo__kl_coef": 1e-3,
+    "learner__learning_rate": 1e-4,
+    "learner__std_learning_rate": 1e-2,
+    "learner__kl_coef": 1e-3,
 }
 QUIET = ("--log.no-progress", "--log.no-tensorboard")
 NAMES = ("episodes", "success", "success_error", "entropy", "present_modes", "commandable_modes")
@@ -124,15 +124,19 @@ class Commands:
             "--resume",
             **self.steered,
             out=self.out / "discover",
-            episodes=budget.episodes,
-            imitation_steps=budget.imitation_steps,
-            refinements=budget.refinements,
-            refine_episodes=budget.refine_episodes,
+            method__episodes=budget.episodes,
+            method__imitation_steps=budget.imitation_steps,
+            method__refinements=budget.refinements,
+            method__refine_episodes=budget.refine_episodes,
+            final_episodes=budget.refine_episodes,
         )
 
     def finetune(self, method: str) -> None:
         """Fine-tune by one method from the base or from stage 1."""
-        start = {} if method == "plain" else {"start": self.out / "discover"}
+        start: dict[str, Any] = {}
+        if method != "plain":
+            coef = COEF if method == "regularised" else 0.0
+            start = {"start": self.out / "discover", "coef": coef}
         run(
             "finetune",
             *QUIET,
@@ -141,7 +145,6 @@ class Commands:
             **start,
             **PPO,
             out=self.out / method,
-            coef=COEF if method == "regularised" else 0.0,
             env_steps=self.budget.env_steps,
             eval_every=1000,
             final_episodes=self.budget.judged,

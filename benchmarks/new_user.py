@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modereg.storage import write_json
+from modereg.files import write_json
 
 HERE = Path(__file__).parent
 TASK = (
@@ -103,14 +103,17 @@ def steps(budget: Budget, install: bool) -> list[tuple[str, str]]:
         ),
         (
             "discover",
-            f"modereg discover {task} {SEEN} --num-codes 6 --episodes {budget.episodes} "
-            f"--imitation-steps {budget.imitation_steps} --refinements {budget.refinements} "
-            f"--refine-episodes {budget.refine_episodes} --refine-steps 100 --validation 0.1 "
+            f"modereg discover {task} {SEEN} --num-codes 6 "
+            f"--method.episodes {budget.episodes} "
+            f"--method.imitation-steps {budget.imitation_steps} "
+            f"--method.refinements {budget.refinements} "
+            f"--method.refine-episodes {budget.refine_episodes} --method.refine-steps 100 "
+            "--method.validation 0.1 "
             "--out runs/stage1",
         ),
         (
             "fine-tune plainly",
-            f"modereg finetune {task} {SEEN} {env_steps} --coef 0 --out runs/plain",
+            f"modereg finetune {task} {SEEN} {env_steps} --out runs/plain",
         ),
         (
             "fine-tune with modereg",
@@ -119,7 +122,7 @@ def steps(budget: Budget, install: bool) -> list[tuple[str, str]]:
         ("judge the base", f"{judged} --out runs/base"),
         ("judge plain fine-tuning", f"{judged} --run runs/plain --out runs/judged_plain"),
         ("judge modereg", f"{judged} --run runs/kept --out runs/judged_kept"),
-        ("report", "modereg report runs/plain runs/kept --out runs/page"),
+        ("report", "modereg report runs/plain runs/kept --out runs/page --trust-code"),
     ]
 
 

@@ -38,14 +38,16 @@ from support.results import write_results
 from modereg import keys
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.estimators import CategoricalMI
-from modereg.networks import MLP, InputNoise
+from modereg.learners.base import Problem
+from modereg.learners.config import PPOConfig
+from modereg.learners.ppo import BATCHES, PPO
 from modereg.priors import CategoricalPrior
-from modereg.recipes.build import Setup, set_up
-from modereg.recipes.config import LogConfig, PPOConfig, PretrainConfig, TaskConfig
-from modereg.recipes.loop import Stage, fit_to_base, learn
-from modereg.recipes.ppo import ITERATIONS, PPO, make_critic
-from modereg.recipes.pretrain import pretrain
-from modereg.recipes.runs import seed_everything
+from modereg.recipes.config import LogConfig, PretrainConfig, TaskConfig
+from modereg.recipes.finetune import Stage, fit_inputs, learn
+from modereg.recipes.follow import pretrain
+from modereg.recipes.setup import Setup, set_up
+from modereg.seeding import derived_seed, seed_generators
+from modereg.transforms import MIReward
 from modereg.wrapping import make_steering, observation_size
 
 Iteration = Callable[[int], dict[str, float]]
@@ -55,28 +57,19 @@ SEED = 0
 def make_stage(setup: Setup, config: PPOConfig, codes: int, kind: str) -> Stage:
     """Return what the recipes' loop works on, for one of the variants."""
     prior = CategoricalPrior(codes)
-    env = setup.steered(prior, config.gamma)
-    seed_everything(SEED)
-    steering = make_steering(env, setup.base, prior, setup.steering_keys)
-    size = observation_size(env, setup.steering_keys)
-    critic = make_critic(setup.steering_keys, size, prior.feature_dim, (128, 128))
-    fit_to_base(setup, env, steering, critic, SEED)
-    network = InputNoise(MLP(observation_size(env, [keys.HISTORY]), prior.num_codes), 0.03)
-    online = VariationalModeDiscoverer(CategoricalMI(network, prior))
-    reward = None
+    env, judge_env = setup.steered(prior), setup.steered(prior, 1.0)
+    seed_generators(SEED)
+    steering = make_steering(env, setup.base, prior)
+    fit_inputs(env, steering, SEED)
+    estimator = CategoricalMI(observation_size(env, [keys.HISTORY]), prior, noise=0.03)
+    online, reward = VariationalModeDiscoverer(estimator), None
     if kind != "without":
-        reward = setup.mi_reward(online.estimator, 0.3, None, config.gamma)
-    learner = PPO(
-        env,
-        steering,
-        critic,
-        config,
-        reward_key=keys.REWARD if reward is None else keys.REGULARIZED_REWARD,
-        decisions=setup.task.max_decisions,
-        truncates=False,
-    )
+        reward = MIReward(estimator, env.layout, coef=0.3)
+    reward_key = keys.REWARD if reward is None else keys.REGULARIZED_REWARD
+    problem = Problem(env, steering, setup.base, reward_key, reward, SEED)
     trained = online if kind == "training" else None
-    return Stage(env, prior, steering, learner, online.estimator, trained, reward, 0)
+    learner = PPO(problem, config)
+    return Stage(setup, env, judge_env, prior, steering, learner, estimator, trained, reward, 0, {})
 
 
 def make_bare(setup: Setup, config: PPOConfig, stage: Stage) -> BareLoop:
@@ -89,16 +82,18 @@ def make_bare(setup: Setup, config: PPOConfig, stage: Stage) -> BareLoop:
         critic,
         stage.estimator.network.module,
         num_codes=stage.prior.num_codes,
-        decisions=setup.task.max_decisions,
+        decisions=setup.layout.max_decisions,
         config=config,
+        gamma=setup.layout.gamma,
         coef=0.3,
     )
 
 
 def run_stage(stage: Stage, number: int) -> dict[str, float]:
     """Time an iteration of the recipes' loop."""
+    seed_generators(number)
     start = time.process_time()
-    batch = stage.learner.collect(SEED, number)
+    batch = stage.learner.collect()
     collected = time.process_time()
     learn(stage, batch)
     end = time.process_time()
@@ -108,8 +103,9 @@ def run_stage(stage: Stage, number: int) -> dict[str, float]:
 
 def run_bare(loop: BareLoop, number: int) -> dict[str, float]:
     """Time an iteration of the bare loop; it reads the reward while it collects."""
+    seed_generators(number)
     start = time.process_time()
-    batch = loop.collect(seed_everything(SEED, ITERATIONS, number))
+    batch = loop.collect(derived_seed(SEED, BATCHES, 0))
     collected = time.process_time()
     loop.update(batch)
     end = time.process_time()
@@ -163,7 +159,7 @@ def measure(setup: Setup, rounds: int, codes: int) -> dict[str, Any]:
         order = VARIANTS if number % 2 == 0 else VARIANTS[::-1]
         for kind in order:
             found[kind].append(variants[kind](number))
-    decisions = setup.num_envs * setup.task.max_decisions
+    decisions = setup.num_envs * setup.layout.max_decisions
     updates = config.epochs * -(-decisions // config.minibatch)
     rows = [_row(kind, found[kind], decisions, updates) for kind in VARIANTS]
     return {

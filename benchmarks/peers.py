@@ -41,23 +41,23 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from modereg import keys
+from modereg.learners.config import PPOConfig
 from modereg.networks import FourierFeatures
-from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import (
+    ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
     LogConfig,
-    PPOConfig,
     PretrainConfig,
     TaskConfig,
 )
-from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate_policy
-from modereg.recipes.finetune import _make_stage
-from modereg.recipes.loop import judge_stage, train
-from modereg.recipes.pretrain import pretrain
-from modereg.recipes.runs import Run, seed_everything
+from modereg.recipes.events import drain
+from modereg.recipes.finetune import make_stage, reinforce
+from modereg.recipes.follow import discover, pretrain
+from modereg.recipes.setup import Setup, discrete, set_up
 from modereg.rollouts import collect_episodes
+from modereg.seeding import derived_seed, seed_generators
 
 QUIET = LogConfig(tensorboard=False, progress=False)
 TASK = TaskConfig("task:avoid", {"pay_spread": 0.3}, num_envs=512)
@@ -114,7 +114,7 @@ class NoiseVecEnv(VecEnv):
     """
 
     def __init__(self, setup: Setup, bound: float) -> None:
-        self.env, self.keys = setup.steered(1, PPOConfig().gamma), setup.steering_keys
+        self.env, self.keys = setup.steered(1), setup.layout.steered_by
         self.shape = tuple(setup.base.noise_shape)
         self.bound, self.env_steps = bound, 0
         self.features = fit_features(setup, self.env)
@@ -176,10 +176,9 @@ class NoiseVecEnv(VecEnv):
 
 def fit_features(setup: Setup, env: Any) -> FourierFeatures:
     """Standardise the inputs by episodes of the base, as our recipe does."""
-    env.set_seed(seed_everything(0, 3))
-    keep = setup.steering_keys
-    episodes = collect_episodes(env, 512, max_decisions=setup.task.max_decisions, keep=keep)
-    flat = episodes.flat(torch.ones(len(episodes), dtype=torch.bool))
+    env.set_seed(derived_seed(0, 3))
+    keep = setup.layout.steered_by
+    flat = collect_episodes(env, 512, keep=keep).flat()
     observed = torch.cat([flat.get(key) for key in keep], -1)
     features = FourierFeatures(observed.shape[-1])
     features.fit(observed)
@@ -223,7 +222,7 @@ def sb3_ppo(env: NoiseVecEnv, seed: int, decisions: int) -> SB3PPO:
         n_steps=decisions,
         batch_size=config.minibatch,
         n_epochs=config.epochs,
-        gamma=config.gamma**8,
+        gamma=0.999**8,
         gae_lambda=config.lmbda,
         clip_range=config.clip,
         max_grad_norm=config.max_grad_norm,
@@ -242,7 +241,7 @@ def sb3_sac(env: NoiseVecEnv, seed: int) -> SAC:
         buffer_size=200_000,
         learning_starts=5_000,
         batch_size=512,
-        gamma=PPOConfig().gamma ** 8,
+        gamma=0.999**8,
         train_freq=1,
         gradient_steps=max(env.num_envs // 4, 1),
         policy_kwargs={"net_arch": list(HIDDEN)},
@@ -255,13 +254,13 @@ def run_sb3(kind: str, setup: Setup, seed: int, args: argparse.Namespace) -> dic
     """Train by stable-baselines3; return a row."""
     started = time.process_time()
     env = NoiseVecEnv(setup, SAC_BOX if kind == "sb3_sac" else PPO_BOX)
-    decisions = setup.task.max_decisions
-    env.env.set_seed(seed_everything(seed, 5))
+    decisions = setup.layout.max_decisions
+    env.env.set_seed(derived_seed(seed, 5))
     model = sb3_sac(env, seed) if kind == "sb3_sac" else sb3_ppo(env, seed, decisions)
     policy, judged = sb3_policy(model, env), setup.steered(1, 1.0)
 
     def judge(deterministic: bool = False) -> dict[str, Any]:
-        metrics, _ = evaluate_policy(
+        figures, _ = evaluate_policy(
             setup,
             judged,
             policy,
@@ -270,7 +269,7 @@ def run_sb3(kind: str, setup: Setup, seed: int, args: argparse.Namespace) -> dic
             seed=seed + 20_000,
             deterministic=deterministic,
         )
-        return metrics.to_dict()
+        return figures
 
     watch = Watch(judge, args.eval_steps, args.max_seconds)
     watch.started = started
@@ -295,21 +294,27 @@ def run_ours(
         start=start,
         out=folder / kind,
         task=args.task,
-        coef=0.3 if start else 0.0,
         env_steps=args.env_steps,
         seed=seed,
         log=QUIET,
     )
-    stage = _make_stage(config, setup)
+    seed_generators(seed)
+    stage = make_stage(config, setup)
 
     def judge(deterministic: bool = False) -> dict[str, Any]:
-        figures, _ = judge_stage(
-            setup, stage, args.episodes, seed + 20_000, deterministic=deterministic
+        figures, _ = evaluate_policy(
+            setup,
+            stage.judge_env,
+            stage.steering,
+            num_codes=discrete(stage.prior).num_codes,
+            episodes=args.episodes,
+            seed=seed + 20_000,
+            deterministic=deterministic,
         )
         return figures
 
-    watch, total = Watch(judge, args.eval_steps, args.max_seconds), [stage.start_steps]
-    watch.started, watch.next = started, stage.start_steps
+    watch, total = Watch(judge, args.eval_steps, args.max_seconds), [stage.spent]
+    watch.started, watch.next = started, stage.spent
 
     def done(_: int, env_steps: int) -> bool:
         total[0] = env_steps
@@ -317,7 +322,7 @@ def run_ours(
         return env_steps >= args.env_steps or watch.late
 
     never = 10**9
-    train(Run(config), setup, stage, done=done, total=never, eval_every=never, eval_episodes=1)
+    drain(reinforce(stage, None, seed, done=done, total=never, eval_every=never, eval_episodes=1))
     return _row(kind, seed, watch, judge, total[0])
 
 
@@ -381,14 +386,10 @@ def main() -> None:
     if args.smoke:
         args.task = TaskConfig("task:avoid", {"pay_spread": 0.3}, num_envs=32)
         args.clone = {"episodes": 60, "hidden": (32, 32), "steps": 60}
-        args.discover = {
-            "episodes": 256,
-            "num_codes": 4,
-            "imitation_steps": 20,
-            "refine_episodes": 64,
-            "refine_steps": 10,
-            "refinements": 1,
-        }
+        few = ClusterConfig(
+            episodes=256, imitation_steps=20, refine_episodes=64, refine_steps=10, refinements=1
+        )
+        args.discover = {"method": few, "num_codes": 4, "final_episodes": 64}
         args.env_steps, args.eval_steps, args.episodes = 30_000, 10_000, 64
     torch.set_num_threads(1)
     rows = []

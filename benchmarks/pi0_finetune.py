@@ -33,16 +33,16 @@ from typing import Any
 from support.commands import cpu_seconds, run
 from support.results import write_results
 
-from modereg.storage import read_json
+from modereg.files import read_json
 
 TASK = "task:visual_avoid"
 COEFS = {"plain": 0.0, "regularised": 0.3, "strongly_regularised": 1.0, "codes_only": 0.0}
 CODES = 12
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--resume")
 PPO = {
-    "ppo__minibatch": 256,
-    "ppo__learning_rate": 1e-3,
-    "ppo__std_learning_rate": 1e-2,
+    "learner__minibatch": 256,
+    "learner__learning_rate": 1e-3,
+    "learner__std_learning_rate": 1e-2,
 }
 METHODS = ("imitation", *COEFS)
 
@@ -127,25 +127,27 @@ class Commands:
             *QUIET,
             **self.common,
             num_codes=CODES,
-            episodes=self.budget.episodes,
-            imitation_steps=self.budget.imitation_steps,
-            refinements=self.budget.refinements,
-            refine_episodes=self.budget.refine_episodes,
-            refine_steps=self.budget.refine_steps,
+            method__episodes=self.budget.episodes,
+            method__imitation_steps=self.budget.imitation_steps,
+            method__refinements=self.budget.refinements,
+            method__refine_episodes=self.budget.refine_episodes,
+            method__refine_steps=self.budget.refine_steps,
+            final_episodes=self.budget.refine_episodes,
             seed=seed,
             out=self.folder("imitation", seed),
         )
 
     def finetune(self, method: str, seed: int) -> None:
         """Fine-tune by one method, from the base or from stage 1."""
-        start = {} if method == "plain" else {"start": self.folder("imitation", seed)}
+        start: dict[str, Any] = {}
+        if method != "plain":
+            start = {"start": self.folder("imitation", seed), "coef": COEFS[method]}
         run(
             "finetune",
             *QUIET,
             **self.common,
             **start,
             **PPO,
-            coef=COEFS[method],
             env_steps=self.budget.env_steps,
             eval_every=1000,
             final_episodes=self.budget.judged,

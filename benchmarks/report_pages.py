@@ -28,9 +28,9 @@ import numpy as np
 from support.results import write_results
 from support.seen_avoid import seen_avoid_task
 
-from modereg.recipes.build import set_up
 from modereg.recipes.config import TaskConfig
 from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.setup import set_up
 from modereg.report import ReportEntry, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -93,8 +93,9 @@ def make_runs(folder: Path, smoke: bool) -> dict[str, list[Path]]:
     clone, find, tune = [], [], ["--env-steps", "2500000", "--eval-every", "5"]
     if smoke:
         clone = ["--steps", "200", "--episodes", "50", "--hidden", "32", "32"]
-        find = ["--episodes", "256", "--imitation-steps", "50", "--refinements", "1"]
-        find += ["--refine-episodes", "64", "--refine-steps", "20", "--num-codes", "8"]
+        find = ["--method.episodes", "256", "--method.imitation-steps", "50"]
+        find += ["--method.refinements", "1", "--method.refine-episodes", "64"]
+        find += ["--method.refine-steps", "20", "--num-codes", "8", "--final-episodes", "64"]
         tune = ["--env-steps", "60000", "--eval-every", "5"]
         tune += ["--eval-episodes", "64", "--final-episodes", "64"]
     base = run(["pretrain", *task, *clone], folder / "base")
@@ -105,7 +106,7 @@ def make_runs(folder: Path, smoke: bool) -> dict[str, list[Path]]:
             ["finetune", *policy, *tune, *how, "--seed", str(seed)], folder / method / f"s{seed}"
         )
         for seed in range(1 if smoke else 2)
-        for method, how in (("plain", ["--coef", "0"]), ("regularised", ["--start", str(start)]))
+        for method, how in (("plain", []), ("regularised", ["--start", str(start)]))
     }
     pages = {"two": [runs["plain/s0"], runs["regularised/s0"]]}
     return pages if smoke else pages | {"seeds": list(runs.values())}
@@ -120,7 +121,7 @@ def film_page(out: Path, runs: list[Path]) -> Path:
     judged, _ = evaluate_policy(
         setup, setup.steered(1, 1.0), None, num_codes=1, episodes=1024, seed=0
     )
-    entries = [ReportEntry("base", "base policy", None, {"sampled": judged.to_dict()})]
+    entries = [ReportEntry("base", "base policy", None, {"sampled": judged})]
     entries += [ReportEntry(run.parent.name, LABELS[run.parent.name], run) for run in runs]
     write_report(out, setup, entries, title="modereg: Avoid, seen from above")
     return out

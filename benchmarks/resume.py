@@ -66,16 +66,23 @@ def make_commands(folder: Path, length: int) -> list[Command]:
     bases = {name: ["--base", str(folder / name / "policy")] for name in ("avoid", "mixture")}
     cluster = ["discover", *AVOID, *bases["avoid"], "--hidden", "64", "64", "--num-codes", "16"]
     cluster += [
-        "--episodes",
+        "--method.episodes",
         "1024",
-        "--imitation-steps",
+        "--method.imitation-steps",
         "100",
-        "--refine-steps",
+        "--method.refine-steps",
         str(15 * length),
     ]
-    cluster += ["--refine-episodes", "512", "--refinements", "5", "--target", "1.1"]
-    variational = ["discover", *MIXTURE, *bases["mixture"], *SMALL, "--method", "variational"]
-    variational += ["--num-codes", "8", "--iterations", str(4 * length)]
+    cluster += [
+        "--method.refine-episodes",
+        "512",
+        "--method.refinements",
+        "5",
+        "--method.target",
+        "1.0",
+    ]
+    variational = ["discover", "variational", *MIXTURE, *bases["mixture"], *SMALL]
+    variational += ["--num-codes", "8", "--method.iterations", str(4 * length)]
     tuned = ["finetune", "--eval-every", "3", "--eval-episodes", "128", "--final-episodes", "256"]
     avoid, mixture = [*tuned, *AVOID, *bases["avoid"]], [*tuned, *MIXTURE, *bases["mixture"]]
     steps = ["--env-steps", str(20_000 * length)]
@@ -134,7 +141,7 @@ def iteration_of(folder: Path) -> int | None:
     if not (folder / "checkpoint.pt").exists():
         return None
     state = load_state(folder / "checkpoint.pt")["state"]
-    return state["iteration"] if "iteration" in state else state["refined"]
+    return state["batches"] if "batches" in state else state["refined"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -56,8 +56,8 @@ from modereg.estimators import (
     GaussianMI,
     VonMisesFisherMI,
 )
+from modereg.files import read_json, write_json
 from modereg.priors import CategoricalPrior, NormalPrior, SphericalPrior
-from modereg.storage import read_json, write_json
 
 DIM = 3
 """Length of continuous codes."""

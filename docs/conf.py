@@ -51,7 +51,8 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({LIBRARIES})\..*"),
     ("py:.*", TYPES),
     ("py:.*", r"modereg.*\._.*"),
-    ("py:.*", r".*\.(DenoiserClass|Result)"),
+    ("py:.*", r".*\.(DenoiserClass|Module|Result)"),
+    ("py:class", "Point"),
     ("py:meth", r"bound|close|loss|set_seed"),  # inherited, and documented where they come from
 ]
 

@@ -107,7 +107,9 @@ def reference_pages() -> dict[str, str]:
     found = modules()
     units: dict[str, dict[str, Module]] = {}
     for name, module in found.items():
-        units.setdefault(".".join(name.split(".")[:2]), {})[name] = module
+        unit = ".".join(name.split(".")[:2])
+        if "._" not in unit:
+            units.setdefault(unit, {})[name] = module
     root = _root(found, units.pop("modereg")["modereg"].names)
     return {"modereg": root} | {unit: _page(unit, members) for unit, members in units.items()}
 

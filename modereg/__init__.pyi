@@ -2,9 +2,12 @@ from modereg import checkpoints as checkpoints
 from modereg import discovery as discovery
 from modereg import errors as errors
 from modereg import estimators as estimators
+from modereg import files as files
 from modereg import functional as functional
 from modereg import information as information
 from modereg import keys as keys
+from modereg import layout as layout
+from modereg import learners as learners
 from modereg import metrics as metrics
 from modereg import networks as networks
 from modereg import objectives as objectives
@@ -26,6 +29,7 @@ from modereg.discovery import ModeDiscoverer as ModeDiscoverer
 from modereg.discovery import VariationalModeDiscoverer as VariationalModeDiscoverer
 from modereg.discovery import discover_modes as discover_modes
 from modereg.estimators import CategoricalMI as CategoricalMI
+from modereg.layout import Layout as Layout
 from modereg.policies import FlowPolicy as FlowPolicy
 from modereg.policies import GenerativePolicy as GenerativePolicy
 from modereg.policies import as_generative_policy as as_generative_policy

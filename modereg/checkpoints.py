@@ -1,40 +1,47 @@
 """Adapters: what modereg adds to a base policy, saved without the base.
 
-An adapter folder holds ``modereg_config.json`` (format, sizes, keys, prior, the base's reference
-and fingerprint) and ``modereg_model.safetensors`` (steering policy and inference model). The base
-is referenced, never copied; loading beside another base is refused.
+An adapter folder holds ``modereg_config.json`` (format, sizes, keys, prior, layout, the base's
+reference and fingerprint, one digest over all) and ``modereg_model.safetensors`` (steering policy,
+inference model, noise basis). The base is referenced, never copied; loading beside another base, or
+on an environment of another layout, is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tensordict import NestedKey
 from torch import Tensor, nn
 
 from modereg import keys
-from modereg.errors import CheckpointError
+from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators import (
     NetworkEstimator,
     RewardEstimator,
     estimator_class,
     estimator_kind,
 )
+from modereg.files import read_json, write_atomic, write_json
+from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
 from modereg.policies import GenerativePolicy
 from modereg.priors import Prior, prior_from_config
 from modereg.steering import SteeringPolicy
-from modereg.storage import fingerprint, read_json, write_atomic, write_json
+from modereg.storage import fingerprint
 
 __all__ = ["Adapter", "load_adapter", "save_adapter"]
 
 CONFIG, MODEL = "modereg_config.json", "modereg_model.safetensors"
-FORMAT = 1
+BASIS = "layout.noise_basis"
+FORMAT = 2
 
 
 @dataclass
@@ -45,24 +52,29 @@ class Adapter:
         steering: psi(w | s, z), with the default MLP.
         estimator: q(z | s) with its prior, None after plain fine-tuning.
         prior: p(z); once loaded the estimator's own, so that one that learns stays one.
+        layout: of the steered environment that it was made on.
         base_reference: how the user named the base policy.
         base_fingerprint: :meth:`~modereg.policies.GenerativePolicy.fingerprint` of the base.
         extra: whatever else belongs to it, JSON-able.
+        digest: of the files that it was loaded from.
     """
 
     steering: SteeringPolicy
     estimator: RewardEstimator | None
     prior: Prior
+    layout: Layout
     base_reference: str
     base_fingerprint: str
     extra: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
 
 
 def save_adapter(folder: Path, adapter: Adapter) -> None:
     """Save an adapter; the weights are written first, the configuration closes the save.
 
     Raises:
-        CheckpointError: if the steering policy, or q, has a network of its own instead of the MLP.
+        CheckpointError: if the steering policy, or q, has a network of its own instead of the MLP,
+            or a weight is not finite.
     """
     steering = adapter.steering
     network = _default_mlp(steering.head.network, "a steering policy")
@@ -70,30 +82,42 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
     estimator = adapter.estimator
     if estimator is not None:
         weights |= {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
-    weights = {name: value.detach().clone().contiguous() for name, value in weights.items()}
+    if adapter.layout.noise_basis is not None:
+        weights[BASIS] = adapter.layout.noise_basis
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+    _check_finite(weights, "the adapter to save")
     config = {
         "format": FORMAT,
         "prior": adapter.prior.to_config(),
         "steering": _steering_config(steering, network),
         "estimator": None if estimator is None else _estimator_config(estimator),
+        "layout": adapter.layout.to_config(),
         "base": {"reference": adapter.base_reference, "fingerprint": adapter.base_fingerprint},
         "extra": adapter.extra,
     }
-    write_atomic(Path(folder) / MODEL, save(weights, {"fingerprint": _digest(weights)}))
-    write_json(Path(folder) / CONFIG, config | {"weights": _digest(weights)})
+    write_atomic(Path(folder) / MODEL, save(weights))
+    write_json(Path(folder) / CONFIG, config | {"digest": _digest(config, weights)})
 
 
-def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
-    """Load an adapter, and check that it was made for this base.
+def load_adapter(
+    folder: Path, base: GenerativePolicy | None = None, layout: Layout | None = None
+) -> Adapter:
+    """Load an adapter, and check that it was made for this base and this layout.
 
     Args:
         folder: what :func:`save_adapter` wrote.
         base: the base policy it will steer; None leaves the check out.
+        layout: of the environment in which it will steer (``env.layout``); None leaves the check
+            out.
 
     Raises:
         CheckpointError: if a file is missing, damaged or foreign, or the base is another one.
+        ConfigurationError: if the layout is another one; the sentence says in what.
     """
     config, weights = _read(Path(folder))
+    named = config["base"]
+    if not isinstance(named, dict) or set(named) != {"reference", "fingerprint"}:
+        raise CheckpointError(f"expected the base's reference in {folder}; save the adapter again")
     if base is not None and (found := base.fingerprint()) != config["base"]["fingerprint"]:
         raise CheckpointError(
             f"the adapter in {folder} steers the base policy {config['base']['reference']!r} with "
@@ -107,31 +131,43 @@ def load_adapter(folder: Path, base: GenerativePolicy | None = None) -> Adapter:
         if estimator is not None:
             _load(estimator, _part(weights, "estimator."))
         prior = prior_from_config(config["prior"])
+        made_on = Layout.from_config(config["layout"], weights.get(BASIS))
         if estimator is not None and estimator.prior.to_config() == prior.to_config():
             prior = estimator.prior
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the files in {folder} do not fit each other ({error}); save the adapter again"
         ) from error
+    if layout is not None and (others := made_on.differences(layout)):
+        raise ConfigurationError(
+            f"the adapter in {folder} was made on another layout than that of this environment: "
+            f"{'; '.join(others)}; use the adapter's layout, or discover on this one"
+        )
     return Adapter(
         steering=steering,
         estimator=estimator,
         prior=prior,
+        layout=made_on,
         base_reference=config["base"]["reference"],
         base_fingerprint=config["base"]["fingerprint"],
         extra=config["extra"],
+        digest=config["digest"],
     )
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config = read_json(folder / CONFIG)
-    known = {"format", "prior", "steering", "estimator", "base", "extra", "weights"}
-    if not isinstance(config, dict) or not known <= set(config):
+    known = {"format", "prior", "steering", "estimator", "layout", "base", "extra", "digest"}
+    if not isinstance(config, dict) or "format" not in config:
         raise CheckpointError(f"expected an adapter's configuration in {folder / CONFIG}")
     if config["format"] != FORMAT:
         raise CheckpointError(
-            f"expected an adapter of format {FORMAT} in {folder}, got {config['format']!r}; update "
-            "modereg"
+            f"expected an adapter of format {FORMAT} in {folder}, got {config['format']!r}; load "
+            "it with the version of modereg that saved it, or discover again"
+        )
+    if not known <= set(config):
+        raise CheckpointError(
+            f"expected {sorted(known)} in {folder / CONFIG}, got {sorted(config)}; save it again"
         )
     if set(config) - known:
         warnings.warn(
@@ -145,19 +181,28 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"expected intact weights in {folder / MODEL}, got {error}; save the adapter again"
         ) from None
-    if _digest(weights) != config["weights"]:
+    if _digest({name: config[name] for name in known - {"digest"}}, weights) != config["digest"]:
         raise CheckpointError(
-            f"the weights in {folder / MODEL} are not those that {CONFIG} belongs to; save the "
+            f"the files {CONFIG} and {MODEL} in {folder} are not as they were saved; save the "
             "adapter again"
         )
+    _check_finite(weights, f"the adapter in {folder}")
     return config, weights
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
+def _check_finite(weights: dict[str, Tensor], whose: str) -> None:
+    bad = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise CheckpointError(f"expected finite weights, got NaN or infinity in {bad} of {whose}")
+
+
+def _digest(config: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """Return one digest of the options and the weights: whatever decides how it acts."""
     holder = nn.Module()
     for name, value in weights.items():
         holder.register_buffer(name.replace(".", "/"), value)
-    return fingerprint(holder)
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256((text + fingerprint(holder)).encode()).hexdigest()
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

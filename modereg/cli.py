@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
+from dataclasses import field, fields, make_dataclass
 from typing import Annotated, Any, Union
 
 import tyro
 
 from modereg.errors import ModeregError
 from modereg.interruption import Terminated, again, interruptible
+from modereg.lazy import optional
+from modereg.learners.config import learner_configs
 from modereg.recipes.config import (
     CompletionConfig,
     DemoConfig,
@@ -26,9 +28,12 @@ from modereg.recipes.config import (
     PretrainConfig,
     ReportConfig,
 )
+from modereg.recipes.config.training import METHODS
 from modereg.suggestions import did_you_mean
 
 __all__ = ["main"]
+
+REPORT_EXTRA = "modereg[report]"
 
 COMMANDS: dict[str, type] = {
     "pretrain": PretrainConfig,
@@ -60,13 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
         known, hint = ", ".join(COMMANDS), did_you_mean(given[0], COMMANDS)
         print(f"modereg: There is no command {given[0]!r}, only {known}.{hint}", file=sys.stderr)
         return 2
-    config = _parse(given)
+    config = None
     with interruptible():
         try:
+            config = _parse(given)
             return _execute(config)
-        except ModeregError as error:
-            print(f"modereg: {error}", file=sys.stderr)
-            return 1
+        except (ModeregError, OSError) as error:
+            return _explain(error)
         except KeyboardInterrupt as interruption:
             _explain_interruption(config, given)
             return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
@@ -75,9 +80,50 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(given: list[str]) -> Any:
     if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
         tyro._experimental_options["ansi_codes"] = False
-    kinds = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()]
-    command: Any = Union[tuple(kinds)]  # noqa: UP007  (made of a list)
-    return tyro.cli(command, prog="modereg", args=given, config=(tyro.conf.OmitSubcommandPrefixes,))
+    kinds = COMMANDS | _with_choices(given[0] if given else "")
+    named = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in kinds.items()]
+    command: Any = Union[tuple(named)]  # noqa: UP007  (made of a list)
+    config = tyro.cli(
+        command, prog="modereg", args=given, config=(tyro.conf.CascadeSubcommandArgs,)
+    )
+    original = COMMANDS[next(name for name, kind in kinds.items() if kind is type(config))]
+    values = {entry.name: getattr(config, entry.name) for entry in fields(original)}
+    return original(**values)
+
+
+def _with_choices(command: str) -> dict[str, Any]:
+    """Return a command whose options depend on a choice, with one sub-command for each.
+
+    ``modereg finetune ppo --learner.epochs 3``: an option that what is chosen does not read is
+    refused by the parser.
+    """
+    chosen = {"finetune": "learner", "discover": "method"}.get(command)
+    if chosen is None:
+        return {}
+    kind, choices = COMMANDS[command], learner_configs() if chosen == "learner" else METHODS
+    named = [
+        Annotated[choice, tyro.conf.subcommand(name, prefix_name=False)]
+        for name, choice in choices.items()
+    ]
+    usual = next(entry.default for entry in fields(kind) if entry.name == chosen)
+    of_them: Any = Union[tuple(named)]  # noqa: UP007
+    made = make_dataclass(
+        kind.__name__,
+        [(chosen, of_them, field(default=usual))],
+        bases=(kind,),
+        namespace={"__doc__": kind.__doc__},
+        frozen=True,
+    )
+    return {command: made}
+
+
+def _explain(error: Exception) -> int:
+    """Print one sentence about what is wrong."""
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    print(f"modereg: {error}", file=sys.stderr)
+    return 1
 
 
 def _execute(config: Any) -> int:
@@ -102,20 +148,14 @@ def _run(config: Any) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # for module:factory of the folder one works in
-    if isinstance(config, PretrainConfig):
-        from modereg.recipes.pretrain import pretrain
+    if isinstance(config, PretrainConfig | DiscoverConfig | FinetuneConfig):
+        from modereg.recipes import follow
 
-        return pretrain(config)
-    if isinstance(config, DiscoverConfig):
-        from modereg.recipes.discover import discover
-
-        return _with_page(discover(config), config)
-    if isinstance(config, FinetuneConfig):
-        from modereg.recipes.finetune import finetune
-
-        return _with_page(finetune(config), config)
+        if getattr(config, "page", False):  # before hours of training
+            for library in ("matplotlib", "jinja2"):
+                optional(library, "The page at the end (--no-page leaves it out)", REPORT_EXTRA)
+        summary: dict[str, Any] = getattr(follow, _name(config))(config)
+        return summary if not getattr(config, "page", False) else _with_page(summary, config)
     if isinstance(config, EvaluateConfig):
         from modereg.recipes.evaluate import evaluate
 
@@ -133,7 +173,11 @@ def _run(config: Any) -> dict[str, Any]:
     return demo(config)
 
 
-def _with_page(result: dict[str, Any], config: DiscoverConfig | FinetuneConfig) -> dict[str, Any]:
+def _name(config: Any) -> str:
+    return next(name for name, kind in COMMANDS.items() if kind is type(config))
+
+
+def _with_page(result: dict[str, Any], config: Any) -> dict[str, Any]:
     """Draw the run's pictures, and add where they are."""
     from modereg.commands.report import report_run
 
@@ -141,6 +185,9 @@ def _with_page(result: dict[str, Any], config: DiscoverConfig | FinetuneConfig) 
 
 
 def _explain_interruption(config: Any, given: list[str]) -> None:
+    if config is None:
+        print("\nmodereg: interrupted before anything was done", file=sys.stderr)
+        return
     resume = hasattr(config, "resume")
     then = "To begin again:"
     if resume or isinstance(config, DemoConfig):
@@ -149,14 +196,14 @@ def _explain_interruption(config: Any, given: list[str]) -> None:
 
 
 def _short(value: Any) -> Any:
-    """Leave out long lists, which are in the run folder."""
+    """Leave out tables and long lists, which are in the run folder."""
     if isinstance(value, dict):
-        return {key: _short(entry) for key, entry in value.items() if not _is_long(entry)}
+        return {key: _short(part) for key, part in value.items() if not _is_long(part)}
     return value
 
 
 def _is_long(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 4
+    return isinstance(value, list) and (len(value) > 4 or any(isinstance(v, list) for v in value))
 
 
 if __name__ == "__main__":

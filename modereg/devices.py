@@ -38,7 +38,7 @@ def across_devices(policy: Any) -> Any:
         home = carrier.get("done").device
         if home == device:
             return policy(carrier)
-        read = carrier.select(*getattr(policy, "in_keys", carrier.keys(True, True)))
+        read = carrier.select(*policy.in_keys) if hasattr(policy, "in_keys") else carrier
         return carrier.update(policy(read.to(device)).to(home))
 
     return act

@@ -19,8 +19,9 @@ from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import CheckpointError
+from modereg.files import write_atomic
 from modereg.rollouts import Episodes
-from modereg.storage import fingerprint, write_atomic
+from modereg.storage import fingerprint
 from modereg.tasks import Task
 
 __all__ = ["KeptPaths", "Paths", "Trace", "load_paths", "path_key", "save_paths"]
@@ -82,9 +83,9 @@ class Trace(Transform):
     @classmethod
     def of(cls, task: Task, env: EnvBase) -> Trace:
         """Return the trace of a task's first feature entry; its dimensions count over all."""
-        key = (task.feature_keys or task.observation_keys)[0]
+        key = (task.layout.features)[0]
         width = env.observation_spec[key].shape[-1]
-        dims = task.feature_dims
+        dims = task.layout.feature_dims
         return cls(key, dims and (tuple(dim for dim in dims if dim < width) or None))
 
     @property
@@ -92,12 +93,16 @@ class Trace(Transform):
         """A tensor ``[B, T + 1, D]`` for each full reset; T differs between them."""
         return [torch.stack(steps, 1) for steps in self._recordings]
 
+    def forget(self) -> None:
+        """Drop what was recorded so far."""
+        self._recordings.clear()
+
     def paths(self, episodes: Episodes) -> Paths:
         """Join the recordings of episodes and repeat each row's last position from its end on.
 
         Args:
-            episodes: all that were rolled out since the trace was made, with their codes among
-                the final entries, and mode and success where there are any.
+            episodes: all that were rolled out since the trace was made or forgot, with their
+                codes among the final entries, and mode and success where there are any.
         """
         lengths = episodes.env_steps.cpu()
         slots = torch.arange(int(lengths.max()) + 1)
@@ -177,11 +182,20 @@ def path_key(
         base: fingerprint of the base policy.
         steering: writes the noise; None is the base policy itself.
     """
-    features = [str(key) for key in task.feature_keys or task.observation_keys]
+    features = [str(key) for key in task.layout.features]
     return {
         "modereg": version("modereg"),
-        "task": [task.name, dict(options), task.max_steps, task.execute, task.offset],
-        "features": [features, None if task.feature_dims is None else list(task.feature_dims)],
+        "task": [
+            task.name,
+            dict(options),
+            task.layout.max_steps,
+            task.layout.execute,
+            task.layout.offset,
+        ],
+        "features": [
+            features,
+            None if task.layout.feature_dims is None else list(task.layout.feature_dims),
+        ],
         "num_envs": num_envs,
         "base": base,
         "steering": None if steering is None else fingerprint(steering),

@@ -13,8 +13,9 @@ imported because a file says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -40,6 +41,7 @@ __all__ = [
     "POLICY_GROUP",
     "TASK_GROUP",
     "PolicyLoader",
+    "names_code",
     "policy_loader",
     "resolve_policy",
     "resolve_task",
@@ -57,8 +59,6 @@ TASKS: dict[str, Callable[..., Task]] = {
     "visual_avoid": visual_avoid_task,
 }
 """The tasks that modereg ships, as ``task:NAME``."""
-
-LAYOUT = ("execute", "feature_dims", "feature_noise", "horizon", "num_envs", "offset")
 
 FORMS = "task:NAME, gymnasium:ID, maniskill:ID, mujoco:NAME or module:factory"
 
@@ -81,9 +81,8 @@ def resolve_task(reference: str, **options: Any) -> Task:
             ``maniskill:ID`` (or another prefix that an entry point gives), or ``module:factory``,
             where the factory returns a :class:`~modereg.tasks.Task`, or an environment, which
             becomes one (see :func:`~modereg.tasks.environment_task`).
-        **options: given to the factory; ``horizon``, ``execute``, ``offset``, ``num_envs``,
-            ``feature_dims`` and ``feature_noise`` replace the task's own where the factory does
-            not take them.
+        **options: given to the factory. ``max_steps`` also serves one that returns an environment
+            and does not take it.
 
     Raises:
         ConfigurationError: if nothing has that name, or an option is unknown to the factory.
@@ -98,6 +97,8 @@ def resolve_task(reference: str, **options: Any) -> Task:
     if prefix == "task":
         return _call(reference, _named_task(rest), options=options)
     if prefix == "gymnasium":
+        if ":" in rest:  # a module that registers the id
+            _find_in_working_folder()
         return _call(reference, gymnasium_task, rest, options=options)
     points = _entry_points(TASK_GROUP)
     if prefix in points:
@@ -130,6 +131,18 @@ def resolve_policy(reference: str, **options: Any) -> GenerativePolicy:
             f"{did_you_mean(reference, near)}"
         )
     return _expect_policy(reference, _import_object(reference)(**options))
+
+
+def names_code(reference: str) -> bool:
+    """Say whether a reference names code to import, beyond what is installed as a plug-in.
+
+    ``module:factory`` does, and ``gymnasium:module:id``. Whoever reads one from a file must not
+    follow it unless the user says so.
+    """
+    prefix, separator, rest = reference.partition(":")
+    if not separator or Path(reference).is_dir():
+        return False
+    return ":" in rest or prefix not in {"task", "gymnasium", *_entry_points(TASK_GROUP)}
 
 
 def policy_loader(name: str) -> Any:
@@ -170,80 +183,75 @@ def _from_factory(reference: str, options: dict[str, Any], prefixes: Sequence[st
     except ConfigurationError as error:
         hint = did_you_mean(reference.partition(":")[0], prefixes)
         raise ConfigurationError(f"{error} A task is {FORMS}.{hint}") from error
-    max_steps = options.get("max_steps")
-    if not _accepts(factory, "max_steps"):
-        options.pop("max_steps", None)
-    given, layout = _split(reference, factory, options)
+    limit = None
+    if "max_steps" in options and not _accepts(factory, "max_steps"):
+        options = dict(options)
+        limit = options.pop("max_steps")
+    _check_options(reference, factory, options)
     counted = parameters_of(factory).get("num_envs")
-    made = factory(**{"num_envs": 1} | given) if _is_required(counted) else factory(**given)
+    required = counted is not None and counted.default is Parameter.empty
+    made = factory(**({"num_envs": 1} | options if required else options))
     if isinstance(made, Task):
-        return replace(made, **layout)
+        if limit is not None:
+            raise ConfigurationError(
+                f"{reference!r} makes a task with its own time limit and takes no max_steps."
+            )
+        return made
     if isinstance(made, EnvBase):
         made.close(raise_if_closed=False)
-        return environment_task(reference, partial(factory, **given), max_steps, **layout)
+        limit = options.get("max_steps", limit)
+        return environment_task(reference, partial(factory, **options), limit)
     raise ConfigurationError(
         f"The factory {reference!r} must return a Task or an EnvBase, got {type(made).__name__}."
     )
 
 
 def _call(reference: str, factory: Callable[..., Any], *args: Any, options: dict[str, Any]) -> Task:
-    given, layout = _split(reference, factory, options)
+    _check_options(reference, factory, options)
     try:
-        signature(factory).bind(*args, **given)
+        signature(factory).bind(*args, **options)
     except TypeError as error:
         raise ConfigurationError(f"{reference!r} cannot be made: {error}.") from error
-    task: Task = factory(*args, **given)
-    return replace(task, **layout)
-
-
-def _is_required(parameter: Parameter | None) -> bool:
-    return parameter is not None and parameter.default is Parameter.empty
+    task: Task = factory(*args, **options)
+    return task
 
 
 def _accepts(factory: Callable[..., Any], name: str) -> bool:
     parameters = parameters_of(factory)
     keywords = any(part.kind is Parameter.VAR_KEYWORD for part in parameters.values())
-    return name in parameters or (keywords and name not in LAYOUT)
+    return name in parameters or keywords
 
 
-def _split(
-    reference: str, factory: Callable[..., Any], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split options into those of the factory and those that replace fields of its task."""
-    given = {name: value for name, value in options.items() if _accepts(factory, name)}
-    layout = {name: value for name, value in options.items() if name not in given}
-    if isinstance(layout.get("feature_dims"), str):
-        layout["feature_dims"] = _read_dims(reference, layout["feature_dims"])
-    for name in layout:
-        if name not in LAYOUT:
-            known = sorted({*parameters_of(factory), *LAYOUT})
+def _check_options(reference: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
+    for name in options:
+        if not _accepts(factory, name):
+            known = sorted(parameters_of(factory))
             raise ConfigurationError(
                 f"{reference!r} has no option {name!r}; its options are {', '.join(known)}."
                 f"{did_you_mean(name, known)}"
             )
-    return given, layout
-
-
-def _read_dims(reference: str, text: str) -> tuple[int, ...]:
-    """Read dimensions as the command line has them, such as ``2,3``."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigurationError(
-            f"{reference!r} takes feature_dims as numbers with commas, such as 2,3, got {text!r}."
-        ) from None
 
 
 def _load_folder(folder: Path) -> GenerativePolicy:
     points = _entry_points(POLICY_GROUP)
-    for name in sorted(points):
-        loader: PolicyLoader = _load(points[name])
+    for name, loader in _usable_loaders(points):
         if loader.can_load(folder):
-            return _expect_policy(str(folder), loader.load(folder))
+            return _expect_policy(f"{folder} ({name})", loader.load(folder))
     raise CheckpointError(
         f"No loader knows the files in {str(folder)!r}; installed loaders of policies: "
-        f"{', '.join(sorted(points)) or 'none'}.{_policy_within(folder)}"
+        f"{', '.join(sorted(points)) or 'none'}. A folder of diffusers' parts is saved by "
+        "DiffusersPolicy(denoiser, scheduler, ...).save_pretrained(folder), or comes by a function "
+        f"as module:factory.{_policy_within(folder)}"
     )
+
+
+def _usable_loaders(points: dict[str, EntryPoint]) -> Iterator[tuple[str, PolicyLoader]]:
+    """Yield the loaders; one that is broken is named in a warning and passed over."""
+    for name in sorted(points):
+        try:
+            yield name, _load(points[name])
+        except MissingDependencyError as error:
+            warnings.warn(f"{error} It is passed over.", stacklevel=4)
 
 
 def _policy_within(folder: Path) -> str:
@@ -267,16 +275,23 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
 def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except ImportError as error:
+    except Exception as error:  # whatever a third party's module raises when it is imported
         raise MissingDependencyError(
-            f"The plug-in {point.name!r} ({point.value}) cannot be imported: {error}; "
-            "install what it needs."
+            f"The plug-in {point.name!r} ({point.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}; install what it needs, or remove it."
         ) from error
+
+
+def _find_in_working_folder() -> None:
+    """Let modules of the working folder be found, last: none may stand for an installed library."""
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
 
 
 def _import_object(reference: str) -> Any:
     """Import ``module:name``, where the name may have dots."""
     module_name, _, name = reference.partition(":")
+    _find_in_working_folder()
     try:
         value: Any = import_module(module_name)
     except ModuleNotFoundError as error:

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from inspect import signature
 from typing import Any, Literal, NamedTuple
 
+import torch
 from tensordict import NestedKey
 from torch.distributions import Distribution
-from torchrl.envs import Compose, EnvBase, TransformedEnv
+from torchrl.envs import Compose, EnvBase, Transform, TransformedEnv
 
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
+from modereg.layout import Layout
 from modereg.networks import MLP
-from modereg.policies import GenerativePolicy
+from modereg.policies import GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
 from modereg.steering import SteeringPolicy
 from modereg.suggestions import with_suggestion
@@ -25,70 +27,87 @@ from modereg.transforms import (
     LatentConditioner,
     NoiseAction,
     ObservationStack,
+    TimeLimit,
 )
 
-__all__ = ["Wrapped", "make_steering", "observation_size", "stack_env", "steer_env", "wrap"]
+__all__ = [
+    "SteeredEnv",
+    "Wrapped",
+    "make_steering",
+    "observation_size",
+    "steer_env",
+    "wrap",
+]
 
 
 class Wrapped(NamedTuple):
     """What :func:`wrap` returns."""
 
-    env: TransformedEnv
+    env: SteeredEnv
     steering: SteeringPolicy
     discoverer: ModeDiscoverer
 
 
+class SteeredEnv(TransformedEnv):
+    """An environment whose action is the noise of a frozen policy, with the layout it was made for.
+
+    Attributes:
+        layout: what rollouts, rewards, learners and saved adapters read.
+    """
+
+    layout: Layout
+
+    def __init__(self, env: EnvBase, transform: Compose, layout: Layout) -> None:
+        if type(env) is TransformedEnv:  # what TransformedEnv does itself, but not in subclasses
+            own = Compose(env.transform.clone())
+            own.reset_parent()
+            env, transform = env.base_env, Compose(*own, *transform)
+        super().__init__(env, transform)
+        self.__dict__["layout"] = layout
+
+
 def steer_env(
-    env: EnvBase,
-    policy: GenerativePolicy,
-    prior: Prior | int,
-    *,
-    max_decisions: int,
-    execute: int,
-    offset: int = 0,
-    gamma: float = 1.0,
-    feature_keys: Sequence[NestedKey] = (keys.OBSERVATION,),
-    feature_dims: Sequence[int] | None = None,
-) -> TransformedEnv:
+    env: EnvBase, policy: GenerativePolicy, prior: Prior | int, layout: Layout
+) -> SteeredEnv:
     """Return an environment whose action is the noise of a frozen generative policy.
 
-    A composition of transforms, from the inside out: :class:`~modereg.transforms.ActionChunk`,
-    :class:`~modereg.transforms.NoiseAction`, :class:`~modereg.transforms.History`,
-    :class:`~modereg.transforms.LatentConditioner`, and inside of them an
-    :class:`~modereg.transforms.ObservationStack` for a policy that reads several observations. A
+    A composition of transforms, from the inside out: a :class:`~modereg.transforms.TimeLimit` where
+    the time limit terminates and the environment does not say how much time has passed; an
+    :class:`~modereg.transforms.ObservationStack` for a policy that reads several observations; and
+    :class:`~modereg.transforms.ActionChunk`, :class:`~modereg.transforms.NoiseAction`,
+    :class:`~modereg.transforms.History` and :class:`~modereg.transforms.LatentConditioner`. A
     random action reproduces the base policy.
 
     Args:
-        env: environment, batch ``[B]``, with actions ``[B, A]``.
+        env: environment, batch ``[B]``, with actions ``[B, A]``, where a step is an environment
+            step.
         policy: the base policy; chunks ``[*B, H, A]``.
         prior: p(z), or the number of codes.
-        max_decisions: decisions of the longest episode, the length of the history.
-        execute: actions of a chunk that are played, open loop.
-        offset: first played action of a chunk.
-        gamma: discount an environment step, with which rewards within a chunk are summed.
-        feature_keys: entries whose history the discoverer sees, in common physical units.
-        feature_dims: dimensions of them to keep; None keeps all.
+        layout: how chunks are played and what is seen; what it leaves open is the policy's.
+
+    Raises:
+        ConfigurationError: if layout and policy do not fit each other, or the environment.
     """
-    transforms = [
-        ActionChunk(execute, offset=offset, gamma=gamma, horizon=policy.chunk_shape[0]),
-        NoiseAction(policy),
-        History(list(feature_keys), length=max_decisions, dims=feature_dims),
+    layout = layout.for_policy(policy)
+    transforms: list[Transform] = []
+    if layout.time_limit == "terminates" and keys.ELAPSED not in _entries(env):
+        transforms.append(TimeLimit(layout.max_steps, "terminates"))
+    if policy.observation_steps > 1:
+        stack = ObservationStack(policy.observation_keys, steps=policy.observation_steps)
+        transforms.append(stack)
+    transforms += [
+        ActionChunk(
+            layout.played, offset=layout.offset, gamma=layout.gamma, horizon=layout.horizon
+        ),
+        NoiseAction(policy, basis=layout.noise_basis),
+        History(layout.features, length=layout.max_decisions, dims=layout.feature_dims),
         LatentConditioner(prior),
     ]
-    return TransformedEnv(stack_env(env, policy), Compose(*transforms), auto_unwrap=True)
+    return SteeredEnv(env, Compose(*transforms), layout)
 
 
-def stack_env(env: EnvBase, policy: GenerativePolicy) -> EnvBase:
-    """Return the environment with the latest observations side by side, if the policy reads any.
-
-    Args:
-        env: environment, batch ``[B]``, where a step is an environment step.
-        policy: the base policy; with one observation step the environment is returned as it is.
-    """
-    if policy.observation_steps == 1:
-        return env
-    stack = ObservationStack(policy.observation_keys, steps=policy.observation_steps)
-    return TransformedEnv(env, stack, auto_unwrap=True)
+def _entries(env: EnvBase) -> set[NestedKey]:
+    return set(env.observation_spec.keys(True, True))
 
 
 def observation_size(env: EnvBase, observation_keys: Sequence[NestedKey]) -> int:
@@ -111,10 +130,9 @@ def observation_size(env: EnvBase, observation_keys: Sequence[NestedKey]) -> int
 
 
 def make_steering(
-    env: EnvBase,
+    env: SteeredEnv,
     policy: GenerativePolicy,
     prior: Prior | int,
-    observation_keys: Sequence[NestedKey],
     *,
     hidden: Sequence[int] = (128, 128),
     octaves: int = 4,
@@ -122,38 +140,34 @@ def make_steering(
     """Return a steering policy for a base policy: an MLP on sines of standardised observations.
 
     Args:
-        env: environment that has the observations.
+        env: steered environment, whose layout says what is read besides the code.
         policy: the base policy.
         prior: p(z), or the number of codes.
-        observation_keys: what it reads besides the code.
         hidden: widths of the MLP.
         octaves: frequencies of :class:`~modereg.networks.FourierFeatures`; fit them with
             ``steering.head.network.features.fit(observations)`` on episodes of the base.
     """
-    size, latent_dim = observation_size(env, observation_keys), as_prior(prior).feature_dim
+    layout, latent_dim = env.layout, as_prior(prior).feature_dim
+    size = observation_size(env, layout.steered_by)
+    basis = layout.noise_basis
+    shape = policy.noise_shape if basis is None else torch.Size([basis.shape[1]])
     network = MLP(
         size + latent_dim,
-        policy.noise_shape.numel(),
+        shape.numel(),
         hidden,
         octaves=octaves,
         plain_features=latent_dim,
         zero_init=True,
     )
-    return SteeringPolicy(observation_keys, size, latent_dim, policy.noise_shape, network=network)
+    return SteeringPolicy(layout.steered_by, size, latent_dim, shape, network=network)
 
 
 def wrap(
     env: EnvBase,
     policy: GenerativePolicy,
+    layout: Layout,
     num_modes: int | Distribution | Prior = 8,
     *,
-    max_decisions: int,
-    execute: int | None = None,
-    offset: int = 0,
-    gamma: float = 0.999,
-    observation_keys: Sequence[NestedKey] | None = None,
-    feature_keys: Sequence[NestedKey] | None = None,
-    feature_dims: Sequence[int] | None = None,
     discoverer: Literal["cluster", "variational"] = "cluster",
     estimator: RewardEstimator | None = None,
     **options: Any,
@@ -164,16 +178,11 @@ def wrap(
 
     Args:
         env: environment, batch ``[B]``.
-        policy: the base policy, which is frozen here: its parameters stop requiring gradients.
+        policy: the base policy, which is frozen here, in eval mode and without gradients.
+        layout: how chunks are played, how long episodes are and what is seen of them; what it
+            leaves open is the policy's. ``Layout(max_steps=200)`` is the shortest.
         num_modes: number K of codes, or a prior p(z); an estimator brings its own. More codes than
             modes do no harm, fewer cannot cover them.
-        max_decisions: decisions of the longest episode.
-        execute: actions of a chunk that are played; None plays all from ``offset`` on.
-        offset: first played action of a chunk.
-        gamma: discount an environment step.
-        observation_keys: what the steering policy reads; None takes the base policy's.
-        feature_keys: what the discoverer sees the history of; None takes the base policy's.
-        feature_dims: dimensions of it to keep.
         discoverer: ``cluster`` or ``variational``.
         estimator: variational: what is learned and rewards; it brings the prior, and reads the
             ``history`` or other entries of the steered environment; None is a
@@ -189,22 +198,11 @@ def wrap(
     """
     prior = as_prior(num_modes if estimator is None else estimator.prior)
     _check_discoverer(discoverer, estimator, prior)
-    policy.requires_grad_(False)
-    observation_keys = list(observation_keys or policy.observation_keys)
-    steered = steer_env(
-        env,
-        policy,
-        prior,
-        max_decisions=max_decisions,
-        execute=policy.chunk_shape[0] - offset if execute is None else execute,
-        offset=offset,
-        gamma=gamma,
-        feature_keys=list(feature_keys or policy.observation_keys),
-        feature_dims=feature_dims,
-    )
+    freeze(policy)
+    steered = steer_env(env, policy, prior, layout)
     feature_dim = observation_size(steered, [keys.HISTORY])
     if discoverer == "cluster":
-        options = {"history_length": max_decisions + 1} | options
+        options = {"history_length": steered.layout.max_decisions + 1} | options
         found = _make(ClusterModeDiscoverer, options, feature_dim, prior.num_codes or 0)
     else:
         if estimator is None:
@@ -212,7 +210,7 @@ def wrap(
         else:
             _check_entries(steered, estimator)
         found = _make(VariationalModeDiscoverer, options, estimator)
-    return Wrapped(steered, make_steering(steered, policy, prior, observation_keys), found)
+    return Wrapped(steered, make_steering(steered, policy, prior), found)
 
 
 def _make(kind: type[ModeDiscoverer], options: dict[str, Any], *arguments: Any) -> ModeDiscoverer:

@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from tensordict import TensorDict
 from torch import nn
 
 from modereg import keys
-from modereg.checkpoints import CONFIG, MODEL, Adapter, load_adapter, save_adapter
-from modereg.errors import CheckpointError
+from modereg.checkpoints import CONFIG, MODEL, Adapter, _digest, load_adapter, save_adapter
+from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators import KINDS, CategoricalMI, ContrastiveMI
+from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, LearnedPrior
 from modereg.steering import SteeringPolicy
@@ -22,6 +25,18 @@ from modereg.testing import TinyPolicy
 
 PROBS = torch.tensor([0.5, 0.25, 0.25, 0.0])
 PLACE = ("agent", "position")
+BASIS = torch.linalg.qr(torch.randn(8, 3, generator=torch.Generator().manual_seed(0))).Q
+LAYOUT = Layout(
+    12,
+    execute=3,
+    offset=1,
+    horizon=4,
+    observation_steps=1,
+    steering_keys=(PLACE, "time"),
+    feature_keys=(PLACE,),
+    feature_dims=(0, 1),
+    noise_basis=BASIS,
+)
 
 
 def _steering() -> SteeringPolicy:
@@ -56,6 +71,7 @@ def _adapter(estimator: bool = True) -> Adapter:
         steering=_steering(),
         estimator=q,
         prior=prior,
+        layout=LAYOUT,
         base_reference="runs/base/policy",
         base_fingerprint=TinyPolicy(2).fingerprint(),
         extra={"method": "cluster", "env_steps": 12},
@@ -97,6 +113,9 @@ def test_what_is_loaded_steers_and_infers_like_what_was_saved(folder: Path) -> N
     assert torch.equal(noisy, loaded.estimator.loss(data))
     assert torch.equal(loaded.prior.probs, saved.prior.probs)
     assert loaded.extra == saved.extra
+    assert loaded.layout == LAYOUT
+    assert loaded.layout.steering_keys == (PLACE, "time")
+    assert torch.equal(loaded.layout.noise_basis, BASIS)
     assert loaded.base_reference == "runs/base/policy"
 
 
@@ -169,8 +188,13 @@ def _edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]
 
 def _config(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
+        """Change the options and give them the digest that they would have."""
         config = json.loads((folder / CONFIG).read_text())
+        before = config.get("digest")
         change(config)
+        if config.get("digest") == before:
+            rest = {name: config[name] for name in config if name != "digest"}
+            config["digest"] = _digest(rest, load((folder / MODEL).read_bytes()))
         (folder / CONFIG).write_text(json.dumps(config))
 
     return apply
@@ -193,17 +217,23 @@ def _foreign_weights(folder: Path) -> None:
         (_edit(CONFIG, lambda data: b"[1, 2]"), "an adapter's configuration"),
         (_edit(MODEL, lambda data: data[:-10]), "expected intact weights in"),
         (_edit(MODEL, lambda data: b"GGUF" * 99), "expected intact weights in"),
-        (_edit(MODEL, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "are not those that"),
-        (_foreign_weights, "are not those that"),
+        (_edit(MODEL, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "are not as they were"),
+        (_foreign_weights, "are not as they were"),
         (
             _config(lambda c: c["steering"]["network"].update(hidden=[9, 9])),
             "do not fit each other",
         ),
         (_config(lambda c: c["steering"]["network"].update(depth=3)), "do not fit each other"),
-        (_config(lambda c: c.update(format=2)), "of format 1 .*got 2; update modereg"),
+        (_config(lambda c: c.update(format=1)), "of format 2 .*got 1; load it with the version"),
         (_config(lambda c: c["steering"].pop("noise_shape")), "do not fit each other"),
         (_config(lambda c: c["prior"].update(kind="other")), "do not fit each other"),
         (_config(lambda c: c["prior"].update(probs=[0.5, 0.6])), "do not fit each other"),
+        (_config(lambda c: c["layout"].pop("offset")), "do not fit each other"),
+        (_config(lambda c: c["layout"].update(execute=0)), "do not fit each other"),
+        (_config(lambda c: c["base"].pop("fingerprint")), "the base's reference"),
+        (_config(lambda c: c.update(base=3)), "the base's reference"),
+        (_config(lambda c: c["estimator"].update(kind="no such")), "do not fit each other"),
+        (_config(lambda c: c.update(digest=3)), "are not as they were"),
     ],
 )
 def test_damage_is_answered_in_a_sentence(
@@ -272,3 +302,113 @@ def test_a_code_network_of_one_s_own_is_refused(tmp_path: Path) -> None:
     made = ContrastiveMI(6, 4, code_network=nn.Linear(4, 32))
     with pytest.raises(CheckpointError, match="default code network, got one with Linear; save"):
         save_adapter(tmp_path, replace(_adapter(), estimator=made))
+
+
+# --- beside another layout
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"execute": 2}, "execute 3 and 2"),
+        ({"offset": 0}, "offset 1 and 0"),
+        ({"feature_dims": (0,)}, r"feature_dims \(0, 1\) and \(0,\)"),
+        ({"feature_dims": None}, r"feature_dims \(0, 1\) and None"),
+        ({"feature_keys": ("time",)}, r"feature_keys \(\('agent', 'position'\),\) and \('time',\)"),
+        ({"max_steps": 15}, "max_steps 12 and 15"),
+        ({"steering_keys": (PLACE,)}, r"steering_keys .*'time'\) and \(\('agent', 'position'\),\)"),
+        ({"noise_basis": None}, r"noise_basis of shape \(8, 3\) and None"),
+        ({"noise_basis": -BASIS}, r"noise_basis of shape \(8, 3\) and of shape \(8, 3\)"),
+        ({"time_limit": "terminates"}, "time_limit 'truncates' and 'terminates'"),
+        ({"observation_steps": 2}, "observation_steps 1 and 2"),
+        ({"horizon": 8}, "horizon 4 and 8"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_another_layout_is_refused(folder: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"another layout than .*: {named}; use the adap"):
+        load_adapter(folder, TinyPolicy(2), replace(LAYOUT, **changes))
+
+
+def test_every_field_of_the_layout_counts_but_the_discount(folder: Path) -> None:
+    both = replace(LAYOUT, execute=2, offset=0)
+    with pytest.raises(ConfigurationError, match="execute 3 and 2; offset 1 and 0; use"):
+        load_adapter(folder, layout=both)
+    assert load_adapter(folder, TinyPolicy(2), replace(LAYOUT, gamma=0.5)).layout.gamma == 0.999
+
+
+# --- damage of any kind
+
+
+def _entries(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in parts:
+        yield (*path, name)
+        if isinstance(part, dict | list):
+            yield from _entries(part, (*path, name))
+
+
+def test_an_option_that_is_deleted_or_changed_anywhere_is_refused(folder: Path) -> None:
+    text = (folder / CONFIG).read_text()
+    places = list(_entries(json.loads(text)))
+    assert len(places) > 60
+    for *path, last in places:
+        for change in ("delete", "replace"):
+            config = json.loads(text)
+            holder = config
+            for name in path:
+                holder = holder[name]
+            if change == "delete":
+                del holder[last]
+            else:
+                holder[last] = [7] if holder[last] != [7] else [8]
+            (folder / CONFIG).write_text(json.dumps(config))
+            with pytest.raises(CheckpointError):
+                load_adapter(folder)
+    (folder / CONFIG).write_text(text)
+    load_adapter(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG, MODEL])
+def test_a_bit_that_is_flipped_anywhere_is_refused(folder: Path, name: str) -> None:
+    """A space of the JSON is no option: what is read is then the same, to the bit."""
+    data = (folder / name).read_bytes()
+    expected, same = load_adapter(folder), 0
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(len(data), (150,), generator=generator).tolist():
+        bit = 1 << (place % 8)
+        flipped = data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
+        (folder / name).write_bytes(flipped)
+        try:
+            found = load_adapter(folder)
+        except CheckpointError:
+            continue
+        same += 1
+        assert json.loads(flipped) == json.loads(data)
+        assert found.digest == expected.digest
+    assert same <= (150 if name == CONFIG else 0) // 2
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", ["steering", "estimator", "basis"])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
+    folder: Path, tmp_path: Path, value: float, part: str
+) -> None:
+    broken = _adapter()
+    if part == "basis":
+        broken.layout = replace(LAYOUT, noise_basis=torch.full((8, 3), value))
+    else:
+        with torch.no_grad():
+            next(getattr(broken, part).parameters()).view(-1)[0] = value
+    with pytest.raises(CheckpointError, match="finite weights, got NaN or infinity in .*to save"):
+        save_adapter(tmp_path / "new", broken)
+    assert not (tmp_path / "new").exists()
+
+    weights = load((folder / MODEL).read_bytes())
+    weights["steering." + next(iter(broken.steering.state_dict()))].view(-1)[0] = value
+    config = json.loads((folder / CONFIG).read_text())
+    del config["digest"]
+    (folder / MODEL).write_bytes(save(weights))
+    (folder / CONFIG).write_text(json.dumps(config | {"digest": _digest(config, weights)}))
+    with pytest.raises(CheckpointError, match="finite weights, got NaN or infinity in .*steering"):
+        load_adapter(folder)

@@ -48,10 +48,10 @@ def test_help_is_fast_as_it_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("pretrain", ["--method {diffusion,flow}", "--episodes", "--ema", "--task.name"]),
-        ("discover", ["--method {cluster,variational}", "--num-codes", "--resume", "--std"]),
-        ("finetune", ["--start", "--coef", "--discoverer {frozen,online}", "--ppo.kl-coef"]),
-        ("evaluate", ["--run", "--episodes", "--task.options"]),
+        ("pretrain", ["--method {diffusion,flow}", "--episodes", "--ema", "--device"]),
+        ("discover", ["--num-codes", "--resume", "--method.std", "--no-page"]),
+        ("finetune", ["--start", "--coef", "--discoverer {frozen,online}", "--learner.kl-coef"]),
+        ("evaluate", ["--run", "--episodes", "--trust-code", "--task.options"]),
         ("demo", ["--pay-spread", "--wide-spread", "--jobs", "--env-steps"]),
         ("inspect", ["--base", "--noises", "--held-episodes", "--smoothing", "--task.name"]),
         ("doctor", ["--fix", "--yes", "--json"]),
@@ -109,7 +109,7 @@ def test_an_error_is_one_sentence_on_stderr(tmp_path: Path) -> None:
         ("evaluate --base tests.recipes.pendulum:nothing", "has no 'nothing'"),
         ("evaluate --base tests.recipes.conftest:read_rows_of", "has no 'read_rows_of'"),
         ("discover --start x", "Unrecognized options"),
-        ("finetune --coeff 1", "--coef FLOAT"),
+        ("finetune --coeff 1", "--coef {None}|FLOAT"),
         ("finetun --coef 1", "There is no command 'finetun', only pretrain, "),
         ("evaluat", "Did you mean 'evaluate'?"),
         ("finetune --env-steps many", "many"),
@@ -167,11 +167,13 @@ def test_ctrl_c_and_sigterm_print_the_command_that_goes_on(
 def test_results_are_printed_as_json_without_long_lists(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = {"sampled": {"success": 0.5, "table": [0] * 33, "shares": [0.5, 0.5]}}
+    result = {
+        "sampled": {"success": 0.5, "list": [0] * 33, "table": [[0]], "shares": {"a": [0.5, 0.5]}}
+    }
     monkeypatch.setattr(cli, "_run", lambda config: result)
     assert main(["evaluate"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == {"sampled": {"success": 0.5, "shares": [0.5, 0.5]}}
+    assert printed == {"sampled": {"success": 0.5, "shares": {"a": [0.5, 0.5]}}}
 
 
 COMPLETE = """

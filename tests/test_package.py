@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 import modereg
 import modereg_integrations
 from modereg.errors import MissingDependencyError
-from modereg_integrations.maniskill.registry import OWN_TASKS
 
 PACKAGES = (modereg, modereg_integrations)
 OPTIONAL = (

@@ -64,8 +64,10 @@ def test_only_the_same_kind_of_episodes_is_found(tmp_path: Path) -> None:
         {"steering": adapter, "base": "abd"},
         {"steering": adapter, "num_envs": 32},
         {"steering": adapter, "options": {"pay_spread": 0.5}},
-        {"steering": adapter, "task": replace(TASK, feature_dims=(0,))},
-        {"steering": adapter, "task": replace(TASK, max_steps=TASK.max_steps + 1)},
+        {"steering": adapter, "task": TASK.with_layout(feature_dims=(0,))},
+        {"steering": adapter, "task": TASK.with_layout(max_steps=TASK.layout.max_steps + 1)},
+        {"steering": adapter, "task": TASK.with_layout(execute=TASK.layout.played - 1)},
+        {"steering": adapter, "task": TASK.with_layout(execute=1, offset=1)},
         {"steering": adapter, "task": replace(TASK, name="another")},
     ):
         assert load_paths(tmp_path, key(**changed)) is None, changed

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -12,6 +14,7 @@ from torchrl.envs import EnvBase
 
 from modereg import plugins
 from modereg.errors import CheckpointError, ConfigurationError, MissingDependencyError
+from modereg.layout import Layout
 from modereg.plugins import POLICY_GROUP, TASK_GROUP, resolve_policy, resolve_task
 from modereg.policies import GenerativePolicy, as_generative_policy
 from modereg.tasks import Avoid, Task, avoid_task
@@ -41,7 +44,7 @@ class Loader:
 
 
 def custom_task(ident: str, *, speed: float = 1.0) -> Task:
-    return Task(name=f"{ident} at {speed}", make_env=Avoid, max_steps=96)
+    return Task(f"{ident} at {speed}", Avoid, Layout(96, execute=8))
 
 
 @pytest.fixture
@@ -71,15 +74,18 @@ def test_tasks_of_modereg_by_name(name: str) -> None:
     assert task.make_env(2).batch_size == (2,)
 
 
-def test_options_reach_the_factory_and_the_layout() -> None:
-    task = resolve_task("task:avoid", pay_spread=0.5, execute=4)
+def test_options_reach_the_factory() -> None:
+    task = resolve_task("task:avoid", pay_spread=0.5)
     assert task.make_env(1).pay.max() == 1.5
-    assert task.execute == 4
 
 
 def test_gymnasium_by_id() -> None:
-    task = resolve_task("gymnasium:Pendulum-v1", execute=2, g=5.0, feature_noise=0.1)
-    assert (task.name, task.execute, task.feature_noise) == ("Pendulum-v1", 2, 0.1)
+    task = resolve_task("gymnasium:Pendulum-v1", execute=2, g=5.0)
+    assert (task.name, task.layout.execute) == ("Pendulum-v1", 2)
+    with pytest.raises(ConfigurationError, match="cannot make 'Pendulum-v1'.*'colour'"):
+        resolve_task("gymnasium:Pendulum-v1", colour="red")
+    with pytest.raises(ConfigurationError, match="cannot make 'no_such_module:Hill-v0'"):
+        resolve_task("gymnasium:no_such_module:Hill-v0")
 
 
 @pytest.mark.usefixtures("third_party")
@@ -92,7 +98,7 @@ def test_factories_of_tasks_and_of_environments() -> None:
     assert resolve_task("third_party_plugin:avoid_task", pay_spread=0.0).name == "avoid"
     task = resolve_task("third_party_plugin:make_env", max_steps=10, pay_spread=0.2)
     env = task.make_env(3)
-    assert task.max_steps == 10
+    assert task.layout.max_steps == 10
     assert env.rollout(20, lambda td: td.set("action", torch.zeros(3, 2))).shape == (3, 10)
     assert task.name == "third_party_plugin:make_env"
 
@@ -175,7 +181,81 @@ def test_nothing_is_imported_because_a_file_says_so(tmp_path: Path) -> None:
         resolve_policy(str(tmp_path))
 
 
-def test_dimensions_of_the_feature_come_as_text_from_the_command_line() -> None:
-    assert resolve_task("gymnasium:Pendulum-v1", feature_dims="0,1").feature_dims == (0, 1)
-    with pytest.raises(ConfigurationError, match="numbers with commas"):
-        resolve_task("gymnasium:Pendulum-v1", feature_dims="x")
+def test_fields_of_the_layout_are_no_options_of_a_task() -> None:
+    for name in ("feature_dims", "execute", "steering_keys"):
+        with pytest.raises(ConfigurationError, match=f"has no option '{name}'; its options are"):
+            resolve_task("task:avoid", **{name: 4})
+
+
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [
+        ("task:avoid", False),
+        ("task:custom", False),
+        ("gymnasium:Pendulum-v1", False),
+        ("gymnasium:module:Thing-v0", True),
+        ("custom:x", False),
+        ("custom:x:y", True),
+        ("subprocess:getoutput", True),
+        ("runs/base", False),
+    ],
+)
+@pytest.mark.usefixtures("third_party")
+def test_a_reference_names_code_or_what_is_installed(reference: str, code: bool) -> None:
+    assert plugins.names_code(reference) == code
+
+
+def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a:b").mkdir()
+    assert not plugins.names_code("a:b")
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_broken_loader_is_passed_over_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is first in the alphabet, and raises whatever a third party's module may raise."""
+    (tmp_path / "marker.txt").write_text("3.0")
+    (tmp_path / "breaks_when_imported.py").write_text("raise RuntimeError('no GPU')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = plugins._entry_points(POLICY_GROUP)
+    broken = EntryPoint("a_broken", "breaks_when_imported:loader", POLICY_GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [broken, *points.values()])
+    with pytest.warns(UserWarning, match="'a_broken'.*RuntimeError: no GPU.*It is passed over"):
+        policy = resolve_policy(str(tmp_path))
+    assert isinstance(policy, GenerativePolicy)
+
+
+def test_the_working_folder_stands_for_no_installed_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is searched last, and only for what was named."""
+    (tmp_path / "only_here.py").write_text("def policy():\n    return 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part not in ("", str(tmp_path))])
+    resolve_task("task:avoid")
+    assert str(tmp_path) not in sys.path
+    with pytest.raises(ConfigurationError, match="must give a GenerativePolicy, got int"):
+        resolve_policy("only_here:policy")
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_module_of_the_working_folder_that_registers_an_environment_is_found(
+    tmp_path: Path,
+) -> None:
+    """In a process of its own, as the ``modereg`` command starts: its folder is not on the path."""
+    (tmp_path / "rooms_here.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('HereRoom-v0', 'gymnasium.envs.classic_control:PendulumEnv',"
+        " max_episode_steps=5)\n"
+    )
+    (tmp_path / "tensordict.py").write_text("raise RuntimeError('it stands for the library')\n")
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if p]; from modereg import plugins; "
+        "print(plugins.resolve_task('gymnasium:rooms_here:HereRoom-v0').layout.max_steps)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert run.stdout.strip() == "5", run.stderr

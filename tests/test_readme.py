@@ -15,10 +15,16 @@ from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 from torchrl.envs import Compose, TransformedEnv
 from torchrl.objectives import ClipPPOLoss
-from torchrl.objectives.value import GAE
 
-from modereg import VariationalModeDiscoverer, discover_modes, testing
+from modereg import (
+    ClusterModeDiscoverer,
+    Layout,
+    VariationalModeDiscoverer,
+    discover_modes,
+    testing,
+)
 from modereg.estimators import CategoricalMI
+from modereg.learners.base import advantage_estimator
 from modereg.networks import MLP
 from modereg.priors import CategoricalPrior
 from modereg.tasks import Avoid
@@ -62,6 +68,7 @@ def test_wrapping_a_diffusers_policy(
     monkeypatch.chdir(tmp_path)
     for budget in ("imitation_steps", "refine_steps"):
         monkeypatch.setitem(discover_modes.__kwdefaults__, budget, 20)
+    monkeypatch.setitem(ClusterModeDiscoverer.__init__.__kwdefaults__, "steps", 200)
     policy.save_pretrained("my_policy")
     names: dict[str, Any] = {}
     exec(code(0), names)
@@ -88,13 +95,14 @@ def test_composing_the_transforms_in_a_loop(policy: DiffusersPolicy) -> None:
         "ClipPPOLoss": ClipPPOLoss,
         "Collector": Collector,
         "Compose": Compose,
-        "GAE": GAE,
         "History": History,
+        "Layout": Layout,
         "LatentConditioner": LatentConditioner,
         "MIReward": MIReward,
         "NoiseAction": NoiseAction,
         "TransformedEnv": TransformedEnv,
         "VariationalModeDiscoverer": VariationalModeDiscoverer,
+        "advantage_estimator": advantage_estimator,
         "critic": critic,
         "policy": policy,
         "total_frames": 6144,

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -10,11 +8,12 @@ from torchrl.envs.utils import exploration_type
 
 from modereg import keys
 from modereg.errors import ConfigurationError
+from modereg.layout import Layout
 from modereg.rollouts import Episodes, collect_episodes, iterate_episodes
 from modereg.tasks import GaussianMixture
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.transforms import ActionChunk, LatentConditioner, NoiseAction
-from modereg.wrapping import make_steering
+from modereg.wrapping import make_steering, steer_env
 
 LENGTHS = [3, 7, 5, 12]
 
@@ -134,7 +133,7 @@ def test_options_are_checked_before_the_first_part_is_asked_for() -> None:
 
 def test_the_longest_episode_is_read_from_the_layout() -> None:
     env = CountingEnv(LENGTHS)
-    env.__dict__["layout"] = SimpleNamespace(max_decisions=13)
+    env.__dict__["layout"] = Layout(13, execute=1)
     assert collect_episodes(env, 4, policy=_half).valid.shape == (4, 13)
 
 
@@ -194,9 +193,11 @@ def test_the_code_of_an_episode_is_the_one_it_was_played_with() -> None:
 
 
 def test_deterministic_acts_by_the_mean() -> None:
-    env = _steered()
-    steering = make_steering(env, TinyPolicy(2), 3, [keys.OBSERVATION])
-    options = dict(max_decisions=6, policy=steering, keep=[keys.ACTION, "loc"])
+    policy = TinyPolicy(2, scale=0.15)
+    mixture = GaussianMixture(16, pay_spread=0.3, max_delta=0.1)
+    env = steer_env(mixture, policy, 3, Layout(24))
+    steering = make_steering(env, policy, 3)
+    options = dict(policy=steering, keep=[keys.ACTION, "loc"])
     mean = collect_episodes(env, 16, deterministic=True, **options)
     assert torch.equal(mean.decisions.get(keys.ACTION), mean.decisions.get("loc"))
     sampled = collect_episodes(env, 16, **options)

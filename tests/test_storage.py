@@ -12,23 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from modereg import storage
+from modereg import files, storage
 from modereg.errors import CheckpointError
-from modereg.storage import (
-    fingerprint,
-    load_state,
-    read_json,
-    replace_folder,
-    save_state,
-    state_fingerprint,
-    write_atomic,
-    write_json,
-)
+from modereg.files import read_json, read_text, replace_folder, write_atomic, write_json
+from modereg.storage import fingerprint, load_state, save_state, state_fingerprint
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from modereg.storage import save_state, write_json
+from modereg.files import write_json
+from modereg.storage import save_state
 folder, number = Path(sys.argv[1]), 0
 while True:
     number += 1
@@ -79,7 +72,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 REPLACER = """
 import sys
 from pathlib import Path
-from modereg.storage import replace_folder
+from modereg.files import replace_folder
 folder, number = Path(sys.argv[1]), 0
 while True:
     number += 1
@@ -125,7 +118,7 @@ def test_a_folder_is_whole_while_it_is_replaced_and_after_a_kill(
             assert writer.wait() == -signal.SIGKILL
         assert all([*seen, _is_whole(folder)])
     if not exchanges:
-        monkeypatch.setattr(storage, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
     (tmp_path / ".saved.0123abcd.part").mkdir()  # as a kill leaves it
     (tmp_path / ".saved.yaml").write_text("somebody's own")
     with replace_folder(folder) as new:
@@ -160,6 +153,24 @@ def test_leftovers_of_a_killed_write_are_removed_by_the_next(tmp_path: Path) -> 
     (tmp_path / ".file.0123abcd.part").write_text("half")
     write_atomic(tmp_path / "file", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "folder", "loop", "bytes", "cut", "deep", "number"])
+def test_json_that_cannot_be_read_is_named(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    texts = {"cut": '{"a": [1, 2', "deep": "[" * 100_000, "number": "9" * 5000}
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "loop":
+        path.symlink_to(path)
+    elif damage == "bytes":
+        path.write_bytes(b"\xff\xfe")
+    elif damage in texts:
+        path.write_text(texts[damage])
+    with pytest.raises(CheckpointError) as error:
+        read_json(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -215,7 +226,7 @@ def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    for read in (load_state, read_json):
+    for read in (load_state, read_json, read_text):
         with pytest.raises(CheckpointError, match=f"{tmp_path}/absent, found none"):
             read(tmp_path / "absent")
 
@@ -228,7 +239,7 @@ def test_json(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", float("nan"))
     for damaged in (b'{"b": [1, ', b"\xff\xfe\x00", b"[" * 200_000, b"1" * 5000):
         (tmp_path / "a.json").write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="expected JSON in .*damaged"):
+        with pytest.raises(CheckpointError, match="expected (JSON|text) in .*damaged"):
             read_json(tmp_path / "a.json")
 
 
@@ -236,7 +247,7 @@ def test_what_is_no_file_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path, tmp_path / "loop"):
         for read in (load_state, read_json):
-            with pytest.raises(CheckpointError, match="expected a readable file"):
+            with pytest.raises(CheckpointError, match="expected a"):
                 read(path)
 
 

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from modereg import plugins
 from modereg.errors import ModeregError
 from modereg.estimators import estimator_class
+from modereg.layout import Layout
 from modereg.reading import require
 from modereg.recipes.config import FinetuneConfig, from_yaml
 from modereg.suggestions import did_you_mean, with_shape_suggestion, with_suggestion
@@ -89,7 +90,7 @@ def _observe(key: str) -> None:
 
 def _steer(*keys: str) -> None:
     env = GaussianMixture(2)
-    steer_env(env, TinyPolicy(2, observation_keys=list(keys)), 2, max_decisions=6, execute=4)
+    steer_env(env, TinyPolicy(2, observation_keys=list(keys)), 2, Layout(24, execute=4))
 
 
 def _decode(*shape: int) -> None:
@@ -106,7 +107,10 @@ def _decode(*shape: int) -> None:
         (lambda: _decode(3, 2, 4), ".mT, the last two"),
         (lambda: _decode(3, 1, 4, 2), ".squeeze(1)?"),
         (lambda: estimator_class("contrastiv"), "'contrastive'?"),
-        (lambda: from_yaml(FinetuneConfig, "ppo: {learning-rate: 1}"), "'learning_rate'?"),
+        (
+            lambda: from_yaml(FinetuneConfig, "learner: {name: ppo, learning-rate: 1}"),
+            "'learning_rate'?",
+        ),
         (lambda: plugins.policy_loader("difusers"), "'diffusers'?"),
         (lambda: plugins.resolve_task("gymnasium:Pendulum-v9"), "'Pendulum-v1'?"),
         (lambda: plugins.resolve_task("gymnasium:Pendulm-v1"), "Pendulum"),

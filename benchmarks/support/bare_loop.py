@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modereg.learners.config import PPOConfig
 from modereg.policies import GenerativePolicy
-from modereg.recipes.config import PPOConfig
 from modereg.steering import SteeringHead
 from modereg.tasks import Avoid
 
@@ -84,6 +84,7 @@ class BareLoop:
         num_codes: K.
         decisions: T, decisions of each environment in a batch.
         config: options of PPO.
+        gamma: discount of an environment step.
         coef: weight of the intrinsic reward.
     """
 
@@ -98,11 +99,13 @@ class BareLoop:
         num_codes: int,
         decisions: int,
         config: PPOConfig,
+        gamma: float,
         coef: float,
     ) -> None:
         self.env, self.base, self.head, self.critic = BareAvoid(env), base, head, critic
         self.infer, self.num_codes, self.decisions = infer, num_codes, decisions
-        self.config, self.coef, self.limit = config, coef, env.max_delta
+        self.config, self.gamma, self.coef = config, gamma, coef
+        self.limit = env.max_delta
         self.probabilities = torch.ones(num_codes) / num_codes
         self.slots = torch.arange(decisions + 1)
         groups = [
@@ -163,7 +166,7 @@ class BareLoop:
         reward, length = torch.zeros(env.size, 1), torch.zeros(env.size, 1)
         for index, action in enumerate(chunk.unbind(1)):
             length = length + env.alive
-            reward = reward + self.config.gamma**index * env.step(action)
+            reward = reward + self.gamma**index * env.step(action)
             if not bool(env.alive.any()):
                 break
         step["reward"], step["length"], step["done"] = reward, length, env.alive == 0
@@ -181,7 +184,7 @@ class BareLoop:
         ratio = log_q.gather(-1, batch["codes"][done].unsqueeze(-1)) + limit
         reward = torch.zeros_like(batch["reward"])
         paid = ratio.clamp(-limit, limit) / limit
-        reward[done] = self.config.gamma ** batch["length"][done] * paid
+        reward[done] = self.gamma ** batch["length"][done] * paid
         return reward
 
     def _advantages(self, batch: Batch, last: Tensor) -> None:
@@ -190,7 +193,7 @@ class BareLoop:
             batch["reward"] = batch["reward"] + self.coef * self._intrinsic(batch)
         values = self.critic(batch["observation"], batch["elapsed"], batch["features"])
         values = torch.cat([values, last.unsqueeze(0)])
-        going, discount = ~batch["done"], self.config.gamma ** batch["length"]
+        going, discount = ~batch["done"], self.gamma ** batch["length"]
         delta = batch["reward"] + discount * values[1:] * going - values[:-1]
         decay, advantage, found = discount * self.config.lmbda * going, 0.0, []
         for index in reversed(range(self.decisions)):

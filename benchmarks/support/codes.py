@@ -15,10 +15,9 @@ from modereg.estimators import RewardEstimator
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP, InputNoise
 from modereg.priors import Prior
-from modereg.recipes.build import Setup
-from modereg.recipes.evaluate import final_keys
-from modereg.recipes.runs import seed_everything
+from modereg.recipes.setup import Setup
 from modereg.rollouts import Episodes, collect_episodes
+from modereg.seeding import derived_seed, isolated_generators
 from modereg.steering import SteeringPolicy
 
 __all__ = [
@@ -46,8 +45,8 @@ class Cells:
     """
 
     def __init__(self, prior: Prior, num_cells: int, seed: int) -> None:
-        seed_everything(seed, 31)
-        self.bank = prior.sample(torch.Size([DRAWS * num_cells]))
+        with isolated_generators(derived_seed(seed, 31)):
+            self.bank = prior.sample(torch.Size([DRAWS * num_cells]))
         anchors = kmeans(self.bank, num_cells, restarts=1, seed=seed)
         cells = functional.nearest_centroid(self.bank, anchors)
         self.bank = self.bank[torch.argsort(cells)]
@@ -120,7 +119,7 @@ def judge_codes(
         estimator: whose bound on fresh episodes is wanted, where it has one.
     """
     env = setup.steered(prior, 1.0)
-    env.set_seed(seed_everything(seed, 41))
+    env.set_seed(derived_seed(seed, 41))
     size, parts, commanded = env.batch_size.numel(), [], []
     for first in range(0, episodes, size):
         index = torch.arange(first, first + size) % len(codes)
@@ -128,9 +127,8 @@ def judge_codes(
             rolled = collect_episodes(
                 env,
                 size,
-                max_decisions=setup.task.max_decisions,
                 policy=steering,
-                final=final_keys(setup),
+                final=setup.final_keys(env),
             )
         parts.append(rolled)
         commanded.append(index)

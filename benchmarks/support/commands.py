@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modereg.storage import read_json, write_json
+from modereg.files import read_json, write_json
 
 __all__ = ["cpu_seconds", "run"]
 

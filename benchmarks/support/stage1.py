@@ -22,14 +22,20 @@ from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
 from modereg.discovery.self_imitation import as_rows
 from modereg.estimators import RewardEstimator
 from modereg.priors import CategoricalPrior, Prior
-from modereg.recipes.build import set_up
-from modereg.recipes.config import DiscoverConfig, LogConfig, PretrainConfig, TaskConfig
-from modereg.recipes.evaluate import final_keys
-from modereg.recipes.loop import learn
-from modereg.recipes.pretrain import pretrain
-from modereg.recipes.runs import seed_everything
-from modereg.recipes.variational import make_stage
+from modereg.recipes.config import (
+    ClusterConfig,
+    DiscoverConfig,
+    LogConfig,
+    PretrainConfig,
+    TaskConfig,
+    VariationalConfig,
+)
+from modereg.recipes.discover import variational_stage
+from modereg.recipes.finetune import learn
+from modereg.recipes.follow import pretrain
+from modereg.recipes.setup import set_up
 from modereg.rollouts import collect_episodes
+from modereg.seeding import derived_seed, seed_generators
 from modereg.steering import SteeringPolicy
 from modereg.storage import load_state, save_state
 from modereg.wrapping import make_steering, observation_size
@@ -92,7 +98,7 @@ class Bench:
             log=QUIET,
         )
         self.setup = set_up(task, pretrain(cloned)["policy"])
-        self.config = DiscoverConfig(task=task, iterations=budget.iterations, seed=seed, log=QUIET)
+        self.config = DiscoverConfig(task=task, seed=seed, log=QUIET)
         self.feature_dim = observation_size(self.setup.steered(1, 1.0), [keys.HISTORY])
         self.clusters = self._kept("clusters", self._cluster)
         self.num_codes = int(self.clusters["num_codes"])
@@ -100,7 +106,7 @@ class Bench:
     def steering(self, prior: Prior) -> SteeringPolicy:
         """Return a steering policy that is the base."""
         setup = self.setup
-        return make_steering(setup.steered(prior, 1.0), setup.base, prior, setup.steering_keys)
+        return make_steering(setup.steered(prior, 1.0), setup.base, prior)
 
     def discoverer(self) -> ClusterModeDiscoverer:
         """Return what tells the clusters apart."""
@@ -153,13 +159,13 @@ class Bench:
 
     def cluster(self) -> dict[str, Any]:
         """Refine the imitation of discrete codes, as cluster discovery does, and judge it."""
-        discoverer, budget, std = self.discoverer(), self.budget, self.config.std
+        discoverer, budget, std = self.discoverer(), self.budget, ClusterConfig().std
         steering, seconds = self.imitated(discoverer.prior)
-        stage = SelfImitation(steering, discoverer, max_decisions=self.setup.task.max_decisions)
+        stage = SelfImitation(steering, discoverer, max_decisions=self.setup.layout.max_decisions)
         env, env_steps = self.setup.steered(discoverer.prior, 1.0), self.clusters["env_steps"]
         started = time.process_time()
         for number in range(budget.refinements):
-            env.set_seed(seed_everything(self.seed, 2, number))
+            env.set_seed(derived_seed(self.seed, 2, number))
             row, rolled = stage.refine(
                 env,
                 budget.episodes,
@@ -168,14 +174,14 @@ class Bench:
                 steps=budget.refine_steps,
             )
             env_steps += rolled.spent
-            if row["commanded"] >= self.config.target:
+            if row["commanded"] >= ClusterConfig().target:
                 break
         spent = {"env_steps": env_steps, "seconds": seconds + time.process_time() - started}
         return self.row("cluster", "-", steering, discoverer.prior, discoverer.estimator, **spent)
 
     def reinforce(self, method: str, entry: Entry, start: str) -> dict[str, Any]:
         """Learn by reinforcement on an estimator's reward, and judge what came of it."""
-        seed_everything(self.seed, 7)
+        seed_generators(derived_seed(self.seed, 7))
         estimator = entry.make(self.feature_dim, self.num_codes)
         set_input_noise(estimator, self.setup.task.feature_noise or 0.0)
         steering, env_steps, seconds = None, 0, 0.0
@@ -183,12 +189,15 @@ class Bench:
             steering, seconds = self.imitated(estimator.prior)
             env_steps = self.clusters["env_steps"]
         started, figures = time.process_time(), {}
-        stage = make_stage(self.config, self.setup, estimator=estimator, steering=steering)
+        options = VariationalConfig(iterations=self.budget.iterations)
+        stage = variational_stage(
+            self.config, options, self.setup, estimator=estimator, steering=steering
+        )
         if entry.clamp is not None and stage.mi_reward is not None:
             stage.mi_reward.clamp = entry.clamp
-        env_steps += stage.start_steps
-        for iteration in range(self.config.iterations):
-            batch = stage.learner.collect(self.seed, iteration)
+        env_steps += stage.spent
+        for _ in range(options.iterations):
+            batch = stage.learner.collect()
             env_steps += int(batch.get(("next", keys.STEPS)).sum())
             figures = learn(stage, batch)
         spent = {"env_steps": env_steps, "seconds": seconds + time.process_time() - started}
@@ -199,23 +208,22 @@ class Bench:
         """Roll out the base and cluster its episodes, as the recipe does."""
         started, setup = time.process_time(), self.setup
         env = setup.steered(1, 1.0)
-        env.set_seed(seed_everything(self.seed, 0))
+        env.set_seed(derived_seed(self.seed, 0))
         episodes = collect_episodes(
             env,
             self.budget.base_episodes,
-            max_decisions=setup.task.max_decisions,
-            keep=[*setup.steering_keys, keys.ACTION],
-            final=final_keys(setup),
+            keep=[*setup.layout.steered_by, keys.ACTION],
+            final=setup.final_keys(env),
         )
         found, _ = ClusterModeDiscoverer.from_episodes(
             episodes.final.get(keys.HISTORY),
             episodes.final.get(keys.SUCCESS).squeeze(-1),
             noise=setup.task.feature_noise,
-            history_length=setup.task.max_decisions + 1,
+            history_length=setup.layout.max_decisions + 1,
             seed=self.seed,
         )
         stage = SelfImitation(
-            self.steering(found.prior), found, max_decisions=setup.task.max_decisions
+            self.steering(found.prior), found, max_decisions=setup.layout.max_decisions
         )
         return {
             "discoverer": dict(found.state_dict()),
@@ -227,10 +235,10 @@ class Bench:
 
     def _imitate(self, prior: Prior) -> dict[str, Any]:
         started, steps = time.process_time(), self.budget.imitation_steps
-        seed_everything(self.seed, 1)
+        seed_generators(derived_seed(self.seed, 1))
         data, steering = as_rows(self.clusters["data"]), self.steering(prior)
         if prior.num_codes is not None:
-            limit = self.setup.task.max_decisions
+            limit = self.setup.layout.max_decisions
             SelfImitation(steering, self.discoverer(), max_decisions=limit).fit_triples(data, steps)
         else:
             imitate_cells(steering, data, Cells(prior, self.num_codes, self.seed), steps)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from modereg.files import write_json
 from modereg.report.numbers import over_runs
-from modereg.storage import write_json
 
 __all__ = ["write_stage1"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tensordict import NestedKey
 
-from modereg import storage
+from modereg import files
 from modereg.errors import CheckpointError
 
 __all__ = ["LARGEST", "OPTIONS", "as_key", "check_sizes", "is_key", "open_folder", "sealed_folder"]
@@ -46,10 +46,10 @@ def sealed_folder(folder: Path, options: Mapping[str, Any]) -> Iterator[Path]:
     foreign = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if foreign and not (folder / OPTIONS).is_file():
         raise CheckpointError(f"{folder} exists and is not empty, so it is left; save elsewhere")
-    with storage.replace_folder(folder) as new:
+    with files.replace_folder(folder) as new:
         yield new
         record = {"format": _FORMAT, "options": dict(options), "files": _digests(new)}
-        storage.write_json(new / OPTIONS, record | {"digest": _digest(record)})
+        files.write_json(new / OPTIONS, record | {"digest": _digest(record)})
 
 
 def open_folder(folder: Path, kinds: Mapping[str, Callable[[Any], bool]]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def open_folder(folder: Path, kinds: Mapping[str, Callable[[Any], bool]]) -> dic
     path = folder / OPTIONS
     if not path.exists():
         return {}
-    record = storage.read_json(path)
+    record = files.read_json(path)
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise CheckpointError(
             f"expected {path} of format {_FORMAT}, got another; update modereg, or save the policy "

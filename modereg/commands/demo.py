@@ -10,7 +10,7 @@ from typing import Any
 
 from modereg.commands.report import DRAWN, SEED
 from modereg.commands.workers import Job, run_jobs
-from modereg.recipes.build import set_up
+from modereg.files import write_json
 from modereg.recipes.config import (
     DemoConfig,
     DiscoverConfig,
@@ -21,15 +21,12 @@ from modereg.recipes.config import (
     ProgressConfig,
     TaskConfig,
 )
-from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate
-from modereg.recipes.finetune import finetune
-from modereg.recipes.pretrain import pretrain
+from modereg.recipes.follow import discover, finetune, pretrain
+from modereg.recipes.setup import set_up
 from modereg.report import ReportEntry, write_report
 from modereg.report.episodes import Archive
 from modereg.report.folders import read_figures, read_seconds, read_summary
-from modereg.report.numbers import number
-from modereg.storage import write_json
 
 __all__ = ["demo", "result_row"]
 
@@ -107,7 +104,7 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
     )
     first: list[Job] = [
         ("discover", discover, find),
-        ("plain", finetune, replace(common, out=out / "plain", coef=0.0)),
+        ("plain", finetune, replace(common, out=out / "plain")),
         ("base", evaluate, judge),
     ]
     second: list[Job] = []
@@ -118,7 +115,7 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
                 common,
                 out=folder,
                 start=str(out / "discover"),
-                coef=0.0 if method == "codes_only" else common.coef,
+                coef=0.0 if method == "codes_only" else None,
                 task=_task(spread),
                 env_steps=config.wide_env_steps if wide else config.env_steps,
             )
@@ -195,8 +192,8 @@ def _notes(config: DemoConfig, rows: list[dict[str, Any]]) -> list[str]:
         notes.append(
             f"Where routes pay 1 +- {spread}, {verdict}: codes alone (coefficient 0) leave "
             f"{codes['present_modes']} modes present, {codes['commandable_modes']} commandable, "
-            f"entropy {number(codes['entropy'])}; with the intrinsic reward "
-            f"{ours['present_modes']}, {ours['commandable_modes']} and {number(ours['entropy'])}."
+            f"entropy {codes['entropy']:.3f}; with the intrinsic reward {ours['present_modes']}, "
+            f"{ours['commandable_modes']} and {ours['entropy']:.3f}."
         )
     return notes
 
@@ -208,8 +205,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         spread = row.get("pay_spread")
         lines.append(
             f"{row['method']:<13} {'' if spread is None else spread:<6}  "
-            f"{number(row['success'])} +- {number(row['success_error'])}  "
-            f"{number(row['entropy'])}    "
+            f"{row['success']:.3f} +- {row['success_error']:.3f}  {row['entropy']:.3f}    "
             f"{row['present_modes']:>2}       {row['commandable_modes']:>2}        "
             f"{row['env_steps'] / 1e6:5.2f} M  {row['seconds']:5.0f}"
         )

@@ -11,7 +11,6 @@ from typing import Any
 
 from modereg.errors import ConfigurationError
 from modereg.paths import Paths
-from modereg.recipes.build import set_up
 from modereg.recipes.config import (
     DiscoverConfig,
     FinetuneConfig,
@@ -20,10 +19,12 @@ from modereg.recipes.config import (
     TaskConfig,
     to_yaml,
 )
+from modereg.recipes.config.text import read_config
 from modereg.recipes.progress import Progress
+from modereg.recipes.setup import check_trust, set_up
 from modereg.report import ReportEntry, write_report
 from modereg.report.episodes import Archive, home_of
-from modereg.report.folders import commands, read_config, read_summary
+from modereg.report.folders import commands, read_summary
 
 __all__ = ["DRAWN", "SEED", "report", "report_run"]
 
@@ -41,12 +42,16 @@ def report(config: ReportConfig) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: if a folder holds no finished run of ``discover`` or ``finetune``, or
-            the runs are of different tasks or base policies.
+            the runs are of different tasks or base policies, or name code to import that is not
+            trusted.
     """
     folders = [Path(folder) for folder in dict.fromkeys(config.runs)]
     if not folders:
         raise ConfigurationError("expected the folder of a run, or of several, got none; name one")
     runs = [_finished(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        where = f"the config.yaml in {folder}"
+        check_trust(where, task=run.task.name, base=run.base, trust=config.trust_code)
     _check_alike(folders, runs)
     out = config.out or (folders[0] if len(folders) == 1 else Path("runs/report"))
     entries = _single(folders[0], runs[0]) if len(folders) == 1 else _several(folders, runs)
@@ -139,7 +144,13 @@ def _common(labels: Sequence[str], kinds: Sequence[str], kind: str) -> str:
 
 def _but_for_seed(config: RunConfig) -> str:
     """Return what runs of several seeds share; each may have its own stage 1."""
-    same: dict[str, Any] = {"seed": 0, "out": Path(), "log": LogConfig(), "resume": False}
+    same: dict[str, Any] = {
+        "seed": 0,
+        "out": Path(),
+        "log": LogConfig(),
+        "page": True,
+        "resume": False,
+    }
     if isinstance(config, FinetuneConfig):
         same["start"] = None if config.start is None else "given"
     return type(config).__name__ + to_yaml(replace(config, **same))
@@ -194,9 +205,7 @@ def _after(before: int, progress: Progress) -> Callable[[int], None]:
 
 
 def _judged(config: RunConfig) -> int:
-    if isinstance(config, FinetuneConfig):
-        return config.final_episodes
-    return config.refine_episodes
+    return config.final_episodes
 
 
 def _notes(folders: Sequence[Path], tasks: Sequence[TaskConfig]) -> list[str]:

@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-from modereg.report.numbers import number
-
 __all__ = ["Job", "run_jobs"]
 
 Job = tuple[str, Callable[[Any], dict[str, Any]], Any]
@@ -86,8 +84,8 @@ def _run_job(function: Callable[[Any], dict[str, Any]], config: Any) -> dict[str
 def _brief(result: dict[str, Any]) -> str:
     figures = result.get("sampled")
     if figures is None:
-        return f"loss {number(result['loss'], '.4f')}"
+        return f"loss {result['loss']:.4f}"
     return (
-        f"success {number(figures['success'])}, entropy {number(figures['entropy'])}, "
+        f"success {figures['success']:.3f}, entropy {figures['entropy']:.3f}, "
         f"modes present {figures['present_modes']}, commandable {figures['commandable_modes']}"
     )

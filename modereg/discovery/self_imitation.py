@@ -38,7 +38,7 @@ KEPT_ROUNDS = 3
 class SelfImitation:
     """Makes a steering policy command what a fitted discoverer tells apart.
 
-    :meth:`fit_base` imitates the noises of the base's episodes, cluster by cluster. Each
+    :meth:`fit_triples` imitates the noises of the base's episodes, cluster by cluster. Each
     :meth:`refine` then rolls out the steering policy, keeps the episodes that succeeded and that q
     gives to the code they were commanded, and fits to the last few rounds of them: the
     cross-entropy method over noises, with one target a code.
@@ -96,7 +96,7 @@ class SelfImitation:
 
     @property
     def entries(self) -> list[NestedKey]:
-        """Entries of each decision that episodes must have for :meth:`fit_base`."""
+        """Entries of each decision that episodes must have for :meth:`triples`."""
         return [*self.steering.observation_keys, self.steering.action_key]
 
     def final_entries(self, env: EnvBase) -> list[NestedKey]:
@@ -191,7 +191,7 @@ class SelfImitation:
             ``hits``, the share of the episodes that reach their code, with success; ``commanded``,
             the share of the codes that do so in at least 0.8 of theirs; ``success`` and
             ``entropy``, of the codes that successful episodes reach, over log K; ``accepted``, 1.0
-            unless one of the last two is below the base's. :attr:`code_hits` has the hits of each
+            unless one of the last two is below the base's. ``code_hits`` has the hits of each
             code, ``[K]``.
 
         Raises:

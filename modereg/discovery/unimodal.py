@@ -49,7 +49,7 @@ def unimodal_silhouette(
             sample = draw(points.shape, generator=generator, device=points.device).to(points)
             standard = sample if draw is torch.randn else (sample - 0.5) * 12**0.5
             found.append(score(standard @ root))
-        scores = torch.tensor(found)
+        scores = torch.tensor(found, device="cpu")
         limits.append(float(scores.mean() + SIGNIFICANT * scores.std()))
     return max(limits)
 

@@ -31,7 +31,7 @@ def entropy(weights: Tensor) -> Tensor:
     """
     weights = weights.to(torch.float64)
     probs = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.special.xlogy(probs, probs).sum(-1).abs()  # 0 rather than -0
+    return 0.0 - torch.special.xlogy(probs, probs).sum(-1)  # of one mode 0, not -0
 
 
 def normalized_entropy(counts: Tensor, num_modes: int) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchrl.objectives.common import LossModule
 
 from modereg.errors import ConfigurationError
-from modereg.novelty import RandomNetworkDistillation, key_list
+from modereg.keys import key_list
+from modereg.novelty import RandomNetworkDistillation
 from modereg.reading import require_rows, valid_rows
 
 __all__ = ["DistillationLoss"]

@@ -19,7 +19,7 @@ from modereg.reading import evaluate, require, valid_rows
 __all__ = ["LeanPPOLoss"]
 
 CriticLoss = Literal["smooth_l1", "l2", "l1"]
-_MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
+MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
 _DISTANCES = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss, "l1": F.l1_loss}
 
 
@@ -147,7 +147,7 @@ class LeanPPOLoss(LossModule):
         Raises:
             KeyMismatchError: if an entry is missing.
         """
-        valid = valid_rows(tensordict, _MASKS)
+        valid = valid_rows(tensordict, MASKS)
         tensordict = tensordict if valid is None else tensordict[valid]
         accepted = self.tensor_keys
         dist = _distribution(self.actor_network, tensordict)

@@ -5,6 +5,4 @@ from modereg.policies.functions import as_generative_policy
 from modereg.policies.generative import GenerativePolicy
 from modereg.policies.probing import freeze, probe_policy
 
-assert_deterministic = probe_policy
-
 __all__ = ["FlowPolicy", "GenerativePolicy", "as_generative_policy", "freeze", "probe_policy"]

@@ -11,6 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from modereg import keys
+from modereg.devices import forked_generators
 from modereg.errors import ConfigurationError
 from modereg.policies.code_digest import code_digest
 from modereg.policies.generative import GenerativePolicy, cast, uniform_dtype
@@ -241,7 +242,7 @@ def _action_shape(
     data, batch = example.clone(), example.batch_size
     if noise_shape is not None:
         data.set(noise_key, torch.randn(*batch, *noise_shape, device=example.device))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), forked_generators(example.device):
         try:
             return module(data).get(action_key).shape[len(batch) :]
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:

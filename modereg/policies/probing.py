@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from modereg.devices import forked_generators, module_device
 from modereg.errors import (
     ConfigurationError,
     ModeregError,
@@ -53,7 +54,7 @@ def probe_policy(
             earlier chunk, or fails.
     """
     before = {name: (value, value.clone()) for name, value in policy.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(devices=_cuda_of(policy, tensordict)):
+    with torch.no_grad(), forked_generators(module_device(policy), tensordict.device):
         try:
             _probe(policy, tensordict, dtype, before)
         finally:
@@ -77,21 +78,17 @@ def _probe(
     versions = _versions(policy)
     torch.manual_seed(0)
     first = _decode(policy, tensordict, noise)
+    check_chunk(policy, tensordict.batch_size, first)
     kept = first.clone()
     torch.manual_seed(1)
     second = _decode(policy, tensordict, noise).clone()
-    _check_form(policy, tensordict, kept)
+    _check_finite(policy, kept)
     _check_state(policy, before, versions)
     _check_deterministic(policy, kept, second)
     _decode(policy, tensordict, other)
     _check_kept(policy, first, kept)
     if tensordict.batch_dims:
         _check_rows(policy, tensordict, noise, other)
-
-
-def _cuda_of(policy: GenerativePolicy, tensordict: TensorDictBase) -> list[torch.device]:
-    devices = {value.device for value in policy.parameters()} | {tensordict.device}
-    return [device for device in devices if device is not None and device.type == "cuda"]
 
 
 def _learn_shapes(policy: GenerativePolicy, tensordict: TensorDictBase) -> None:
@@ -126,17 +123,27 @@ def _versions(policy: nn.Module) -> dict[str, tuple[int, int]]:
     }
 
 
-def _check_form(policy: GenerativePolicy, tensordict: TensorDictBase, chunk: Tensor) -> None:
-    name, expected = type(policy).__name__, (*tensordict.batch_size, *policy.chunk_shape)
-    if tuple(chunk.shape) != expected:
+def check_chunk(policy: GenerativePolicy, batch: torch.Size, chunk: object) -> None:
+    """Check that a policy decoded a tensor of its shape.
+
+    Raises:
+        ShapeError: if it is something else.
+    """
+    expected = (*batch, *policy.chunk_shape)
+    if not isinstance(chunk, Tensor) or tuple(chunk.shape) != expected:
+        shape = f" of shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else ""
         raise ShapeError(
-            f"expected a chunk of shape {expected}, got {tuple(chunk.shape)} from {name}; give the "
-            "chunk_shape that it returns"
+            f"expected {type(policy).__name__} to decode a tensor of shape {expected}, got "
+            f"{type(chunk).__name__}{shape}; let it return the chunk alone, as a torch.Tensor, and "
+            "give the chunk_shape that it returns"
         )
+
+
+def _check_finite(policy: GenerativePolicy, chunk: Tensor) -> None:
     if not bool(torch.isfinite(chunk).all()):
         raise NonFiniteError(
-            f"{name} decoded a non-finite chunk from finite noise; look at its observations and "
-            "normalisation"
+            f"{type(policy).__name__} decoded a non-finite chunk from finite noise; look at its "
+            "observations and normalisation"
         )
 
 
@@ -199,8 +206,8 @@ def _check_rows(
     policy: GenerativePolicy, tensordict: TensorDictBase, noise: Tensor, other: Tensor
 ) -> None:
     """Check that the first row decodes alone as it does among others."""
-    rows = tensordict.select(*policy.observation_entries(tensordict)).reshape(-1)[:1]
-    more = torch.cat([rows, tensordict.select(*rows.keys(True, True)).reshape(-1)])
+    read = tensordict.select(*policy.observation_entries(tensordict)).reshape(-1)
+    rows, more = read[:1], torch.cat([read[:1], read])
     shape = policy.noise_shape
     alone = noise.reshape(-1, *shape)[:1]
     together = torch.cat([alone, other.reshape(-1, *shape)])

@@ -87,7 +87,7 @@ class CategoricalPrior(Prior):
         """Refuse what would be read from the end, or end an accelerator's process."""
         if latent.is_floating_point() or latent.dtype == torch.bool:
             raise ConfigurationError(f"expected integer codes, got {latent.dtype}")
-        if not latent.numel():
+        if not latent.numel() or latent.is_meta:
             return
         low, high = torch.stack(latent.aminmax()).tolist()
         if low < 0 or high >= self.num_codes:

@@ -1,257 +1,250 @@
-"""Stage 1: find the modes of a frozen base policy, and a steering policy that commands them."""
+"""Stage 1: find the modes of a frozen base policy, and a steering policy that commands them.
+
+One function a method, each read from top to bottom; folders, checkpoints, curves and progress are
+put around them by :func:`~modereg.recipes.follow.follow`. Copy this file and change it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
-
-from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
 from modereg.discovery.self_imitation import as_rows
-from modereg.recipes.build import Setup, set_up
-from modereg.recipes.config import DiscoverConfig
-from modereg.recipes.evaluate import evaluate_policy, final_keys
-from modereg.recipes.events import Event, Finished, drain
-from modereg.recipes.progress import counted_steps
-from modereg.recipes.runs import Run, seed_everything
-from modereg.recipes.summaries import Summary
-from modereg.recipes.variational import discover_variational
-from modereg.rollouts import Episodes, collect_episodes
+from modereg.estimators import RewardEstimator, estimator_class
+from modereg.learners.base import Problem
+from modereg.priors import CategoricalPrior
+from modereg.recipes.config import ClusterConfig, DiscoverConfig, VariationalConfig
+from modereg.recipes.evaluate import judging, keep_paths, steps_per_second, traced
+from modereg.recipes.events import Advanced, Planned, Progressed, Steps, counted
+from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
+from modereg.recipes.runs import check_origin
+from modereg.recipes.setup import Setup, set_up
+from modereg.rollouts import iterate_episodes
+from modereg.seeding import (
+    derived_seed,
+    generator_state,
+    isolated_generators,
+    set_generator_state,
+)
 from modereg.steering import SteeringPolicy
-from modereg.wrapping import make_steering
+from modereg.transforms import MIReward
+from modereg.wrapping import make_steering, observation_size
 
-__all__ = ["discover", "discover_events"]
+__all__ = ["discover_clusters", "discover_steps", "discover_variational", "variational_stage"]
 
 CLASSIFIER_STEPS = 800
 """Gradient steps of the discoverer on the clusters."""
 
-
-def discover(config: DiscoverConfig) -> Summary:
-    """Run stage 1; see :class:`~modereg.recipes.config.DiscoverConfig`.
-
-    Returns:
-        The run's summary; the adapter lies in ``out/adapter``.
-    """
-    return drain(discover_events(config))
+DEFAULT_CODES = 16
+"""Codes of the variational method."""
 
 
-def discover_events(config: DiscoverConfig) -> Generator[Event, None, Summary]:
-    """Run stage 1 step by step; :func:`~modereg.recipes.follow.follow` is the way to use it."""
-    with Run(config) as run:
-        yield run.started()
-        summary = run.summary if run.finished else (yield from _find(run))
-        yield Finished(run.folder, summary)
-        return summary
+def discover_steps(config: DiscoverConfig, state: dict[str, Any] | None) -> Steps:
+    """Run stage 1, from a checkpoint where there is one; return the summary."""
+    setup = set_up(config.task, config.base, config.device)
+    if isinstance(config.method, VariationalConfig):
+        return (yield from discover_variational(config, config.method, setup, state))
+    return (yield from discover_clusters(config, config.method, setup, state))
 
 
-def _find(run: Run) -> Generator[Event, None, Summary]:
-    config: DiscoverConfig = run.config
-    setup = set_up(config.task, config.base)
-    if config.method == "variational":
-        return (yield from discover_variational(run, setup))
-    return (yield from _discover_clusters(run, setup))
-
-
-def _discover_clusters(run: Run, setup: Setup) -> Generator[Event, None, Summary]:
-    config: DiscoverConfig = run.config
-    state = run.load()
-    fresh = state is None
+def discover_clusters(
+    config: DiscoverConfig, method: ClusterConfig, setup: Setup, state: dict[str, Any] | None
+) -> Steps:
+    """Cluster the base's episodes, imitate their noises, roll out and fit again."""
     if state is None:
-        state = _partition(run, setup)
-    discoverer = _restore_discoverer(config, state)
-    env = setup.steered(discoverer.prior, 1.0)
-    steering = make_steering(
-        env, setup.base, discoverer.prior, setup.steering_keys, hidden=config.hidden
-    )
-    stage = _make_stage(config, setup, steering, discoverer)
-    if fresh:
-        _checkpoint(run, stage, state)
-        yield run.advanced()
+        state = yield from _partition(config, method, setup)
     else:
-        steering.load_state_dict(state["steering"])
-        stage.load_state_dict(state)
-    if "data" in state:
-        _first_fit(run, stage, state)
-        yield run.advanced()
-    for number in range(state["refined"], config.refinements):
-        if state["commanded"] >= config.target:
-            break
-        _refine(run, stage, env, state, number)
-        yield run.advanced()
-    return _close(run, setup, env, stage, state)
-
-
-def _make_stage(
-    config: DiscoverConfig,
-    setup: Setup,
-    steering: SteeringPolicy,
-    discoverer: ClusterModeDiscoverer,
-) -> SelfImitation:
-    return SelfImitation(
-        steering,
-        discoverer,
-        max_decisions=setup.task.max_decisions,
-        validation=config.validation,
-        labels=(keys.MODE,),
-    )
-
-
-def _partition(run: Run, setup: Setup) -> dict[str, Any]:
-    """Roll out the base, cluster its episodes, and return the state that later steps share."""
-    config: DiscoverConfig = run.config
-    env = setup.steered(1, 1.0)
-    env.set_seed(seed_everything(config.seed, 0))
-    run.phase("episodes of the base", config.episodes)
-    episodes = collect_episodes(
-        env,
-        config.episodes,
-        max_decisions=setup.task.max_decisions,
-        keep=[*setup.steering_keys, keys.ACTION],
-        final=final_keys(setup),
-        progress=run.progress,
-    )
-    discoverer, metrics = _cluster(run, setup, episodes)
-    steering = make_steering(env, setup.base, discoverer.num_codes, setup.steering_keys)
-    stage = _make_stage(config, setup, steering, discoverer)
-    env_steps = episodes.spent
-    run.log({"phase": "cluster", "env_steps": env_steps} | metrics)
-    return {
-        "discoverer": dict(discoverer.state_dict()),
-        "noise": discoverer.estimator.network.module.std,
-        "data": stage.triples(episodes, discoverer.worth_imitating(episodes)).to_dict(),
-        "rounds": [],
-        "refined": 0,
-        "commanded": 0.0,
-        "env_steps": env_steps,
-        "partition": metrics,
-    }
-
-
-def _cluster(
-    run: Run, setup: Setup, episodes: Episodes
-) -> tuple[ClusterModeDiscoverer, dict[str, float]]:
-    config: DiscoverConfig = run.config
-    success = episodes.final.get(keys.SUCCESS, None)
-    run.phase("clustering")
-    with counted_steps(lambda done: _show_classifier(run, done)):
-        return ClusterModeDiscoverer.from_episodes(
-            episodes.final.get(keys.HISTORY),
-            None if success is None else success.squeeze(-1),
-            num_codes=config.num_codes,
-            oversegment=config.oversegment,
-            noise=setup.task.feature_noise,
-            history_length=setup.task.max_decisions + 1,
-            hidden=config.hidden,
-            seed=config.seed,
-            steps=CLASSIFIER_STEPS,
-        )
-
-
-def _show_classifier(run: Run, done: int) -> None:
-    if done == 1:  # the clusters are found, q begins to learn them
-        run.phase("learning the clusters", CLASSIFIER_STEPS)
-    run.progress(done)
-
-
-def _restore_discoverer(config: DiscoverConfig, state: dict[str, Any]) -> ClusterModeDiscoverer:
+        check_origin(state, {"base": setup.fingerprint})
     num_codes, feature_dim = state["discoverer"]["centroids"].shape
-    discoverer = ClusterModeDiscoverer(
-        feature_dim, num_codes, noise=state["noise"], hidden=config.hidden
-    )
+    with isolated_generators(derived_seed(config.seed, 1)):  # whether it begins here or goes on
+        discoverer = ClusterModeDiscoverer(
+            feature_dim, num_codes, noise=state["noise"], hidden=config.hidden
+        ).to(setup.device)
+        env = setup.steered(discoverer.prior, 1.0)
+        steering = make_steering(env, setup.base, discoverer.prior, hidden=config.hidden)
     discoverer.load_state_dict(state["discoverer"])
-    return discoverer.requires_grad_(False)
-
-
-def _first_fit(run: Run, stage: SelfImitation, state: dict[str, Any]) -> None:
-    """Fit the steering policy to the noises of each cluster of the base's episodes."""
-    config: DiscoverConfig = run.config
-    seed_everything(config.seed, 1)
-    run.phase("imitation", config.imitation_steps)
-    with counted_steps(run.progress):
-        loss = stage.fit_triples(as_rows(state.pop("data")), config.imitation_steps)
-    run.log({"phase": "imitate", "env_steps": state["env_steps"], "nll": loss})
-    _checkpoint(run, stage, state)
-
-
-def _refine(
-    run: Run, stage: SelfImitation, env: EnvBase, state: dict[str, Any], number: int
-) -> None:
-    """Roll out the steering policy, keep what reached its code, and fit again."""
-    config: DiscoverConfig = run.config
-    env.set_seed(seed_everything(config.seed, 2, number))
-    name = f"refinement {number + 1} of at most {config.refinements}"
-    run.phase(f"{name}, episodes", config.refine_episodes)
-    with counted_steps(lambda done: _show_fit(run, name, done)):
-        row, episodes = stage.refine(
-            env,
-            config.refine_episodes,
-            std=annealed(config.std, number, config.refinements),
-            next_std=annealed(config.std, number + 1, config.refinements),
-            steps=config.refine_steps,
-            progress=run.progress,
-        )
-    state["commanded"], state["refined"] = row["commanded"], number + 1
-    state["env_steps"] += episodes.spent
-    figures = stage.discoverer.estimator.figures(episodes.final)
-    figures["clipped_share"] = episodes.clipped
-    run.log({"phase": "refine", "env_steps": state["env_steps"]} | row | figures)
-    run.progress(config.refine_steps if "nll" in row else config.refine_episodes, None, **row)
-    _checkpoint(run, stage, state)
-
-
-def _show_fit(run: Run, name: str, done: int) -> None:
-    if done == 1:  # the episodes are there
-        run.phase(f"{name}, fit", run.config.refine_steps)
-    run.progress(done)
-
-
-def _close(
-    run: Run,
-    setup: Setup,
-    env: EnvBase,
-    stage: SelfImitation,
-    state: dict[str, Any],
-) -> Summary:
-    """Judge what stage 1 gave, save the adapter, and write the summary."""
-    config: DiscoverConfig = run.config
-    steering, discoverer = stage.steering, stage.discoverer
-    run.phase("judging", config.refine_episodes)
-    metrics, episodes = evaluate_policy(
-        setup,
-        env,
-        steering,
-        num_codes=discoverer.num_codes,
-        episodes=config.refine_episodes,
-        seed=config.seed + 10_000,
-        estimator=discoverer.estimator,
-        progress=run.progress,
+    steering = steering.to(setup.device)
+    imitation = SelfImitation(
+        steering, discoverer, validation=method.validation, labels=(keys.MODE,)
     )
-    summary = {
-        "method": config.method,
-        "env_steps": state["env_steps"],
-        "refinements": state["refined"],
-        "commanded_codes": state["commanded"],
-        "partition": state["partition"],
-        "sampled": metrics.to_dict()
-        | {"clipped_share": episodes.clipped}
-        | discoverer.estimator.figures(episodes.final),
+    imitation.load_state_dict(state)
+    if "steering" in state:
+        steering.load_state_dict(state["steering"])
+    set_generator_state(state["generators"])
+
+    def saved() -> dict[str, Any]:
+        now = {"steering": dict(steering.state_dict()), "generators": generator_state()}
+        return state | now | imitation.state_dict()
+
+    if "data" in state:
+        yield Progressed("imitation")
+        data = as_rows(state.pop("data")).to(setup.device)
+        loss = imitation.fit_triples(data, method.imitation_steps)
+        row = {"phase": "imitate", "env_steps": state["env_steps"], "nll": loss}
+        yield Advanced("imitation", row, 1, 1, saved)
+    for number in range(state["refined"], method.refinements):
+        if state["commanded"] >= method.target:
+            break
+        env.set_seed(derived_seed(config.seed, 2, number))
+        phase = f"refinement {number + 1} of at most {method.refinements}"
+        yield Progressed(phase)
+        figures, episodes = imitation.refine(
+            env,
+            method.refine_episodes,
+            std=annealed(method.std, number, method.refinements),
+            next_std=annealed(method.std, number + 1, method.refinements),
+            steps=method.refine_steps,
+        )
+        state |= {"commanded": figures["commanded"], "refined": number + 1}
+        state["env_steps"] += episodes.spent
+        row = {"phase": "refine", "env_steps": state["env_steps"]} | figures
+        row |= discoverer.estimator.figures(episodes.final) | {"clipped_share": episodes.clipped}
+        yield Advanced("refinements", row, number + 1, method.refinements, saved)
+
+    judge: dict[str, Any] = {
+        "num_codes": discoverer.num_codes,
+        "episodes": config.final_episodes,
+        "seed": config.seed + 10_000,
+        "estimator": discoverer.estimator,
     }
+    trace = traced(setup, env)
+    judged = yield from judging(setup, env, steering, **judge)
+    verdict = imitation.judge(judged[1])
+    imitation.settle(verdict)  # the last fit counts only if it loses neither success nor modes
+    if not verdict["accepted"]:
+        state["env_steps"] += judged[1].spent
+        trace.forget()
+        judged = yield from judging(setup, env, steering, **judge)
+    keep_paths(config, setup, steering, trace, judged, judge["seed"])
     adapter = Adapter(
         steering=steering,
         estimator=discoverer.estimator,
         prior=discoverer.estimator.prior,
+        layout=setup.layout,
         base_reference=setup.reference,
         base_fingerprint=setup.fingerprint,
-        extra={"method": config.method, "env_steps": state["env_steps"]},
+        extra={"method": method.name, "env_steps": state["env_steps"]},
     )
     save_adapter(Path(config.out) / "adapter", adapter)
-    return run.finish(summary)
+    return {
+        "method": method.name,
+        "env_steps": state["env_steps"],
+        "refinements": state["refined"],
+        "commanded_codes": state["commanded"],
+        "partition": state["partition"],
+        "accepted": bool(verdict["accepted"]),
+        "sampled": judged[0],
+    }
 
 
-def _checkpoint(run: Run, stage: SelfImitation, state: dict[str, Any]) -> None:
-    state |= {"steering": dict(stage.steering.state_dict())} | stage.state_dict()
-    run.checkpoint(state)
+def _partition(config: DiscoverConfig, method: ClusterConfig, setup: Setup) -> Any:
+    """Roll out the base, cluster its episodes, and return the state that later steps share."""
+    env = setup.steered(1, 1.0)
+    longest = setup.layout.max_steps
+    most = longest * (method.episodes + method.refinements * method.refine_episodes)
+    yield Planned(most, steps_per_second(env))
+    env.set_seed(derived_seed(config.seed, 0))
+    episodes = yield from counted(
+        "episodes of the base",
+        method.episodes,
+        iterate_episodes(
+            env,
+            method.episodes,
+            keep=[*setup.layout.steered_by, keys.ACTION],
+            final=setup.final_keys(env),
+        ),
+    )
+    yield Progressed("clustering")
+    success = episodes.final.get(keys.SUCCESS, None)
+    discoverer, figures = ClusterModeDiscoverer.from_episodes(
+        episodes.final.get(keys.HISTORY),
+        None if success is None else success.squeeze(-1),
+        num_codes=config.num_codes,
+        oversegment=method.oversegment,
+        noise=setup.task.feature_noise,
+        history_length=setup.layout.max_decisions + 1,
+        hidden=config.hidden,
+        seed=config.seed,
+        steps=CLASSIFIER_STEPS,
+    )
+    steering = make_steering(env, setup.base, discoverer.num_codes)
+    imitation = SelfImitation(steering, discoverer)
+    imitation.compare_with(episodes)
+    data = imitation.triples(episodes, discoverer.worth_imitating(episodes))
+    state: dict[str, Any] = imitation.state_dict() | {
+        "origin": {"base": setup.fingerprint},
+        "discoverer": dict(discoverer.state_dict()),
+        "noise": discoverer.estimator.network.module.std,
+        "data": data.to_dict(),
+        "refined": 0,
+        "commanded": 0.0,
+        "env_steps": episodes.spent,
+        "partition": figures,
+        "generators": generator_state(),
+    }
+    row = {"phase": "cluster", "env_steps": episodes.spent} | figures
+    yield Advanced("clustering", row, 1, 1, lambda: state)
+    return state
+
+
+def discover_variational(
+    config: DiscoverConfig, method: VariationalConfig, setup: Setup, state: dict[str, Any] | None
+) -> Steps:
+    """Maximise log q(z|s) - log p(z) by PPO while q learns beside it (BMD, arXiv 2605.11387)."""
+    stage = variational_stage(config, method, setup)
+    env_steps = yield from reinforce(
+        stage,
+        state,
+        config.seed,
+        done=lambda batches, _: batches >= method.iterations,
+        total=method.iterations * setup.num_envs * setup.layout.max_steps,
+        eval_every=method.eval_every,
+        eval_episodes=method.eval_episodes,
+    )
+    return (yield from close(stage, config, env_steps, method=method.name))
+
+
+def variational_stage(
+    config: DiscoverConfig,
+    method: VariationalConfig,
+    setup: Setup,
+    *,
+    estimator: RewardEstimator | None = None,
+    steering: SteeringPolicy | None = None,
+) -> Stage:
+    """Return what the loop works on: PPO on the intrinsic reward alone, and q that learns beside.
+
+    Args:
+        config: options; ``num_codes`` counts only without an estimator.
+        method: options of the method.
+        setup: task and base.
+        estimator: reads the history, pays and learns, not yet trained; it brings its prior. None
+            makes the one that the method names.
+        steering: where learning begins, fitted to observations, trained in place; None begins at
+            the base.
+    """
+    if estimator is None:
+        prior = CategoricalPrior(config.num_codes or DEFAULT_CODES)
+        estimator = estimator_class(method.estimator, may_import=True)(
+            observation_size(setup.steered(prior), [keys.HISTORY]),
+            prior,
+            hidden=config.hidden,
+            noise=setup.task.feature_noise,
+        ).to(setup.device)
+    codes = estimator.prior
+    env, judge_env = setup.steered(codes), setup.steered(codes, 1.0)
+    online, spent = fresh_discoverer(estimator, env, derived_seed(config.seed, 4))
+    if steering is None:
+        steering = make_steering(env, setup.base, codes, hidden=config.hidden).to(setup.device)
+        spent += fit_inputs(env, steering, derived_seed(config.seed, 3))
+    mi_reward = MIReward(estimator, env.layout, timing=method.timing)
+    problem = Problem(
+        env, steering, setup.base, keys.MI_REWARD, mi_reward, config.seed, config.hidden
+    )
+    return Stage(
+        setup, env, judge_env, codes, steering, method.ppo.make(problem),
+        estimator, online, mi_reward, spent, {"base": setup.fingerprint},
+    )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,33 @@ from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.checkpoints import load_adapter
+from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator
+from modereg.files import write_json
 from modereg.metrics import BehaviourMetrics, behaviour_metrics
-from modereg.recipes.build import Setup, discrete, set_up
-from modereg.recipes.config import EvaluateConfig
+from modereg.paths import Trace, path_key, save_paths
+from modereg.recipes.config import DiscoverConfig, EvaluateConfig, FinetuneConfig, TaskConfig
+from modereg.recipes.config.text import read_config
+from modereg.recipes.events import Event, Progressed, counted, drain
 from modereg.recipes.progress import Progress
-from modereg.recipes.runs import seed_everything
-from modereg.rollouts import Episodes, collect_episodes
-from modereg.storage import write_json
+from modereg.recipes.setup import Setup, check_trust, discrete, set_up
+from modereg.rollouts import Episodes, iterate_episodes
+from modereg.seeding import derived_seed, isolated_generators
+from modereg.steering import SteeringPolicy
+from modereg.wrapping import SteeredEnv
 
-__all__ = ["evaluate", "evaluate_policy", "judge"]
+__all__ = [
+    "evaluate",
+    "evaluate_policy",
+    "judge",
+    "judging",
+    "keep_paths",
+    "steps_per_second",
+    "traced",
+]
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
+Judged = tuple[dict[str, Any], Episodes]
 
 
 def judge(
@@ -44,15 +61,8 @@ def judge(
     )
 
 
-def final_keys(setup: Setup) -> list:
-    """Entries of the last ``next`` that an evaluation reads."""
-    there = setup.env.observation_spec.keys(True, True)
-    labels = [key for key in (keys.SUCCESS, keys.MODE) if key in there]
-    return [*labels, keys.HISTORY, keys.LATENT]
-
-
 @torch.no_grad()
-def evaluate_policy(
+def judging(
     setup: Setup,
     env: EnvBase,
     policy: Policy | None,
@@ -62,11 +72,11 @@ def evaluate_policy(
     seed: int,
     estimator: RewardEstimator | None = None,
     deterministic: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[BehaviourMetrics, Episodes]:
-    """Roll out whole episodes with codes from the prior, and judge them.
+    phase: str = "judging",
+) -> Generator[Event, None, Judged]:
+    """Roll out whole episodes with codes from the prior, tell how many, and judge them.
 
-    Torch's global generator is left as it was.
+    The global generators are left as they were.
 
     Args:
         setup: task and base.
@@ -77,85 +87,170 @@ def evaluate_policy(
         seed: of the episodes.
         estimator: q, which reads the code off each episode.
         deterministic: whether to steer by the mean noise.
-        progress: called with the number of episodes after each batch of them.
+        phase: what is said to be done.
+
+    Returns:
+        The figures, as they go to ``summary.json``, and the episodes behind them.
     """
-    with torch.random.fork_rng(devices=[]):
-        env.set_seed(seed_everything(seed, int(deterministic)))
-        rolled = collect_episodes(
+    with isolated_generators(derived_seed(seed, int(deterministic))):
+        env.set_seed(derived_seed(seed, int(deterministic), 1))
+        parts = iterate_episodes(
             env,
             episodes,
-            max_decisions=setup.task.max_decisions,
             policy=policy,
-            final=final_keys(setup),
+            final=setup.final_keys(env),
             deterministic=deterministic,
-            progress=_both(setup, progress),
         )
-    return judge(setup, rolled, num_codes, estimator), rolled
+        rolled = yield from counted(phase, episodes, parts)
+    figures = judge(setup, rolled, num_codes, estimator).to_dict()
+    figures["clipped_share"] = rolled.clipped
+    return figures | ({} if estimator is None else estimator.figures(rolled.final)), rolled
 
 
-def _both(setup: Setup, progress: Callable[[int], None] | None) -> Callable[[int], None]:
-    """Return what tells a caller and who watches the setup."""
-    before = 0
+def evaluate_policy(
+    setup: Setup,
+    env: EnvBase,
+    policy: Policy | None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Judged:
+    """Judge a policy: :func:`judging` to its end, with its options.
 
-    def tell(done: int) -> None:
-        nonlocal before
-        if progress is not None:
-            progress(done)
-        if setup.watch is not None:
-            setup.watch(done - before)
-        before = done
+    Args:
+        setup: task and base.
+        env: steered environment.
+        policy: writes the noise; None is the base policy.
+        progress: called with the number of episodes so far.
+        **options: of :func:`judging`.
+    """
+    return drain(_told(judging(setup, env, policy, **options), progress))
 
-    return tell
+
+def _told(
+    events: Generator[Event, None, Judged], progress: Callable[[int], None] | None
+) -> Generator[Event, None, Judged]:
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as stop:
+            return stop.value
+        if progress is not None and isinstance(event, Progressed):
+            progress(event.done)
+        yield event
 
 
-@torch.no_grad()
+def traced(setup: Setup, env: SteeredEnv) -> Trace:
+    """Let an environment remember where episodes go, for :func:`keep_paths`."""
+    trace = Trace.of(setup.task, env)
+    env.insert_transform(0, trace)
+    return trace
+
+
+def keep_paths(
+    config: DiscoverConfig | FinetuneConfig,
+    setup: Setup,
+    steering: SteeringPolicy,
+    trace: Trace,
+    judged: Judged,
+    seed: int,
+) -> None:
+    """Keep judged episodes in the run's folder, so that its page rolls none out again.
+
+    Args:
+        config: of the run.
+        setup: task and base.
+        steering: what was judged.
+        trace: of the environment that it was judged on, since :func:`traced` was called.
+        judged: figures and episodes.
+        seed: of the episodes.
+    """
+    key = path_key(setup.task, config.task.options, setup.num_envs, setup.fingerprint, steering)
+    save_paths(Path(config.out), key, trace.paths(judged[1]), judged[0], seed=seed)
+
+
+def steps_per_second(env: EnvBase, decisions: int = 3) -> float:
+    """Return how many environment steps a second the base policy alone makes, over all rows.
+
+    The global generators are left as they were.
+
+    Args:
+        env: steered environment, which is reset.
+        decisions: how many are timed, after one that is not.
+    """
+    with isolated_generators(), torch.no_grad():
+        carrier = env.step_and_maybe_reset(env.rand_action(env.reset()))[1]
+        began, steps = time.perf_counter(), 0
+        for _ in range(decisions):
+            step, carrier = env.step_and_maybe_reset(env.rand_action(carrier))
+            steps += int(step.get(("next", keys.STEPS)).sum())
+    return steps / (time.perf_counter() - began)
+
+
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Judge a base policy or a run, sampled and deterministic; see :class:`EvaluateConfig`.
 
+    A run is judged on the task, the layout and the base that its ``config.yaml`` has.
+
     Returns:
         ``{"sampled": {...}, "deterministic": {...}}``; the base has only ``sampled``.
+
+    Raises:
+        ConfigurationError: if the run names code to import that is neither trusted nor named again.
     """
-    setup = set_up(config.task, config.base)
-    result: dict[str, Any] = {"base": config.base, "run": config.run, "task": setup.task.name}
+    task, base = config.task, config.base or "runs/base"
+    if config.run is not None:
+        task, base = _of_run(config, config.run)
+    setup = set_up(task, base, config.device)
+    result: dict[str, Any] = {"base": base, "run": config.run, "task": setup.task.name}
     with Progress("evaluate", shown=config.log.progress) as progress:
-        judge_it = _evaluate_base if config.run is None else _evaluate_run
-        result |= judge_it(config, setup, progress)
+        result |= _judge_all(config, setup, progress)
     if config.out is not None:
         write_json(Path(config.out) / "evaluation.json", result)
     return result
 
 
-def _evaluate_base(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
-    progress.phase("base", config.episodes)
-    metrics, episodes = evaluate_policy(
-        setup,
-        setup.steered(1, 1.0),
-        None,
-        num_codes=1,
-        episodes=config.episodes,
-        seed=config.seed,
-        progress=progress.update,
+def _of_run(config: EvaluateConfig, folder: str) -> tuple[TaskConfig, str]:
+    """Return task and base of a run, as far as they are not named again."""
+    made = read_config(Path(folder))
+    if not isinstance(made, DiscoverConfig | FinetuneConfig):
+        raise ConfigurationError(
+            f"expected a run of discover or finetune, got {folder} of pretrain; judge its policy "
+            f"with --base {Path(folder) / 'policy'}"
+        )
+    usual = TaskConfig()
+    given = {entry.name: getattr(config.task, entry.name) for entry in fields(usual)}
+    named = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    check_trust(
+        f"the config.yaml in {folder}",
+        task="task:named again" if "name" in named else made.task.name,
+        base=made.base if config.base is None else "named again",
+        trust=config.trust_code,
     )
-    return {"sampled": metrics.to_dict() | {"clipped_share": episodes.clipped}}
+    return replace(made.task, **named), config.base or made.base
 
 
-def _evaluate_run(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
-    adapter = load_adapter(Path(config.run or "") / "adapter", setup.base)
-    env, result = setup.steered(adapter.prior, 1.0), {}
-    for name, deterministic in (("sampled", False), ("deterministic", True)):
+def _judge_all(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
+    prior: Any = 1
+    policy, estimator, ways = None, None, {"sampled": False}
+    if config.run is not None:
+        adapter = load_adapter(Path(config.run) / "adapter", setup.base, setup.layout)
+        steering, prior, estimator = adapter.steering, discrete(adapter.prior), adapter.estimator
+        policy = steering.to(setup.device)
+        estimator = None if estimator is None else estimator.to(setup.device)
+        ways["deterministic"] = True
+    env, result = setup.steered(prior, 1.0), {}
+    for name, deterministic in ways.items():
         progress.phase(name, config.episodes)
-        metrics, episodes = evaluate_policy(
+        result[name], _ = evaluate_policy(
             setup,
             env,
-            adapter.steering,
-            num_codes=discrete(adapter.prior).num_codes,
+            policy,
+            num_codes=1 if config.run is None else prior.num_codes,
             episodes=config.episodes,
             seed=config.seed,
-            estimator=adapter.estimator,
+            estimator=estimator,
             deterministic=deterministic,
             progress=progress.update,
         )
-        result[name] = metrics.to_dict() | {"clipped_share": episodes.clipped}
-        if adapter.estimator is not None:
-            result[name] |= adapter.estimator.figures(episodes.final)
     return result

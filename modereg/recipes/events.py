@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modereg.recipes.summaries import Summary
+from tqdm import tqdm
 
-__all__ = ["Advanced", "Evaluated", "Event", "Finished", "Started", "drain"]
+from modereg.recipes.summaries import Summary
+from modereg.rollouts import Episodes
+
+__all__ = [
+    "Advanced",
+    "Evaluated",
+    "Event",
+    "Finished",
+    "Planned",
+    "Progressed",
+    "Started",
+    "Steps",
+    "counted",
+    "drain",
+]
 
 Result = TypeVar("Result")
 
@@ -28,16 +42,54 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Advanced:
-    """A row of the curves is complete: an iteration of PPO, a refinement, some gradient steps.
+class Planned:
+    """What the run will cost, as far as it can be known before.
 
-    It is saved: whoever stops here loses nothing.
+    Attributes:
+        env_steps: environment steps, those that are done included; at most so many where it may
+            stop early.
+        steps_per_second: at which the environment was seen to go under the base policy alone.
+    """
+
+    env_steps: int
+    steps_per_second: float
+
+    def __str__(self) -> str:
+        """Return a line about it."""
+        clock = tqdm.format_interval(self.env_steps / self.steps_per_second)
+        return (
+            f"about {self.env_steps / 1e6:.3g} M environment steps, {clock} at "
+            f"{self.steps_per_second:.3g} steps/s of the base policy alone; learning comes on top"
+        )
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A part of the work is so far; nothing is saved yet.
+
+    Attributes:
+        phase: what is being done.
+        done: how much of it.
+        total: how much there is to do, None if nobody knows.
+    """
+
+    phase: str
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A row of the curves is complete: a batch of a learner, a refinement, some gradient steps.
+
+    Where there is a ``state``, it is saved: whoever stops here loses nothing.
 
     Attributes:
         phase: what is being done.
         row: the figures, as they go to ``curves.csv``.
         done: how much of the phase is done: environment steps, refinements or gradient steps.
         total: how much there is to do, None if nobody knows.
+        state: returns what a checkpoint holds; None closes with none.
         seconds_left: estimate for the rest of the phase, None without one.
     """
 
@@ -45,7 +97,8 @@ class Advanced:
     row: Mapping[str, Any]
     done: int
     total: int | None
-    seconds_left: float | None
+    state: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,17 +121,32 @@ class Finished:
     Attributes:
         folder: its folder.
         summary: what the recipe returns.
+        fresh: False where the folder held a finished run, and nothing was done.
     """
 
     folder: Path
     summary: Summary
+    fresh: bool = True
 
 
-Event = Started | Advanced | Evaluated | Finished
+Event = Started | Planned | Progressed | Advanced | Evaluated | Finished
 """Whatever :func:`~modereg.recipes.follow.follow` yields."""
 
+Steps = Generator[Event, None, dict[str, Any]]
+"""A recipe: yields what happens, returns its summary."""
 
-def drain(events: Generator[Event, None, Result]) -> Result:
+
+def counted(phase: str, total: int, parts: Iterable[Episodes]) -> Generator[Event, None, Episodes]:
+    """Go through parts of ``total`` episodes, telling how many there are, and join them."""
+    yield Progressed(phase, 0, total)
+    joined: list[Episodes] = []
+    for part in parts:
+        joined.append(part)
+        yield Progressed(phase, sum(map(len, joined)), total)
+    return Episodes.cat(joined)
+
+
+def drain(events: Generator[Any, None, Result]) -> Result:
     """Go through events to the end, and return what their generator returns."""
     while True:
         try:

@@ -1,118 +1,326 @@
 """Stage 2: reinforcement learning on the task's reward, with the intrinsic reward beside it.
 
-Plain fine-tuning is this very recipe with one code and coefficient 0.
+Plain fine-tuning is this very recipe with one code. :func:`reinforce` is the loop, which the
+variational stage 1 shares; folders, checkpoints, curves and progress are put around it by
+:func:`~modereg.recipes.follow.follow`. Copy this file and change it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
 
 from modereg import keys
-from modereg.checkpoints import Adapter, load_adapter
+from modereg.checkpoints import Adapter, load_adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.estimators import RewardEstimator
+from modereg.errors import ConfigurationError
+from modereg.estimators import CategoricalMI, RewardEstimator
+from modereg.learners.base import Learner, Problem
 from modereg.networks import MLP
-from modereg.priors import CategoricalPrior
-from modereg.recipes.build import Setup, discrete, set_up
+from modereg.priors import CategoricalPrior, Prior
+from modereg.reading import require_finite
 from modereg.recipes.config import FinetuneConfig
-from modereg.recipes.events import Event, Finished, drain
-from modereg.recipes.loop import Stage, close, fit_to_base, iterate
-from modereg.recipes.ppo import PPO, make_critic
-from modereg.recipes.runs import Run, seed_everything
-from modereg.recipes.summaries import Summary
-from modereg.recipes.variational import fresh_discoverer
-from modereg.wrapping import make_steering, observation_size
+from modereg.recipes.evaluate import Judged, judging, keep_paths, steps_per_second, traced
+from modereg.recipes.events import Advanced, Evaluated, Event, Planned, Progressed, Steps
+from modereg.recipes.runs import check_origin
+from modereg.recipes.setup import Setup, discrete, set_up
+from modereg.rollouts import collect_episodes
+from modereg.seeding import derived_seed, generator_state, set_generator_state
+from modereg.steering import SteeringPolicy
+from modereg.transforms import MIReward
+from modereg.wrapping import SteeredEnv, make_steering, observation_size
 
-__all__ = ["finetune", "finetune_events"]
+__all__ = [
+    "Stage",
+    "close",
+    "finetune_steps",
+    "fit_inputs",
+    "fresh_discoverer",
+    "learn",
+    "make_stage",
+    "reinforce",
+]
+
+COEF = 0.3
+EVALUATION_SEED, FINAL_SEED = 10_000, 20_000
+"""Added to a run's seed for the evaluations during it and at its end."""
 
 
-def finetune(config: FinetuneConfig) -> Summary:
-    """Run stage 2; see :class:`~modereg.recipes.config.FinetuneConfig`.
+@dataclass
+class Stage:
+    """What the loop works on.
 
-    Returns:
-        The run's summary; the adapter lies in ``out/adapter``.
+    Attributes:
+        setup: task and base.
+        env: steered environment to learn on.
+        judge_env: another one, to evaluate on, undiscounted.
+        prior: p(z).
+        steering: the policy.
+        learner: collects and updates.
+        estimator: q, None with a single code and nothing to infer.
+        online: what trains q, None where it is frozen.
+        mi_reward: pays the intrinsic reward on batches, None where there is none.
+        spent: environment steps that were spent before.
+        origin: names and fingerprints of what it all starts from.
     """
-    return drain(finetune_events(config))
+
+    setup: Setup
+    env: SteeredEnv
+    judge_env: SteeredEnv
+    prior: Prior
+    steering: SteeringPolicy
+    learner: Learner
+    estimator: RewardEstimator | None
+    online: VariationalModeDiscoverer | None
+    mi_reward: MIReward | None
+    spent: int
+    origin: dict[str, str | None]
 
 
-def finetune_events(config: FinetuneConfig) -> Generator[Event, None, Summary]:
-    """Run stage 2 step by step; :func:`~modereg.recipes.follow.follow` is the way to use it."""
-    with Run(config) as run:
-        yield run.started()
-        summary = run.summary if run.finished else (yield from _train(run))
-        yield Finished(run.folder, summary)
-        return summary
-
-
-def _train(run: Run) -> Generator[Event, None, Summary]:
-    config: FinetuneConfig = run.config
-    setup = set_up(config.task, config.base)
-    stage = _make_stage(config, setup)
-    env_steps = yield from iterate(
-        run,
-        setup,
+def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Steps:
+    """Run stage 2, from a checkpoint where there is one; return the summary."""
+    stage = make_stage(config, set_up(config.task, config.base, config.device))
+    env_steps = yield from reinforce(
         stage,
+        state,
+        config.seed,
         done=lambda _, env_steps: env_steps >= config.env_steps,
         total=config.env_steps,
         eval_every=config.eval_every,
         eval_episodes=config.eval_episodes,
     )
-    return close(run, setup, stage, env_steps, method="finetune", episodes=config.final_episodes)
+    return (yield from close(stage, config, env_steps, method="finetune"))
 
 
-def _make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
-    """Load what stage 1 gave, or begin at the base with one code."""
-    adapter = None
-    if config.start is not None:
-        adapter = load_adapter(Path(config.start) / "adapter", setup.base)
-    prior = CategoricalPrior(config.num_codes or 1)
-    if adapter is not None:
-        prior = discrete(adapter.prior)
-    env = setup.steered(prior, config.ppo.gamma)
-    seed_everything(config.seed)
-    fresh = make_steering(env, setup.base, prior, setup.steering_keys, hidden=config.hidden)
-    size = observation_size(env, setup.steering_keys)
-    critic = make_critic(setup.steering_keys, size, prior.feature_dim, config.hidden)
-    start_steps = int(adapter.extra["env_steps"]) if adapter is not None else 0
-    steering = fresh
+def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
+    """Take up what stage 1 gave, or begin at the base, and make the learner."""
+    adapter = None if config.start is None else _load_start(config.start, setup)
+    prior = CategoricalPrior(config.num_codes or 1) if adapter is None else discrete(adapter.prior)
+    env, judge_env = setup.steered(prior), setup.steered(prior, 1.0)
+    spent = 0 if adapter is None else int(adapter.extra["env_steps"])
+
     if adapter is None or config.regulariser == "scratch":
-        start_steps += fit_to_base(setup, env, steering, critic, config.seed)
+        steering = make_steering(env, setup.base, prior, hidden=config.hidden).to(setup.device)
+        spent += fit_inputs(env, steering, derived_seed(config.seed, 3))
     else:
-        steering = adapter.steering
-        network = cast(MLP, steering.head.network)
-        critic.module.features.load_state_dict(network.features.state_dict())
+        steering = adapter.steering.to(setup.device)
     if config.std is not None:
         steering.set_std(config.std)
-    estimator: RewardEstimator | None = None
-    online: VariationalModeDiscoverer | None = None
+
+    estimator, online = None, None
     if adapter is not None and adapter.estimator is not None:
-        estimator, online = _take_up(config, adapter, adapter.estimator)
+        estimator = adapter.estimator.to(setup.device).requires_grad_(False)
+        if config.discoverer == "online" or adapter.extra.get("method") == "variational":
+            online = VariationalModeDiscoverer(copy.deepcopy(estimator).requires_grad_(True))
     elif prior.num_codes > 1:
-        online, steps = fresh_discoverer(setup, env, prior, config.hidden, config.seed)
-        estimator, start_steps = online.estimator, start_steps + steps
-    mi_reward = None
+        made = CategoricalMI(
+            observation_size(env, [keys.HISTORY]),
+            prior,
+            hidden=config.hidden,
+            noise=setup.task.feature_noise,
+        )
+        online, steps = fresh_discoverer(made.to(setup.device), env, derived_seed(config.seed, 4))
+        spent += steps
+    estimator = estimator if online is None else online.estimator
+
+    mi_reward, reward_key = None, keys.REWARD
     if estimator is not None and prior.num_codes > 1:
-        mi_reward = setup.mi_reward(estimator, config.coef, config.timing, config.ppo.gamma)
-    learner = PPO(
-        env,
-        steering,
-        critic,
-        config.ppo,
-        reward_key=keys.REWARD if mi_reward is None else keys.REGULARIZED_REWARD,
-        decisions=setup.decisions(config.ppo.decisions),
-        truncates=setup.task.time_limit == "truncates",
+        coef = COEF if config.coef is None else config.coef
+        mi_reward = MIReward(estimator, env.layout, coef=coef, timing=config.timing)
+        reward_key = keys.REGULARIZED_REWARD
+    problem = Problem(env, steering, setup.base, reward_key, mi_reward, config.seed, config.hidden)
+    return Stage(
+        setup, env, judge_env, prior, steering, config.learner.make(problem),
+        estimator, online, mi_reward, spent,
+        {"base": setup.fingerprint, "start": None if adapter is None else adapter.digest},
+    )  # fmt: skip
+
+
+def reinforce(
+    stage: Stage,
+    state: dict[str, Any] | None,
+    seed: int,
+    *,
+    done: Callable[[int, int], bool],
+    total: int,
+    eval_every: int,
+    eval_episodes: int,
+) -> Generator[Event, None, int]:
+    """Collect, pay, learn and now and then evaluate, until ``done(batches, env_steps)``.
+
+    Args:
+        stage: what is trained, in place.
+        state: of the last checkpoint, or None.
+        seed: of the run.
+        done: says when to stop.
+        total: environment steps to expect.
+        eval_every: batches between evaluations.
+        eval_episodes: episodes of each.
+
+    Returns:
+        The environment steps, those before included.
+
+    Raises:
+        NonFiniteError: before anything learns from it, if a reward or an observation is not finite.
+    """
+    learner, batches, env_steps = stage.learner, 0, stage.spent
+    if state is None:
+        yield Planned(total, steps_per_second(stage.judge_env))
+    else:
+        batches, env_steps = _restore(stage, state)
+    yield Progressed("training", env_steps, max(total, env_steps))
+    while not done(batches, env_steps):
+        batch = learner.collect()
+        require_finite(batch, _read(stage, learner), f"batch {batches + 1} of the run")
+        env_steps += int(batch.get(("next", keys.STEPS)).sum())
+        row = {"iteration": batches, "env_steps": env_steps} | learn(stage, batch)
+        batches += 1
+        judged: dict[str, Any] = {}
+        if batches % eval_every == 0:
+            judged, _ = yield from _judged(stage, eval_episodes, seed + EVALUATION_SEED)
+        saves = batches % learner.checkpoint_every == 0
+        saved = (lambda: _state(stage, batches, env_steps)) if saves else None  # noqa: B023
+        yield Advanced("training", row | judged, env_steps, max(total, env_steps), saved)
+        if judged:
+            yield Evaluated(env_steps, judged)
+    return env_steps
+
+
+def learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
+    """Pay the intrinsic reward on a batch, and update policy, critic and, if it learns, q.
+
+    Args:
+        stage: what is trained, in place.
+        batch: transitions ``[B, T]`` of the learner.
+
+    Returns:
+        Figures of the batch: those of q begin with ``q_``.
+    """
+    figures = {
+        "clipped_share": float(batch.get(("next", keys.CLIPPED)).mean()),
+        "reward": float(batch.get(("next", keys.REWARD)).mean()),
+    }
+    if stage.online is not None:  # q learns from a batch before it pays for it
+        stage.online.observe(batch)
+        figures |= {f"q_{name}": value for name, value in stage.online.update().items()}
+    if stage.mi_reward is not None:
+        batch = stage.mi_reward(batch)
+        figures["mi_reward"] = float(batch.get(("next", keys.MI_REWARD)).mean())
+        figures["coef"] = round(float(stage.mi_reward.coef), 7)  # of float32
+    return figures | stage.learner.update(batch)
+
+
+def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
+    """Save the adapter, judge it sampled and deterministic, and return the summary."""
+    adapter = Adapter(
+        steering=stage.steering,
+        estimator=stage.estimator,
+        prior=stage.prior,
+        layout=stage.env.layout,
+        base_reference=stage.setup.reference,
+        base_fingerprint=stage.setup.fingerprint,
+        extra={"method": method, "env_steps": env_steps},
     )
-    return Stage(env, prior, steering, learner, estimator, online, mi_reward, start_steps)
+    save_adapter(Path(config.out) / "adapter", adapter)
+    summary: dict[str, Any] = {"method": method, "env_steps": env_steps}
+    count, seed = config.final_episodes, config.seed + FINAL_SEED
+    mean, _ = yield from _judged(stage, count, seed, deterministic=True, phase="judging, mean")
+    trace = traced(stage.setup, stage.judge_env)
+    judged = yield from _judged(stage, count, seed, phase="judging, sampled")
+    keep_paths(config, stage.setup, stage.steering, trace, judged, seed)
+    return summary | {"sampled": judged[0], "deterministic": mean}
 
 
-def _take_up(
-    config: FinetuneConfig, adapter: Adapter, estimator: RewardEstimator
-) -> tuple[RewardEstimator, VariationalModeDiscoverer | None]:
-    """Return stage 1's q, and what trains it if it keeps learning."""
-    if config.discoverer == "frozen" and adapter.extra.get("method") != "variational":
-        return estimator.requires_grad_(False), None
-    online = VariationalModeDiscoverer(copy.deepcopy(estimator).requires_grad_(True))
-    return online.estimator, online
+def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
+    """Standardise the steering policy's inputs by some episodes of the base.
+
+    Returns:
+        The environment steps that it took.
+    """
+    env.set_seed(seed)
+    episodes = collect_episodes(
+        env, min(env.batch_size.numel(), 512), keep=steering.observation_keys
+    )
+    network = steering.head.network
+    if isinstance(network, MLP):
+        decisions = episodes.flat()
+        read = [decisions.get(key).flatten(1) for key in steering.observation_keys]
+        network.features.fit(torch.cat(read, -1))
+    return episodes.spent
+
+
+def fresh_discoverer(
+    estimator: RewardEstimator, env: SteeredEnv, seed: int
+) -> tuple[VariationalModeDiscoverer, int]:
+    """Return what trains an estimator, its features scaled by some episodes of the base.
+
+    Returns:
+        The discoverer, and the environment steps that its scale took.
+    """
+    online = VariationalModeDiscoverer(estimator)
+    env.set_seed(seed)
+    episodes = collect_episodes(
+        env, min(env.batch_size.numel(), 512), final=[keys.HISTORY, keys.LATENT]
+    )
+    final = episodes.final
+    online.fit(final.select(keys.LATENT).set("next", final.select(keys.HISTORY)))
+    return online, episodes.spent
+
+
+def _load_start(start: str, setup: Setup) -> Adapter:
+    if not (Path(start) / "adapter").is_dir():
+        raise ConfigurationError(
+            f"expected a finished run of discover as start, got {start} without an adapter; repeat "
+            "its command with --resume first"
+        )
+    return load_adapter(Path(start) / "adapter", setup.base, setup.layout)
+
+
+def _judged(
+    stage: Stage, episodes: int, seed: int, **options: Any
+) -> Generator[Event, None, Judged]:
+    return (
+        yield from judging(
+            stage.setup,
+            stage.judge_env,
+            stage.steering,
+            num_codes=discrete(stage.prior).num_codes,
+            episodes=episodes,
+            seed=seed,
+            estimator=stage.estimator,
+            **({"phase": "evaluating"} | options),
+        )
+    )
+
+
+def _read(stage: Stage, learner: Learner) -> list[NestedKey]:
+    """Entries that must be finite: rewards, and what steering policy and critic read."""
+    observed = stage.steering.observation_keys
+    after = [("next", key) if isinstance(key, str) else ("next", *key) for key in observed]
+    return [("next", keys.REWARD), *observed, *after]
+
+
+def _state(stage: Stage, batches: int, env_steps: int) -> dict[str, Any]:
+    return {
+        "origin": stage.origin,
+        "batches": batches,
+        "env_steps": env_steps,
+        "learner": stage.learner.state_dict(),
+        "online": None if stage.online is None else dict(stage.online.state_dict()),
+        "generators": generator_state(),
+    }
+
+
+def _restore(stage: Stage, state: dict[str, Any]) -> tuple[int, int]:
+    check_origin(state, stage.origin)
+    stage.learner.load_state_dict(state["learner"])
+    if stage.online is not None:
+        stage.online.load_state_dict(state["online"])
+    set_generator_state(state["generators"])
+    return state["batches"], state["env_steps"]

@@ -12,17 +12,15 @@ from torch import Tensor
 from modereg import keys
 from modereg.discovery import choose_num_clusters
 from modereg.errors import ConfigurationError, StochasticSamplerError
-from modereg.policies import assert_deterministic
-from modereg.recipes.build import Setup, set_up
+from modereg.files import write_json
 from modereg.recipes.config import InspectConfig
 from modereg.recipes.evaluate import evaluate_policy
 from modereg.recipes.inspect_table import advise
 from modereg.recipes.noise_information import HeldNoise, common_scale, index_information
-from modereg.recipes.progress import Progress, counted_steps
-from modereg.recipes.runs import seed_everything
+from modereg.recipes.progress import Progress
+from modereg.recipes.setup import Setup, set_up
 from modereg.rollouts import Episodes
-from modereg.storage import write_json
-from modereg.wrapping import stack_env
+from modereg.seeding import derived_seed, isolated_generators
 
 __all__ = ["inspect_base"]
 
@@ -46,7 +44,7 @@ def inspect_base(config: InspectConfig) -> dict[str, Any]:
     """
     _check(config)
     with (
-        torch.random.fork_rng(devices=[]),
+        isolated_generators(config.seed),
         Progress("inspect", shown=config.log.progress) as progress,
     ):
         result = _inspect(config, set_up(config.task, config.base), progress)
@@ -63,7 +61,7 @@ def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
         "deterministic": True,
     }
     try:
-        assert_deterministic(setup.base, stack_env(setup.env, setup.base).reset())
+        setup.steered(1, 1.0).reset()  # which probes the policy
     except StochasticSamplerError as error:
         result |= {"deterministic": False, "advice": f"Not steerable: {error}."}
     else:
@@ -87,13 +85,13 @@ def _check(config: InspectConfig) -> None:
 
 def _layout(setup: Setup) -> dict[str, Any]:
     """Return the chunk layout and the shapes of what the policy reads, without the batch."""
-    task, policy, env = setup.task, setup.base, setup.env
+    policy, env = setup.base, setup.env
     batch = len(env.batch_size)
     horizon, action_dims = policy.chunk_shape
     return {
         "horizon": horizon,
-        "executed": task.execute,
-        "offset": task.offset,
+        "executed": setup.layout.execute,
+        "offset": setup.layout.offset,
         "action_dims": action_dims,
         "noise_shape": list(policy.noise_shape),
         "observations": {
@@ -102,14 +100,15 @@ def _layout(setup: Setup) -> dict[str, Any]:
             )
             for key in policy.observation_keys
         },
-        "max_decisions": task.max_decisions,
+        "observation_steps": policy.observation_steps,
+        "max_decisions": setup.layout.max_decisions,
     }
 
 
 def _sampled(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
     """Roll out the base under N(0, I): success, and the spread of its behaviours."""
     progress.phase("episodes of the base", config.episodes)
-    metrics, episodes = evaluate_policy(
+    figures, episodes = evaluate_policy(
         setup,
         setup.steered(1, 1.0),
         None,
@@ -118,9 +117,8 @@ def _sampled(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
         seed=config.seed,
         progress=progress.update,
     )
-    figures = metrics.to_dict()
     sampled = {name: figures[name] for name in ("mean_return", "success", "success_error")}
-    if metrics.present_modes is None:
+    if figures["present_modes"] is None:
         progress.phase("clustering")
         spread = _clusters(episodes, config.seed)
     else:
@@ -145,7 +143,7 @@ def _held(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, 
     """Hold each of M noises for whole episodes, and estimate what their index decides."""
     progress.phase("episodes of held noises", config.held_episodes)
     env = setup.steered(config.noises, 1.0)
-    metrics, episodes = evaluate_policy(
+    figures, episodes = evaluate_policy(
         setup,
         env,
         HeldNoise(_draw(config, setup)),
@@ -156,19 +154,18 @@ def _held(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, 
     )
     final = episodes.final
     index, features = final.get(keys.LATENT), final.get(keys.HISTORY)
-    history = features.unflatten(-1, (setup.task.max_decisions + 1, -1))
+    history = features.unflatten(-1, (setup.layout.max_decisions + 1, -1))
     scale = common_scale(history)
-    progress.phase("information", len(config.smoothing) * config.classifier_steps)
-    with counted_steps(progress.update):
-        rows = _information(config, index, features, scale)
+    progress.phase("information")
+    rows = _information(config, index, features, scale)
     return {
         "noises": config.noises,
         "episodes": config.held_episodes,
         "limit": math.log(config.noises),
         "scale": scale,
         "information": rows,
-        "success": metrics.success,
-        "commandable_modes": metrics.commandable_modes,
+        "success": figures["success"],
+        "commandable_modes": figures["commandable_modes"],
     }
 
 
@@ -194,6 +191,6 @@ def _information(
 def _draw(config: InspectConfig, setup: Setup) -> Tensor:
     """Draw the noises that are held, ``[M, *noise_shape]``."""
     action = setup.env.action_spec
-    seed_everything(config.seed, 2)
+    torch.manual_seed(derived_seed(config.seed, 2))
     noises = setup.base.draw_noise([config.noises], dtype=action.dtype)
     return noises.to(setup.env.device or "cpu")

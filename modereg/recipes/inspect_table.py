@@ -23,7 +23,7 @@ def advise(result: dict[str, Any]) -> str:
     Args:
         result: of :func:`~modereg.recipes.inspect_base.inspect_base`.
     """
-    warnings = _warnings(result["sampled"])
+    warnings = _warnings(result["sampled"]) + _unplayed(result["layout"])
     return " ".join([_steerability(result), *warnings])
 
 
@@ -38,6 +38,24 @@ def _warnings(sampled: dict[str, Any]) -> list[str]:
     if sampled["success"] == 0:
         found.append(
             "But no episode succeeded: discovery imitates successes, and fine-tuning needs some."
+        )
+    return found
+
+
+def _unplayed(layout: dict[str, Any]) -> list[str]:
+    """Say what of the layout is often forgotten."""
+    found, steps = [], layout.get("observation_steps", 1)
+    if steps > 1 and layout["offset"] == 0:
+        found.append(
+            f"The policy reads {steps} observations, and the first action of a chunk is played "
+            "first: if its chunks begin at the oldest observation, as Diffusion Policy's do, give "
+            f"--task.offset {steps - 1}."
+        )
+    rest = layout["horizon"] - layout["offset"] - layout["executed"]
+    if rest > layout["executed"]:
+        found.append(
+            f"Of {layout['horizon']} actions {layout['executed']} are played before the next "
+            "decision: noise steers more with a larger --task.execute."
         )
     return found
 

@@ -18,6 +18,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg import functional, keys
+from modereg.devices import forked_generators
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.networks import MLP
 
@@ -120,7 +121,7 @@ def index_information(
         ConfigurationError: if there are fewer than 16 episodes, or an option is out of range.
     """
     _check(index, features, num_codes, noise, held_out)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with forked_generators(features.device), torch.enable_grad():
         torch.manual_seed(seed)
         order = torch.randperm(len(index))
         index, features = index[order].cpu(), features[order].cpu().float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from modereg import plugins
 from modereg.errors import ConfigurationError
 from modereg.recipes.config import PretrainConfig
-from modereg.recipes.events import Advanced, Event, Finished, drain
-from modereg.recipes.runs import Run, seed_everything
-from modereg.recipes.summaries import Summary
+from modereg.recipes.events import Advanced, Progressed, Steps
+from modereg.recipes.setup import check_device
+from modereg.seeding import (
+    derived_seed,
+    generator_state,
+    isolated_generators,
+    set_generator_state,
+)
 from modereg.tasks import Demonstrations, Task
 
-__all__ = ["chunks_of", "pretrain", "pretrain_events"]
+__all__ = ["chunks_of", "pretrain_steps"]
 
 ROW_STEPS = 200
 """Gradient steps between two rows of the curves, each of which a checkpoint closes."""
@@ -29,45 +34,35 @@ def chunks_of(demonstrations: Demonstrations, task: Task) -> tuple[list[Tensor],
 
     Returns:
         The observations of each window in the order of ``task.observation_keys``, ``[n, ...]``;
-        its chunk, ``[n, H, A]``, which starts ``offset`` steps earlier; and which actions of it
-        are within the episode, ``[n, H]`` bool.
+        its chunk, ``[n, H, A]``, which starts ``layout.offset`` steps earlier; and which actions of
+        it are within the episode, ``[n, H]`` bool.
     """
-    steps, horizon = demonstrations.actions.shape[1], task.horizon
+    steps, horizon = demonstrations.actions.shape[1], task.layout.chunk_length
     inside = torch.arange(steps) < demonstrations.lengths[:, None]
     episode, step = inside.nonzero(as_tuple=True)
-    index = step[:, None] + torch.arange(horizon) - task.offset
+    index = step[:, None] + torch.arange(horizon) - task.layout.offset
     mask = (index >= 0) & (index < demonstrations.lengths[episode, None])
     chunk = demonstrations.actions[episode[:, None], index.clamp(0, steps - 1)]
     values = [demonstrations.observations[key][episode, step] for key in task.observation_keys]
     return values, chunk * mask[..., None], mask
 
 
-def pretrain(config: PretrainConfig) -> Summary:
-    """Clone a task's expert; see :class:`~modereg.recipes.config.PretrainConfig`.
-
-    Returns:
-        The run's summary; the policy lies in ``out/policy``.
+def pretrain_steps(config: PretrainConfig, state: dict[str, Any] | None) -> Steps:
+    """Clone a task's expert, from a checkpoint where there is one; return the summary.
 
     Raises:
         ConfigurationError: if the task has no expert.
     """
-    return drain(pretrain_events(config))
-
-
-def pretrain_events(config: PretrainConfig) -> Generator[Event, None, Summary]:
-    """Clone step by step; :func:`~modereg.recipes.follow.follow` is the way to use it."""
-    with Run(config) as run:
-        yield run.started()
-        summary = run.summary if run.finished else (yield from _clone(run))
-        yield Finished(run.folder, summary)
-        return summary
-
-
-def _clone(run: Run) -> Generator[Event, None, Summary]:
-    config: PretrainConfig = run.config
     task = plugins.resolve_task(config.task.name, **config.task.options)
-    demonstrations = _demonstrate(run, task)
-    seed_everything(config.seed)
+    device = check_device(config.device)
+    if task.demonstrate is None:
+        raise ConfigurationError(
+            f"task {task.name!r} has no expert to clone; bring a policy of your own instead"
+        )
+    yield Progressed("demonstrations")
+    shares = None if config.shares is None else torch.tensor(config.shares)
+    with isolated_generators(derived_seed(config.seed, 1)):
+        demonstrations = task.demonstrate(config.episodes, config.seed, shares=shares)
     observations, chunk, mask = chunks_of(demonstrations, task)
     policy = _maker(config.library)(
         observation_shapes={
@@ -80,21 +75,35 @@ def _clone(run: Run) -> Generator[Event, None, Summary]:
         num_inference_steps=config.inference_steps,
     )
     policy.fit_normalizer(chunk, *observations)
-    learner = _Learner(config, policy)
-    yield from _train(run, learner, observations, chunk, mask)
-    learner.averaged.module.save_pretrained(Path(config.out) / "policy")
+    cloner = _Cloner(config, policy.to(device))
+    begun = 0
+    if state is not None:
+        begun = state["step"]
+        cloner.load_state_dict(state["cloner"])
+    yield Progressed("cloning", begun, config.steps)
+    total = 0.0
+    for step in range(begun + 1, config.steps + 1):
+        index = torch.randint(len(chunk), (config.batch,))
+        batch = [value[index].to(device) for value in (*observations, chunk, mask)]
+        total += cloner.step(batch[:-2], batch[-2], batch[-1])
+        done = step % ROW_STEPS or ROW_STEPS
+        if done == ROW_STEPS or step == config.steps:
+            row = {"step": step, "loss": total / done}
+            state = {"step": step, "cloner": cloner.state_dict()}
+            yield Advanced("cloning", row, step, config.steps, lambda: state)  # noqa: B023
+            loss, total = total / done, 0.0
+    folder = Path(config.out) / "policy"
+    cloner.averaged.module.save_pretrained(folder)
     counts = None
     if task.num_modes is not None:
         counts = demonstrations.mode_counts(task.num_modes).tolist()
-    return run.finish(
-        {
-            "policy": str(Path(config.out) / "policy"),
-            "demonstrations": len(demonstrations),
-            "windows": len(chunk),
-            "demonstrated_modes": counts,
-            "loss": run.rows[-1]["loss"],
-        }
-    )
+    return {
+        "policy": str(folder),
+        "demonstrations": len(demonstrations),
+        "windows": len(chunk),
+        "demonstrated_modes": counts,
+        "loss": loss,
+    }
 
 
 def _maker(library: str) -> Callable[..., Any]:
@@ -108,18 +117,7 @@ def _maker(library: str) -> Callable[..., Any]:
     return make
 
 
-def _demonstrate(run: Run, task: Task) -> Demonstrations:
-    config: PretrainConfig = run.config
-    if task.demonstrate is None:
-        raise ConfigurationError(
-            f"task {task.name!r} has no expert to clone; bring a policy of your own instead"
-        )
-    run.phase("demonstrations")
-    shares = None if config.shares is None else torch.tensor(config.shares)
-    return task.demonstrate(config.episodes, config.seed, shares=shares)
-
-
-class _Learner:
+class _Cloner:
     """The policy, the exponential average of its weights, which is saved, and what trains it."""
 
     def __init__(self, config: PretrainConfig, policy: Any) -> None:
@@ -139,13 +137,13 @@ class _Learner:
         return float(loss.detach())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes between steps, torch's global generator included."""
+        """Return everything that changes between steps, the global generators included."""
         return {
             "policy": dict(self.policy.state_dict()),
             "averaged": dict(self.averaged.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generator": torch.get_rng_state(),
+            "generators": generator_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,28 +152,4 @@ class _Learner:
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["generator"])
-
-
-def _train(
-    run: Run, learner: _Learner, observations: list[Tensor], chunk: Tensor, mask: Tensor
-) -> Generator[Advanced, None, None]:
-    """Go on from the last checkpoint to the configured number of steps."""
-    config: PretrainConfig = run.config
-    state = run.load()
-    begun = 0
-    if state is not None:
-        begun = state["step"]
-        learner.load_state_dict(state["learner"])
-    run.phase("cloning", config.steps, begun)
-    total = 0.0
-    for step in range(begun + 1, config.steps + 1):
-        index = torch.randint(len(chunk), (config.batch,))
-        total += learner.step([value[index] for value in observations], chunk[index], mask[index])
-        done = step % ROW_STEPS or ROW_STEPS
-        run.progress(step, loss=total / done)
-        if done == ROW_STEPS or step == config.steps:
-            run.log({"step": step, "loss": total / done})
-            run.checkpoint({"step": step, "learner": learner.state_dict()})
-            yield run.advanced()
-            total = 0.0
+        set_generator_state(state["generators"])

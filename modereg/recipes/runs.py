@@ -1,115 +1,135 @@
-"""Run folders: configuration, versions, logs, checkpoints, and how a run is taken up again."""
+"""Run folders: who owns them, versions, logs, checkpoints, and how a run is taken up again."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import os
 import platform
-import random
 import shutil
 import time
-from dataclasses import asdict, replace
-from importlib.metadata import version
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import yaml
 from torchrl.record.loggers.common import Logger
 
-from modereg.errors import CheckpointError, ConfigurationError
+from modereg.errors import (
+    CheckpointError,
+    ConfigurationError,
+    MissingDependencyError,
+    NonFiniteError,
+)
+from modereg.files import read_json, write_atomic, write_json
 from modereg.recipes.config import LogConfig, from_yaml, to_yaml
-from modereg.recipes.events import Advanced, Started
-from modereg.recipes.progress import Progress
 from modereg.recipes.summaries import Summary
-from modereg.storage import load_state, read_json, save_state, write_atomic, write_json
+from modereg.storage import load_state, save_state
 
-__all__ = ["Run", "seed_everything"]
+__all__ = ["Run", "check_origin"]
 
 CHECKPOINT, CONFIG, CURVES, SUMMARY = "checkpoint.pt", "config.yaml", "curves.csv", "summary.json"
-TIMING, VERSIONS = "timing.json", "versions.json"
+TIMING, VERSIONS, LOCK = "timing.json", "versions.json", ".lock"
 LIBRARIES = ("modereg", "torch", "torchrl", "tensordict", "diffusers", "gymnasium", "numpy")
-
-
-def seed_everything(seed: int, *parts: int) -> int:
-    """Seed torch, numpy and random from a run's seed and further numbers, such as the iteration.
-
-    Zeros at the end do not count: numpy's ``SeedSequence`` reads them as nothing.
-
-    Returns:
-        A seed for the environment, in [0, 2^31).
-    """
-    state = np.random.SeedSequence([seed, *parts]).generate_state(2)
-    torch.manual_seed(int(state[0]))
-    np.random.seed(int(state[0]))
-    random.seed(int(state[0]))
-    return int(state[1]) % 2**31
+SHOWN = ("out", "log", "page", "resume")
+"""Options that change no number: where results go, and how they are shown."""
 
 
 class Run:
-    """A folder that one configuration owns.
+    """A folder that one configuration owns, and one process at a time.
 
-    A run is a sequence of iterations. Each begins with a seed made of the run's seed and its own
-    number, and a checkpoint closes it: so a run that is interrupted and resumed goes through the
-    same numbers as one that never was. A run without checkpoints starts over.
-
-    As a context manager it closes what it shows, however it ends.
+    A recipe goes through steps, each of which may close with a checkpoint of everything that
+    changes, random generators included: so a run that is interrupted and resumed goes through the
+    same numbers as one that never was. As a context manager it holds the folder's lock.
 
     Args:
-        config: dataclass with ``out``, ``seed``, ``log`` and, if it has checkpoints, ``resume``.
+        config: dataclass with ``out``, ``seed``, ``log``, ``resume``; its class names the
+            ``artefact`` that a finished run holds, and the options that are a ``budget``, which a
+            resumed run may have changed.
 
     Raises:
-        ConfigurationError: if the folder belongs to another configuration, or to an interrupted
-            run and ``resume`` is not set.
+        ConfigurationError: if the folder belongs to another configuration or another process, or to
+            an interrupted run and ``resume`` is not set.
     """
 
     def __init__(self, config: Any) -> None:
         self.config, self.folder = config, Path(config.out)
         self.rows: list[dict[str, Any]] = []
         self._loggers: list[Logger] | None = None
-        self._progress = Progress(self.folder.name, shown=config.log.progress)
         self._started, self._spent = time.perf_counter(), 0.0
-        resume = getattr(config, "resume", False)
-        self.resumed = resume and (self.folder / CHECKPOINT).exists()
-        if not _holds_work(self.folder):
-            write_json(self.folder / VERSIONS, _versions())
-            write_atomic(self.folder / CONFIG, to_yaml(_identity(config)))
-        elif (self.folder / CONFIG).exists():
-            self._check_owner(resume)
-        else:
-            raise ConfigurationError(
-                f"expected an empty or new folder, got {self.folder} with other files in it; name "
-                "another with --out"
-            )
+        _refuse_foreign(self.folder)
+        self._lock = _take_lock(self.folder)
+        try:
+            self._take_up()
+        except BaseException:
+            self.close()
+            raise
 
-    def _check_owner(self, resume: bool) -> None:
+    def _take_up(self) -> None:
+        """Make the folder this run's, or find that it is."""
+        self.extended = False
+        if not _holds_work(self.folder):
+            write_json(self.folder / VERSIONS, {"started": _versions()})
+            write_atomic(self.folder / CONFIG, to_yaml(replace(self.config, resume=False)))
+        else:
+            self._check_owner()
+        self.resumed = self.config.resume and (self.folder / CHECKPOINT).exists()
+
+    def _check_owner(self) -> None:
         try:
             owner = from_yaml(type(self.config), (self.folder / CONFIG).read_text())
-        except ConfigurationError as error:
+        except (ConfigurationError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"{self.folder} belongs to a run of another kind ({error}); name another folder "
                 "with --out"
             ) from None
-        if _comparable(owner) != _comparable(self.config):
+        other = _differences(owner, self.config)
+        budget = {name for name in other if self.config.resume and name in self.config.budget}
+        if set(other) - budget:
             raise ConfigurationError(
                 f"{self.folder} belongs to a run with other options "
-                f"({', '.join(_differences(owner, self.config))}); name another folder with --out"
+                f"({', '.join(other.values())}); name another folder with --out"
             )
-        if not resume and hasattr(self.config, "resume") and not self.finished:
+        if budget:
+            self._extend()
+        elif not self.config.resume and not self.finished:
             raise ConfigurationError(
                 f"{self.folder} holds an interrupted run with the same options; add --resume to go "
                 "on with it, or name another folder with --out"
             )
 
+    def _extend(self) -> None:
+        """Go on with another budget: what was finished is not any more."""
+        self.extended = True
+        write_atomic(self.folder / CONFIG, to_yaml(replace(self.config, resume=False)))
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+
     @property
     def finished(self) -> bool:
-        """Whether the run has written its summary."""
-        return (self.folder / SUMMARY).exists()
+        """Whether the run has its summary and what it was to make."""
+        if not (self.folder / SUMMARY).exists():
+            return False
+        made = self.folder / self.config.artefact
+        if not made.is_dir() or not self.summary:
+            raise CheckpointError(
+                f"expected a finished run in {self.folder}, which has a summary, got one without "
+                f"{self.config.artefact if self.summary else 'figures in it'}; remove "
+                f"{self.folder / SUMMARY} and add --resume to make it again"
+            )
+        return True
 
     @property
     def summary(self) -> Summary:
         """What :meth:`finish` wrote."""
-        return Summary(read_json(self.folder / SUMMARY), self.folder)
+        values = read_json(self.folder / SUMMARY)
+        if not isinstance(values, dict):
+            raise CheckpointError(f"expected a summary in {self.folder / SUMMARY}, got {values!r}")
+        return Summary(values, self.folder)
 
     @property
     def seconds(self) -> float:
@@ -125,57 +145,60 @@ class Run:
         if not (self.folder / CHECKPOINT).exists():
             return None
         state = load_state(self.folder / CHECKPOINT)
-        if set(state) != {"rows", "seconds", "state"}:
+        if not isinstance(state, dict) or set(state) != {"rows", "seconds", "state", "versions"}:
             raise CheckpointError(f"expected a run's checkpoint in {self.folder / CHECKPOINT}")
+        self._compare_versions(state["versions"])
         self.rows, self._spent = state["rows"], state["seconds"]
         return state["state"]
+
+    def _compare_versions(self, before: Mapping[str, str]) -> None:
+        now = _versions()
+        changed = {name: now[name] for name in now if before.get(name) != now[name]}
+        if not changed:
+            return
+        named = [f"{name} {before.get(name)} then, {there} now" for name, there in changed.items()]
+        warnings.warn(
+            f"{self.folder} goes on with other versions ({', '.join(named)}): its numbers may "
+            "differ from those of a run that was not interrupted",
+            stacklevel=5,
+        )
+        known = read_json(self.folder / VERSIONS) if (self.folder / VERSIONS).exists() else {}
+        write_json(self.folder / VERSIONS, known | {"resumed": now})
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to the curves and to the loggers."""
         self.rows.append(row)
-        step = int(row.get("env_steps", len(self.rows)))
         for logger in self._open_loggers():
-            _write_row(logger, row, step)
+            _write_row(logger, row, int(row.get("env_steps", len(self.rows))))
 
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Save the state and the curves so far, atomically."""
-        whole = {"rows": self.rows, "seconds": self.seconds, "state": state}
-        save_state(self.folder / CHECKPOINT, whole)
+        """Save the state and the curves so far, atomically.
 
-    def phase(self, name: str, total: int | None = None, done: int = 0) -> None:
-        """Begin to show a part of the work.
-
-        Args:
-            name: what is done.
-            total: how much there is to do, None if nobody knows.
-            done: how much of it an earlier process did.
+        Raises:
+            NonFiniteError: if a tensor in it is not finite; the last checkpoint stays.
         """
-        self._progress.phase(name, total, done)
-
-    def progress(self, done: int, total: int | None = None, **figures: float) -> None:
-        """Show how much of the phase is done, with some figures beside it."""
-        self._progress.update(done, total, **figures)
-
-    def started(self) -> Started:
-        """Return the first event."""
-        return Started(self.folder, self.resumed)
-
-    def advanced(self) -> Advanced:
-        """Return the event of the newest row."""
-        now = self._progress.current
-        return Advanced(now.name, self.rows[-1], now.done, now.total, now.seconds_left)
+        for name, value in _tensors(state):
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise NonFiniteError(
+                    f"expected a finite state to save, got NaN or infinity in {name}; the last "
+                    f"checkpoint in {self.folder} stays: lower the learning rate, or look for huge "
+                    "values among observations and rewards"
+                )
+        whole = {"rows": self.rows, "seconds": self.seconds, "state": state}
+        save_state(self.folder / CHECKPOINT, whole | {"versions": _versions()})
 
     def finish(self, summary: dict[str, Any]) -> Summary:
         """Write curves, time and summary, which closes the run."""
-        self.close()
         write_atomic(self.folder / CURVES, _csv(self.rows))
         write_json(self.folder / TIMING, {"seconds": round(self.seconds, 2)})
         write_json(self.folder / SUMMARY, summary)
         return Summary(summary, self.folder)
 
     def close(self) -> None:
-        """End what is shown."""
-        self._progress.close()
+        """Give the folder back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Run:
         return self
@@ -194,11 +217,70 @@ class Run:
         return self._loggers
 
 
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors in nested dictionaries and lists, each with where it is."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, part in pairs:
+            yield from _tensors(part, f"{name}.{key}".lstrip("."))
+
+
+def check_origin(state: Mapping[str, Any], origin: Mapping[str, str | None]) -> None:
+    """Check that a checkpoint goes on with what it was made with.
+
+    Args:
+        state: has ``origin``, as it was then.
+        origin: names and fingerprints of what the run starts from, as they are now.
+
+    Raises:
+        CheckpointError: if one differs.
+    """
+    before = state["origin"]
+    changed = [name for name in origin if before.get(name) != origin[name]]
+    if changed:
+        raise CheckpointError(
+            f"expected the {' and the '.join(changed)} that the interrupted run began with, got "
+            "another in its place; put it back, or begin a new run in another folder"
+        )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with other files than a run's, before anything is written into it."""
+    if folder.is_dir() and _holds_work(folder) and not (folder / CONFIG).is_file():
+        raise ConfigurationError(
+            f"expected an empty or new folder, got {folder} with other files in it; name another "
+            "with --out"
+        )
+
+
+def _take_lock(folder: Path) -> int | None:
+    """Lock a folder for this process, until the descriptor is closed or the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigurationError(
+            f"expected a folder, or none yet, got the file {folder}; name another with --out"
+        ) from None
+    lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigurationError(
+            f"{folder} belongs to a run that another process is in the middle of; wait for it, or "
+            "name another folder with --out"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock
+
+
 def _holds_work(folder: Path) -> bool:
     """Whether a folder holds more than the options of a run, which an early error leaves behind."""
-    if not folder.exists():
-        return False
-    remains = (CONFIG, VERSIONS, f".{CONFIG}.", f".{VERSIONS}.")
+    remains = (CONFIG, VERSIONS, LOCK, f".{CONFIG}.", f".{VERSIONS}.")
     return not all(entry.name.startswith(remains) for entry in folder.iterdir())
 
 
@@ -206,15 +288,35 @@ def _make_loggers(folder: Path, config: LogConfig) -> list[Logger]:
     from torchrl.record.loggers import CSVLogger
 
     loggers: list[Logger] = [CSVLogger("csv", log_dir=str(folder / "logs"))]
-    if config.tensorboard:
+    if config.tensorboard and _has("tensorboard"):
         from torchrl.record.loggers.tensorboard import TensorboardLogger
 
         loggers.append(TensorboardLogger("tensorboard", log_dir=str(folder / "logs")))
     if config.wandb is not None:
-        from torchrl.record.loggers.wandb import WandbLogger
-
-        loggers.append(WandbLogger(folder.name, project=config.wandb))
+        loggers.append(_wandb_logger(folder, config.wandb))
     return loggers
+
+
+def _wandb_logger(folder: Path, project: str) -> Logger:
+    """Return the logger of the folder's own run at W&B, the same one when the run is resumed."""
+    if not _has("wandb"):
+        raise MissingDependencyError(
+            "expected wandb for --log.wandb, which is not installed: pip install wandb"
+        )
+    from torchrl.record.loggers.wandb import WandbLogger
+
+    place = folder / "wandb_run.json"
+    if not place.exists():
+        write_json(place, {"id": os.urandom(6).hex()})
+    return WandbLogger(folder.name, project=project, id=read_json(place)["id"], resume="allow")
+
+
+def _has(library: str) -> bool:
+    try:
+        version(library)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _write_row(logger: Logger, row: dict[str, Any], step: int) -> None:
@@ -238,20 +340,20 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **found}
 
 
-def _identity(config: Any) -> Any:
-    return replace(config, resume=False) if hasattr(config, "resume") else config
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return flat
 
 
-def _comparable(config: Any) -> dict[str, Any]:
-    """Leave out what does not change the numbers: where they go, and how they are shown."""
-    values = asdict(_identity(config))
-    return {name: value for name, value in values.items() if name not in ("out", "log")}
-
-
-def _differences(owner: Any, config: Any) -> list[str]:
-    theirs, ours = _comparable(owner), _comparable(config)
-    return [
-        f"{name} {theirs[name]!r} there, {ours[name]!r} here"
-        for name in ours
-        if theirs[name] != ours[name]
-    ]
+def _differences(owner: Any, config: Any) -> dict[str, str]:
+    """Return which options that change numbers differ, each with a sentence about it."""
+    theirs, ours = (_flat(yaml.safe_load(to_yaml(one))) for one in (owner, config))
+    return {
+        name: f"{name} {theirs.get(name)!r} there, {ours.get(name)!r} here"
+        for name in {**theirs, **ours}
+        if name.split(".")[0] not in SHOWN and theirs.get(name) != ours.get(name)
+    }

@@ -8,14 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from modereg.report.folders import (
-    RunConfig,
-    read_config,
-    read_curves,
-    read_seconds,
-    read_summary,
-    read_text,
-)
+from modereg.files import read_text
+from modereg.recipes.config.text import RunConfig, read_config
+from modereg.report.folders import read_curves, read_seconds, read_summary
 
 __all__ = ["ReportEntry", "StageOne", "amount", "seed_groups"]
 

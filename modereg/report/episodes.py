@@ -13,12 +13,12 @@ from torch import nn
 
 from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
-from modereg.metrics import BehaviourMetrics
-from modereg.paths import KeptPaths, Paths, Trace, load_paths, path_key, save_paths
+from modereg.paths import KeptPaths, Paths, load_paths, path_key, save_paths
 from modereg.priors import CategoricalPrior
-from modereg.recipes.build import Setup, discrete
-from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.evaluate import evaluate_policy, traced
+from modereg.recipes.setup import Setup, discrete
 from modereg.report.entries import ReportEntry
+from modereg.seeding import isolated_generators
 
 __all__ = ["Archive", "home_of", "record_paths", "steering_of"]
 
@@ -66,9 +66,8 @@ class Archive:
         return self._keep(entry.run_folder or self.home, self._key(steering), *found).paths
 
     def _keep(
-        self, folder: Path, key: Mapping[str, Any], judged: BehaviourMetrics, paths: Paths
+        self, folder: Path, key: Mapping[str, Any], figures: Mapping[str, Any], paths: Paths
     ) -> KeptPaths:
-        figures = judged.to_dict()
         if not folder.exists() or os.access(folder, os.W_OK):
             save_paths(folder, key, paths, figures, seed=self.seed)
         return KeptPaths(paths, figures, self.seed)
@@ -89,10 +88,11 @@ def steering_of(setup: Setup, entry: ReportEntry) -> tuple[Any, CategoricalPrior
 
     Raises:
         CheckpointError: if the adapter is damaged, or was made for another base policy.
+        ConfigurationError: if it was made on another layout.
     """
     if entry.run_folder is None:
         return None, 1
-    adapter = load_adapter(Path(entry.run_folder) / "adapter", setup.base)
+    adapter = load_adapter(Path(entry.run_folder) / "adapter", setup.base, setup.layout)
     return adapter.steering, discrete(adapter.prior)
 
 
@@ -128,20 +128,23 @@ def _roll_out(
     number: int,
     seed: int,
     **options: Any,
-) -> tuple[BehaviourMetrics, Paths]:
+) -> tuple[dict[str, Any], Paths]:
     prior = CategoricalPrior(prior) if isinstance(prior, int) else prior
-    trace = Trace.of(setup.task, setup.env)
-    env = setup.steered(prior, 1.0)
-    env.insert_transform(0, trace)
-    figures, episodes = evaluate_policy(
-        setup,
-        env,
-        steering,
-        num_codes=prior.num_codes,
-        episodes=number,
-        seed=seed,
-        **options,
-    )
+    with isolated_generators():
+        env = setup.steered(prior, 1.0)
+    try:
+        trace = traced(setup, env)
+        figures, episodes = evaluate_policy(
+            setup,
+            env,
+            steering,
+            num_codes=prior.num_codes,
+            episodes=number,
+            seed=seed,
+            **options,
+        )
+    finally:
+        env.close(raise_if_closed=False)
     paths = trace.paths(episodes)
     _check_names(setup.task.feature_names, paths.positions.shape[-1])
     return figures, paths

@@ -15,11 +15,13 @@ from torchrl.envs import EnvBase, Transform, TransformedEnv
 from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.priors import CategoricalPrior
-from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.setup import Setup
 from modereg.rollouts import Episodes
+from modereg.seeding import isolated_generators
 from modereg.tasks import Task
 from modereg.transforms import LatentConditioner
+from modereg.wrapping import SteeredEnv
 
 __all__ = ["Camera", "Film", "chosen_codes", "record_films", "to_frames"]
 
@@ -160,16 +162,17 @@ def record_films(
     prior = CategoricalPrior(prior) if isinstance(prior, int) else prior
     codes = chosen_codes(figures) if prior.num_codes > 1 else None
     rows = _episodes_of_one_code(setup.task) if codes is None else len(codes)
-    with torch.random.fork_rng(devices=[]):
-        env = setup.task.make_env(max(rows, 2))
+    stage = replace(setup, num_envs=max(rows, 2))
+    with isolated_generators():
+        env = stage.steered(prior, 1.0)
     try:
-        stage = replace(setup, env=env)
-        camera = _camera(setup.task, env, longest)
-        episodes, films = _roll_out(stage, steering, prior, codes, seed, camera)
+        camera = _camera(stage.task, env, longest)
+        env.insert_transform(0, camera)
+        episodes = _roll_out(stage, env, steering, prior, codes, seed)
     finally:
         env.close(raise_if_closed=False)
     labelled = setup.task.num_modes is not None
-    found = [_film(films, episodes, row, codes, labelled) for row in range(rows)]
+    found = [_film(camera.pictures, episodes, row, codes, labelled) for row in range(rows)]
     return _once_each(found) if labelled and codes is None else found
 
 
@@ -222,24 +225,20 @@ def _check_image(key: NestedKey, env: EnvBase) -> None:
 
 def _roll_out(
     setup: Setup,
+    env: SteeredEnv,
     steering: Policy | None,
     prior: CategoricalPrior,
     codes: Sequence[int] | None,
     seed: int,
-    camera: Camera,
-) -> tuple[Episodes, dict[int, np.ndarray]]:
-    """Return an episode of every row, and the camera's pictures."""
-    env = setup.steered(prior, 1.0)
-    env.insert_transform(0, camera)
+) -> Episodes:
+    """Return an episode of every row, with the codes that are forced, if any."""
     options: dict[str, Any] = {"episodes": setup.num_envs, "seed": seed}
     if codes is None:
-        _, episodes = evaluate_policy(setup, env, steering, num_codes=1, **options)
-    else:
-        forced = torch.tensor([*codes, *codes[:1]][: setup.num_envs])
-        options |= {"num_codes": prior.num_codes, "deterministic": True}
-        with _conditioner(env).force(forced):
-            _, episodes = evaluate_policy(setup, env, steering, **options)
-    return episodes, camera.pictures
+        return evaluate_policy(setup, env, steering, num_codes=1, **options)[1]
+    forced = torch.tensor([*codes, *codes[:1]][: setup.num_envs])
+    options |= {"num_codes": prior.num_codes, "deterministic": True}
+    with _conditioner(env).force(forced):
+        return evaluate_policy(setup, env, steering, **options)[1]
 
 
 def _conditioner(env: TransformedEnv) -> LatentConditioner:

@@ -6,82 +6,29 @@ import csv
 import io
 import math
 import shlex
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from modereg.errors import CheckpointError, ConfigurationError
+from modereg.errors import CheckpointError
+from modereg.files import read_json, read_text
 from modereg.metrics import BehaviourMetrics
-from modereg.recipes.config import DiscoverConfig, FinetuneConfig, PretrainConfig, from_yaml
-from modereg.storage import read_json
+from modereg.recipes.config.text import CHOSEN, KINDS, RunConfig, fits, read_config
 
 __all__ = [
-    "RunConfig",
     "command",
     "commands",
-    "read_config",
     "read_curves",
     "read_figures",
     "read_seconds",
     "read_summary",
-    "read_text",
     "read_versions",
 ]
 
-KINDS = {"finetune": FinetuneConfig, "discover": DiscoverConfig, "pretrain": PretrainConfig}
-RunConfig = DiscoverConfig | FinetuneConfig | PretrainConfig
-
 JUDGED = typing.get_type_hints(BehaviourMetrics)
 """What figures are, by name; entries of lists may be missing, as JSON has no NaN."""
-
-
-def read_text(path: Path) -> str:
-    """Read a file of a run folder.
-
-    Raises:
-        CheckpointError: if it is missing, no file that can be read, or no text.
-    """
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise CheckpointError(f"expected a readable file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise _damaged(path, f"no text ({error})") from None
-
-
-def read_config(folder: Path) -> RunConfig:
-    """Read what a run was started with.
-
-    Args:
-        folder: run folder of ``pretrain``, ``discover`` or ``finetune``.
-
-    Raises:
-        ConfigurationError: if there is no ``config.yaml``, or it is of another kind, or an option
-            is of another type.
-        CheckpointError: if the file cannot be read, or is cut short.
-    """
-    path = Path(folder) / "config.yaml"
-    if not path.is_symlink() and not path.exists():
-        raise ConfigurationError(
-            f"expected a run folder with config.yaml, got {folder} without one; name the --out of "
-            "a run"
-        )
-    text = read_text(path)
-    if not text.endswith("\n"):
-        raise _damaged(path, "options that are cut short")
-    for kind in KINDS.values():
-        try:
-            config = from_yaml(kind, text)
-        except (ConfigurationError, RecursionError, TypeError, ValueError):
-            continue  # of another kind, or of none
-        _check_types(path, config)
-        return config
-    raise ConfigurationError(
-        f"expected the options of {', '.join(KINDS)} in {path}, got others; name the --out of a run"
-    )
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -93,7 +40,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / "summary.json"
     found = read_figures(path)
-    if not _fits(found.get("env_steps"), float):
+    if not fits(found.get("env_steps"), float):
         raise _damaged(path, f"env_steps {found.get('env_steps')!r}")
     return found
 
@@ -118,7 +65,7 @@ def _check_figures(path: Path, way: str, figures: Any) -> None:
     if not isinstance(figures, dict):
         raise _damaged(path, f"{way} {type(figures).__name__}")
     for name, hint in JUDGED.items():
-        if not _fits(figures.get(name), hint):
+        if not fits(figures.get(name), hint):
             raise _damaged(path, f"{way}.{name} {_short(figures.get(name))}")
     for name in set(figures) - set(JUDGED):
         if isinstance(figures[name], float) and not math.isfinite(figures[name]):
@@ -166,7 +113,7 @@ def read_seconds(folder: Path) -> float:
     """Read the wall-clock seconds of a run."""
     path = Path(folder) / "timing.json"
     found = read_json(path)
-    if not isinstance(found, dict) or not _fits(found.get("seconds"), float):
+    if not isinstance(found, dict) or not fits(found.get("seconds"), float):
         raise _damaged(path, "no seconds")
     return float(found["seconds"])
 
@@ -174,10 +121,10 @@ def read_seconds(folder: Path) -> float:
 def read_versions(folder: Path) -> dict[str, str]:
     """Read the versions of libraries that a run was made with, empty where nobody wrote them."""
     path = Path(folder) / "versions.json"
-    found = read_json(path) if path.exists() else {}
-    if not _fits(found, dict[str, str]):
+    found = read_json(path) if path.exists() else {"started": {}}
+    if not fits(found, dict[str, dict[str, str]]) or "started" not in found:
         raise _damaged(path, "no versions")
-    return found
+    return found["started"]
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
@@ -191,47 +138,20 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _check_types(path: Path, config: Any, within: str = "") -> None:
-    hints = typing.get_type_hints(type(config))
-    for entry in fields(config):
-        name, value = within + entry.name, getattr(config, entry.name)
-        if is_dataclass(hints[entry.name]) and is_dataclass(value):
-            _check_types(path, value, f"{name}.")
-        elif not _fits(value, hints[entry.name]):
-            raise ConfigurationError(
-                f"expected {name} in {path} of the type that its command writes, got "
-                f"{_short(value)}; correct it, or run the command again"
-            )
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; numbers are finite, and lists may lack some of them."""
-    kind, parts = typing.get_origin(hint), typing.get_args(hint)
-    if kind in (types.UnionType, typing.Union):
-        return any(_fits(value, part) for part in parts)
-    if kind is Literal:
-        return value in parts
-    if kind is dict:
-        return isinstance(value, dict) and all(
-            _fits(entry, part) for pair in value.items() for entry, part in zip(pair, parts)
-        )
-    if kind is list:
-        return isinstance(value, list) and all(v is None or _fits(v, parts[0]) for v in value)
-    if kind is tuple:
-        inner = parts[:1] * len(value) if isinstance(value, tuple) and ... in parts else parts
-        return (
-            isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
-        )
-    if hint in (int, float):
-        number = isinstance(value, int if hint is int else int | float)
-        return number and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, hint)
-
-
 def command(config: RunConfig) -> str:
-    """Return the command line of a configuration: what differs from the defaults, quoted."""
+    """Return the command line of a configuration: what differs from the defaults, quoted.
+
+    A learner or method of another kind than the default stands after the command, by its name.
+    """
     name = next(name for name, kind in KINDS.items() if isinstance(config, kind))
-    return shlex.join(["modereg", name, *_options(config, type(config)(), "--")])
+    usual = _defaults(type(config))
+    parts: dict[str, Any] = {option: getattr(config, option, None) for option in CHOSEN}
+    chosen = [
+        str(vars(type(part))["name"])
+        for option, part in parts.items()
+        if hasattr(part, "name") and type(part) is not type(usual[option])
+    ]
+    return shlex.join(["modereg", name, *chosen, *_options(config, usual, "--")])
 
 
 def commands(folders: Sequence[Path]) -> list[str]:
@@ -252,17 +172,31 @@ def commands(folders: Sequence[Path]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _options(config: Any, default: Any, prefix: str) -> Iterator[str]:
+def _options(config: Any, usual: Mapping[str, Any], prefix: str) -> Iterator[str]:
     """Yield the words of all options that differ, those of a part after the part's name."""
     for entry in fields(config):
-        value, usual = getattr(config, entry.name), getattr(default, entry.name)
+        value, default = getattr(config, entry.name), usual[entry.name]
         option = f"{prefix}{entry.name.replace('_', '-')}"
         if is_dataclass(value):
-            yield from _options(value, usual, f"{option}.")
-        elif isinstance(value, bool) and value != usual:
+            alike = type(value) is type(default)
+            within = _values(default) if alike else _defaults(type(value))
+            yield from _options(value, within, f"{option}.")
+        elif isinstance(value, bool) and value != default:
             yield option if value else f"{prefix}no-{option.removeprefix(prefix)}"
-        elif value != usual:
+        elif value != default:
             yield from (option, *_words(value))
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return {entry.name: getattr(config, entry.name) for entry in fields(config)}
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """Return the defaults of options by name, ``MISSING`` for those that must be given."""
+    return {
+        entry.name: entry.default if entry.default_factory is MISSING else entry.default_factory()
+        for entry in fields(kind)
+    }
 
 
 def _words(value: Any) -> list[str]:

@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from modereg import metrics
+from modereg.files import write_atomic
 from modereg.paths import Paths
-from modereg.recipes.build import Setup
+from modereg.recipes.setup import Setup
 from modereg.report.entries import ReportEntry, seed_groups
 from modereg.report.episodes import record_paths, steering_of
 from modereg.report.films import record_films
@@ -25,7 +26,6 @@ from modereg.report.gallery import cards, columns_of, pictures
 from modereg.report.results import further_rows, over_seeds, results, summary
 from modereg.report.strips import Shown, side_of, write_strips
 from modereg.report.style import method_colors
-from modereg.storage import write_atomic
 
 __all__ = ["write_report"]
 

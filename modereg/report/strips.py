@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modereg.files import write_atomic
 from modereg.report.films import Film
-from modereg.storage import write_atomic
 from modereg.tasks import Task
 
 if TYPE_CHECKING:

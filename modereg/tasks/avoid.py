@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modereg.errors import ConfigurationError, ShapeError
-from modereg.keys import ELAPSED, OBSERVATION
+from modereg.layout import Layout
 from modereg.tasks.avoid_expert import demonstrate_avoid
 from modereg.tasks.avoid_geometry import (
     CYLINDERS,
@@ -163,13 +163,13 @@ def avoid_task(
     return Task(
         name="avoid",
         make_env=partial(Avoid, pay_spread=pay_spread, pay=pay, start_noise=start_noise),
-        max_steps=96,
-        horizon=HORIZON,
-        execute=HORIZON,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(OBSERVATION,),
-        feature_dims=(2, 3),
+        layout=Layout(
+            max_steps=96,
+            horizon=HORIZON,
+            execute=HORIZON,
+            feature_dims=(2, 3),
+            time_limit="terminates",
+        ),
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
         demonstrate=partial(
@@ -178,7 +178,6 @@ def avoid_task(
             action_noise=action_noise,
             lane_noise=lane_noise,
         ),
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.03,
         plot=Picture(

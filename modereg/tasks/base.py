@@ -1,10 +1,10 @@
-"""What a task is: an environment, the layout of chunks, and what is known of its modes."""
+"""What a task is: an environment, the layout of its chunks, and what is known of its modes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from tensordict import NestedKey
@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.keys import OBSERVATION
+from modereg.layout import Layout
 
 __all__ = ["Demonstrations", "Task"]
 
@@ -76,27 +77,19 @@ class Demonstrations:
 class Task:
     """An environment with what its policies and modes need.
 
-    Only ``name``, ``make_env`` and ``max_steps`` are required.
+    Only ``name``, ``make_env`` and ``layout`` are required.
 
     Attributes:
         name: printed in reports and stored in checkpoints.
         make_env: called as ``make_env(num_envs, device=..., **options)``; returns an ``EnvBase``
             with batch size ``[num_envs]`` (a single environment may have the batch size ``[]``).
-        max_steps: environment steps of an episode.
-        horizon: actions in a chunk ``H`` of policies made for this task.
-        execute: actions of a chunk that are played, open loop.
-        offset: first played action of a chunk.
+        layout: how chunks are played and what is seen of an episode, see
+            :class:`~modereg.layout.Layout`; keys that it leaves open are ``observation_keys``.
         observation_keys: what the base policy reads.
-        steering_keys: what the steering policy and the critic read; the elapsed time too where the
-            time limit terminates. None: ``observation_keys``.
-        feature_keys: what the history feature and the discoverer see, in physical units.
-            None: ``observation_keys``.
-        feature_dims: dimensions of those entries that are kept, None for all.
         num_modes: number of modes, where there is a label.
         mode_names: one name a mode.
         demonstrate: called as ``demonstrate(num_episodes, seed, shares=None)``, where ``shares``
             ``[num_modes]`` are relative frequencies of the modes.
-        time_limit: whether running out of steps is a terminal failure or a truncation.
         num_envs: sensible number of environments in a batch.
         feature_noise: standard deviation of the noise on the input of the inference model, in
             feature units; about a fifth of the distance between modes.
@@ -112,23 +105,16 @@ class Task:
             there is no ``filmstrip_key``.
 
     Raises:
-        ConfigurationError: if the chunk layout or the mode names do not fit.
+        ConfigurationError: if the mode names do not fit.
     """
 
     name: str
     make_env: Callable[..., EnvBase]
-    max_steps: int
-    horizon: int = 8
-    execute: int = 8
-    offset: int = 0
+    layout: Layout
     observation_keys: tuple[NestedKey, ...] = (OBSERVATION,)
-    steering_keys: tuple[NestedKey, ...] | None = None
-    feature_keys: tuple[NestedKey, ...] | None = None
-    feature_dims: tuple[int, ...] | None = None
     num_modes: int | None = None
     mode_names: tuple[str, ...] | None = None
     demonstrate: Callable[..., Demonstrations] | None = None
-    time_limit: Literal["terminates", "truncates"] = "truncates"
     num_envs: int = 256
     feature_noise: float | None = None
     plot: Callable[..., None] | None = None
@@ -137,35 +123,13 @@ class Task:
     renders: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steering_keys", "feature_keys"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, self.observation_keys)
-        _check_layout(self)
+        object.__setattr__(self, "layout", self.layout.for_observations(self.observation_keys))
         if self.mode_names is not None and len(self.mode_names) != self.num_modes:
             raise ConfigurationError(
                 f"Task {self.name!r} names {len(self.mode_names)} modes but has "
                 f"num_modes={self.num_modes}; give one name a mode."
             )
 
-    @property
-    def max_decisions(self) -> int:
-        """Chunk decisions of the longest episode, ``ceil(max_steps / execute)``."""
-        return -(-self.max_steps // self.execute)
-
-
-def _check_layout(task: Task) -> None:
-    if task.max_steps < 1 or task.execute < 1 or task.offset < 0:
-        raise ConfigurationError(
-            f"Task {task.name!r} needs max_steps >= 1, execute >= 1 and offset >= 0, got "
-            f"{task.max_steps}, {task.execute} and {task.offset}."
-        )
-    if task.offset + task.execute > task.horizon:
-        raise ConfigurationError(
-            f"Task {task.name!r} plays actions {task.offset} to {task.offset + task.execute - 1} "
-            f"of chunks of {task.horizon}; raise horizon or lower execute or offset."
-        )
-    if task.time_limit not in ("terminates", "truncates"):
-        raise ConfigurationError(
-            f"Task {task.name!r}: time_limit must be 'terminates' or 'truncates', "
-            f"got {task.time_limit!r}."
-        )
+    def with_layout(self, **changes: Any) -> Task:
+        """Return the task with other fields of its layout."""
+        return replace(self, layout=replace(self.layout, **changes))

@@ -10,6 +10,7 @@ from typing import Any
 from torchrl.envs import EnvBase, SerialEnv, StepCounter, TransformedEnv
 
 from modereg.errors import ConfigurationError
+from modereg.layout import Layout
 from modereg.tasks.base import Task
 
 __all__ = ["environment_task", "parameters_of"]
@@ -29,7 +30,7 @@ def environment_task(
         max_steps: time limit in environment steps, imposed by a ``StepCounter``, which truncates.
             An environment whose attribute ``max_steps`` says the same, or which is asked because
             this is None, keeps to its limit by itself.
-        **layout: ``horizon``, ``execute``, ``offset`` and other fields of the task.
+        **layout: other fields of its :class:`~modereg.layout.Layout`, by default 8 played actions.
 
     Raises:
         ConfigurationError: if there is no time limit, or a batch that ``num_envs`` cannot set.
@@ -44,13 +45,13 @@ def environment_task(
     steps = own if max_steps is None else max_steps
     if steps is None:
         raise ConfigurationError(f"The environment of {name!r} has no max_steps; pass max_steps.")
+    limit = "truncates" if truncates else "terminates"
+    fields: dict[str, Any] = {"execute": 8, "time_limit": limit} | layout
     return Task(
         name=name,
         make_env=partial(_make_env, make, imposed),
-        max_steps=steps,
+        layout=Layout(max_steps=steps, **fields),
         observation_keys=keys,
-        time_limit="truncates" if truncates else "terminates",
-        **layout,
     )
 
 

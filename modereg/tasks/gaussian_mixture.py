@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from modereg.errors import ShapeError
-from modereg.keys import ELAPSED, OBSERVATION
+from modereg.keys import OBSERVATION
+from modereg.layout import Layout
 from modereg.tasks.base import Demonstrations, Task
 from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.planar import PlanarEnv
@@ -180,18 +181,14 @@ def gaussian_mixture_task(
     return Task(
         name="gaussian_mixture",
         make_env=partial(GaussianMixture, pay_spread=pay_spread, pay=pay),
-        max_steps=MAX_STEPS,
-        horizon=HORIZON,
-        execute=HORIZON,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(OBSERVATION,),
+        layout=Layout(
+            max_steps=MAX_STEPS, horizon=HORIZON, execute=HORIZON, time_limit="terminates"
+        ),
         num_modes=len(GOALS),
         mode_names=MODE_NAMES,
         demonstrate=partial(
             demonstrate_gaussian_mixture, GaussianMixture, action_noise=action_noise
         ),
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.25,
         plot=Picture(

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.keys import ACTION, MODE, REWARD, SUCCESS
+from modereg.layout import Layout
 from modereg.suggestions import with_suggestion
 from modereg.tasks._gym_spaces import (
     action_spec,
@@ -243,6 +244,8 @@ def _make_one(env_id: str, env_options: dict[str, Any]) -> gymnasium.Env:
         if "Did you mean" not in sentence:
             sentence = with_suggestion(sentence, env_id, gymnasium.registry)
         raise ConfigurationError(sentence) from error
+    except (ImportError, TypeError) as error:  # no such module, or an option that it has not
+        raise ConfigurationError(f"Gymnasium cannot make {env_id!r}: {error}") from error
 
 
 def _make_env(
@@ -272,7 +275,7 @@ def gymnasium_task(
     env_id: str,
     *,
     max_steps: int | None = None,
-    horizon: int = 8,
+    horizon: int | None = None,
     execute: int = 8,
     offset: int = 0,
     success_key: str | None = None,
@@ -290,7 +293,7 @@ def gymnasium_task(
     Args:
         env_id: id in Gymnasium's registry, ``module:id`` to import a module first.
         max_steps: time limit in environment steps; None takes the registered one.
-        horizon: actions in a chunk.
+        horizon: actions in a chunk; None takes the policy's.
         execute: actions of a chunk that are played.
         offset: first played action of a chunk.
         success_key: entry of the info that says whether the task is solved, if it has another name.
@@ -321,12 +324,10 @@ def gymnasium_task(
     return Task(
         name=env_id,
         make_env=partial(_make_env, env_id, env_options, info_keys),
-        max_steps=spec.max_episode_steps,
-        horizon=horizon,
-        execute=execute,
-        offset=offset,
+        layout=Layout(
+            max_steps=spec.max_episode_steps, horizon=horizon, execute=execute, offset=offset
+        ),
         observation_keys=keys,
         num_modes=num_modes,
-        time_limit="truncates",
         num_envs=num_envs,
     )

@@ -72,16 +72,16 @@ def _flags(rollout: TensorDictBase, key: str, like: Tensor) -> Tensor:
 def _check_ends(task: Task, rollout: TensorDictBase, age: Tensor, name: str) -> None:
     done = rollout.get(("next", "done")).flatten(1)
     terminated, truncated = (_flags(rollout, key, done) for key in ("terminated", "truncated"))
-    limit = age >= task.max_steps
+    limit = age >= task.layout.max_steps
     expect(
         torch.equal(done, terminated | truncated),
         f"{name}: done is not the union of terminated and truncated",
     )
     expect(
         bool(done[limit].all()),
-        f"{name}: an episode goes on after max_steps={task.max_steps} steps",
+        f"{name}: an episode goes on after max_steps={task.layout.max_steps} steps",
     )
-    if task.time_limit == "terminates":
+    if task.layout.time_limit == "terminates":
         expect(
             not bool(truncated.any()),
             f"{name}: an episode was truncated, where the task declares that its time limit "
@@ -92,7 +92,7 @@ def _check_ends(task: Task, rollout: TensorDictBase, age: Tensor, name: str) -> 
         expect(
             not bool(early.any()),
             f"{name}: an episode was truncated after {_first(age, early)} steps, where the task "
-            f"declares max_steps={task.max_steps}",
+            f"declares max_steps={task.layout.max_steps}",
         )
         truncates = rollout.get(("next", "truncated"), None) is not None
         expect(
@@ -101,8 +101,8 @@ def _check_ends(task: Task, rollout: TensorDictBase, age: Tensor, name: str) -> 
         )
     elapsed = rollout.get(("next", keys.ELAPSED), None)
     expect(
-        elapsed is None or _is_share(elapsed.flatten(1), age, task.max_steps),
-        f"{name}: {keys.ELAPSED!r} is not the share of max_steps={task.max_steps}",
+        elapsed is None or _is_share(elapsed.flatten(1), age, task.layout.max_steps),
+        f"{name}: {keys.ELAPSED!r} is not the share of max_steps={task.layout.max_steps}",
     )
 
 

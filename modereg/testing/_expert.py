@@ -57,8 +57,8 @@ def _check_shapes(
     )
     steps = shown.actions.shape[1]
     expect(
-        steps <= task.max_steps,
-        f"{name} shows episodes of {steps} steps, above max_steps={task.max_steps}",
+        steps <= task.layout.max_steps,
+        f"{name} shows episodes of {steps} steps, above max_steps={task.layout.max_steps}",
     )
     for key in task.observation_keys:
         expect(key in shown.observations, f"{name} does not show {key!r}, which the policy reads")

@@ -129,6 +129,8 @@ def modereg_steered_env(
     modereg_counting_env: CountingEnv, modereg_tiny_policy: TinyPolicy
 ) -> EnvBase:
     """Those two put together by steer_env: noise as the action, histories, codes in [0, 4)."""
+    from modereg.layout import Layout
     from modereg.wrapping import steer_env
 
-    return steer_env(modereg_counting_env, modereg_tiny_policy, 4, max_decisions=2, execute=4)
+    layout = Layout(max_steps=8, execute=4)
+    return steer_env(modereg_counting_env, modereg_tiny_policy, 4, layout)

@@ -106,11 +106,11 @@ class _Subject:
 
     def play(self, env: EnvBase, policy: Policy | None = None) -> TensorDictBase:
         """Roll out one step more than an episode has, ``[N, max_steps + 1]``."""
-        return self._roll(env, self.task.max_steps + 1, policy)
+        return self._roll(env, self.task.layout.max_steps + 1, policy)
 
     def decide(self, env: EnvBase, policy: Policy) -> TensorDictBase:
         """Roll out as many decisions as an episode has, ``[N, max_decisions]``."""
-        return self._roll(env, self.task.max_decisions, policy)
+        return self._roll(env, self.task.layout.max_decisions, policy)
 
     def _roll(self, env: EnvBase, steps: int, policy: Policy | None) -> TensorDictBase:
         root = self.begin(env)
@@ -147,9 +147,9 @@ def _make(task: Task, num_envs: int) -> EnvBase:
 def _with_clock(task: Task, env: EnvBase) -> EnvBase:
     """Add the elapsed time as the recipes do."""
     written = keys.ELAPSED in env.observation_spec.keys(True, True)
-    if task.time_limit == "truncates" or written:
+    if task.layout.time_limit == "truncates" or written:
         return env
-    return TransformedEnv(env, TimeLimit(task.max_steps, "terminates"), auto_unwrap=True)
+    return TransformedEnv(env, TimeLimit(task.layout.max_steps, "terminates"), auto_unwrap=True)
 
 
 def _check_specs(subject: _Subject) -> None:
@@ -162,8 +162,13 @@ def _check_specs(subject: _Subject) -> None:
 def _check_entries(subject: _Subject) -> None:
     task, spec = subject.task, subject.env.full_observation_spec
     present = list(spec.keys(True, True))
-    for field in ("observation_keys", "steering_keys", "feature_keys"):
-        for key in getattr(task, field):
+    named = {
+        "observation_keys": task.observation_keys,
+        "steering_keys": task.layout.steered_by,
+        "feature_keys": task.layout.features,
+    }
+    for field, entries in named.items():
+        for key in entries:
             expect(
                 key in present,
                 f"{task.name}: {field} names {key!r}, which the environment does not write",
@@ -178,11 +183,13 @@ def _check_entries(subject: _Subject) -> None:
                 f"{task.name}: {field} names {key!r} of shape {tuple(spec[key].shape)}, a single "
                 "number; give it a dimension of its own, as UnsqueezeTransform does",
             )
-    if task.feature_dims is not None:
+    if task.layout.feature_dims is not None:
         width = sum(spec[key].shape[1:].numel() for key in _features(task))
         expect(
-            len(task.feature_dims) > 0 and all(0 <= dim < width for dim in task.feature_dims),
-            f"{task.name}: feature_dims are {task.feature_dims} of features of length {width}",
+            len(task.layout.feature_dims) > 0
+            and all(0 <= dim < width for dim in task.layout.feature_dims),
+            f"{task.name}: feature_dims are {task.layout.feature_dims} of features of length "
+            f"{width}",
         )
     expect(
         task.num_modes is None or keys.MODE in present,
@@ -192,7 +199,7 @@ def _check_entries(subject: _Subject) -> None:
 
 
 def _features(task: Task) -> Sequence[NestedKey]:
-    return task.feature_keys or task.observation_keys
+    return task.layout.features
 
 
 def _check_seeds(subject: _Subject) -> None:
@@ -232,7 +239,7 @@ def _check_partial_reset(subject: _Subject, noisy_steps: bool) -> None:
 def _walk(subject: _Subject, env: EnvBase, steps: int = 2) -> TensorDictBase:
     """Take some random steps, as long as no row has ended, and return the root after them."""
     root = subject.begin(env)
-    for _ in range(min(steps, subject.task.max_steps - 1)):
+    for _ in range(min(steps, subject.task.layout.max_steps - 1)):
         following = env.step_mdp(env.step(env.rand_action(root.clone())))
         if bool(following.get("done").any()):
             break
@@ -245,7 +252,7 @@ def _check_finished_rows(subject: _Subject) -> None:
     if not getattr(type(env), "finished_rows_stay", False):
         return
     root = subject.begin(env)
-    for _ in range(subject.task.max_steps):
+    for _ in range(subject.task.layout.max_steps):
         root = env.step_mdp(env.step(env.rand_action(root)))
     after = env.step(env.rand_action(root.clone()))["next"]
     ended = root.get("done").flatten()
@@ -270,8 +277,10 @@ def _check_replay(subject: _Subject, episodes: int | None, least_success: float)
 
 
 def _chunked(task: Task, env: EnvBase) -> TransformedEnv:
-    chunk = ActionChunk(task.execute, offset=task.offset, horizon=task.horizon)
-    history = History(list(_features(task)), length=task.max_decisions, dims=task.feature_dims)
+    chunk = ActionChunk(task.layout.played, offset=task.layout.offset, horizon=task.layout.horizon)
+    history = History(
+        list(_features(task)), length=task.layout.max_decisions, dims=task.layout.feature_dims
+    )
     return TransformedEnv(env, Compose(chunk, history), auto_unwrap=True)
 
 
@@ -286,6 +295,6 @@ def _check_chunks(subject: _Subject) -> None:
     )
     expect(
         bool(rollout.get(("next", "done")).flatten(1).any(1).all()),
-        f"{task.name}: an episode goes on after max_decisions={task.max_decisions} decisions of "
-        f"{task.execute} steps",
+        f"{task.name}: an episode goes on after max_decisions={task.layout.max_decisions} "
+        f"decisions of {task.layout.execute} steps",
     )

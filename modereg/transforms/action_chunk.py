@@ -288,7 +288,7 @@ class ActionChunk(Transform):
         return observation_spec
 
     def transform_action_spec(self, action_spec: Composite) -> Composite:
-        """Make the action a chunk ``[*B, horizon, A]``, see :func:`._action_specs.chunk_spec`."""
+        """Make the action a chunk ``[*B, horizon, A]``."""
         action = single_action(action_spec, self.action_key)
         action_spec[self.action_key] = chunk_spec(action, self.horizon)
         return action_spec

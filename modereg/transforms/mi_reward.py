@@ -14,6 +14,7 @@ from modereg import functional, keys
 from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.estimators import RewardEstimator, check_support
+from modereg.layout import Layout
 from modereg.priors import Prior
 from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
@@ -61,8 +62,11 @@ class MIReward(Transform):
 
     Args:
         estimator: gives ``log_ratio``, nats.
+        layout: of the environment, which says ``gamma`` and ``time_limit``, and when to pay unless
+            ``timing`` does: ``"final"`` where the time limit terminates, ``"difference"`` where it
+            truncates or the estimator learns from steps.
         coef: lambda; a buffer, so ``coef.fill_(x)`` schedules it.
-        timing: see above; there is no default because it decides what is learned.
+        timing: see above; without a layout there is no default because it decides what is learned.
         gamma: discount of one environment step, as the loss has it.
         clamp: bounds of the ratio in nats, for the reward only; ``"symmetric"`` is plus and minus
             the estimator's upper limit, None clamps nothing.
@@ -93,14 +97,15 @@ class MIReward(Transform):
     def __init__(
         self,
         estimator: RewardEstimator,
+        layout: Layout | None = None,
         *,
-        timing: Literal["dense", "difference", "final"],
-        gamma: float,
+        timing: Literal["dense", "difference", "final"] | None = None,
+        gamma: float | None = None,
         coef: float = 1.0,
         clamp: Clamp = "symmetric",
         normalize: bool = True,
         nonfinite: Literal["raise", "zero"] = "raise",
-        time_limit: Literal["terminates", "truncates"] = "terminates",
+        time_limit: Literal["terminates", "truncates"] | None = None,
         latent_key: NestedKey | None = None,
         reward_key: NestedKey = keys.REWARD,
         mi_key: NestedKey = keys.MI_REWARD,
@@ -109,6 +114,10 @@ class MIReward(Transform):
         done_key: NestedKey = "done",
     ) -> None:
         super().__init__()
+        gamma, time_limit = _discounting(layout, gamma, time_limit)
+        if layout is not None and timing is None:
+            whole = time_limit == "terminates" and not estimator.transitions
+            timing = "final" if whole else "difference"
         _check_option("timing", timing, ("dense", "difference", "final"))
         _check_option("nonfinite", nonfinite, ("raise", "zero"))
         _check_option("time_limit", time_limit, ("terminates", "truncates"))
@@ -280,7 +289,27 @@ class MIReward(Transform):
         return f"MIReward({type(self.estimator).__name__}, timing={self.timing!r})"
 
 
-def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
+def _discounting(
+    layout: Layout | None,
+    gamma: float | None,
+    time_limit: Literal["terminates", "truncates"] | None,
+) -> tuple[float, Literal["terminates", "truncates"]]:
+    """Return the discount and what the time limit does, said once: by the layout or by hand."""
+    if layout is not None:
+        if gamma is not None or time_limit is not None:
+            raise ConfigurationError(
+                "expected gamma and time_limit from the layout alone, got them beside it; leave "
+                "them out, or leave the layout out"
+            )
+        return layout.gamma, layout.time_limit
+    if gamma is None:
+        raise ConfigurationError(
+            "expected the layout of the environment (env.layout), or timing and gamma, got neither"
+        )
+    return gamma, time_limit or "terminates"
+
+
+def _check_option(name: str, value: str | None, options: tuple[str, ...]) -> None:
     if value not in options:
         raise ConfigurationError(f"expected {name} to be one of {options}, got {value!r}")
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
-from torchrl.data import Composite, TensorSpec, Unbounded
+from torchrl.data import Bounded, BoundedContinuous, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.devices import module_device
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.policies import GenerativePolicy, probe_policy
+from modereg.policies.probing import check_chunk
 from modereg.suggestions import with_shape_suggestion, with_suggestion
 from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import require
@@ -20,6 +23,25 @@ __all__ = ["NoiseAction"]
 
 _CHUNK, _NOISE = "_modereg_chunk", "_modereg_noise"
 _PROBE_ROWS = 8
+
+
+class _KeepsItsClass(type(Bounded)):  # type: ignore[misc]
+    """Undoes that whatever is made of :class:`Bounded` becomes one of its own two classes."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        made = super().__call__(*args, **options)
+        made.__class__ = cls
+        return made
+
+
+class _ClippedNormal(BoundedContinuous, metaclass=_KeepsItsClass):
+    """Bounded noise, whose random values are N(0, I), clipped."""
+
+    def rand(self, shape: torch.Size | None = None) -> Tensor:
+        """Return random values ``[*shape, *self.shape]``."""
+        size = (*(shape or ()), *self.shape)
+        normal = torch.randn(size, dtype=self.dtype, device=self.device)
+        return torch.clamp(normal, self.space.low, self.space.high)
 
 
 class NoiseAction(Transform):
@@ -52,10 +74,14 @@ class NoiseAction(Transform):
         chunk_key: entry of the decoded chunk; None leaves it out.
         noise_key: entry of the noise that a basis makes; None leaves it out.
         dtype: type of the noise; None takes that of the environment's action.
+        bound: b for losses whose policies need bounds, such as TD3's: the spec becomes
+            ``Bounded(-b, b)``, whose ``rand()`` is N(0, I) clipped to it (at 3, one number of 370
+            is). None leaves it unbounded.
 
     Raises:
-        ConfigurationError: if the basis is not orthonormal; on attaching, if the environment has
-            the entries that it writes, or for transforms in an order that changes what they mean.
+        ConfigurationError: if the basis is not orthonormal, or the bound not positive; on
+            attaching, if the environment has the entries that it writes, or for transforms in an
+            order that changes what they mean.
         ShapeError: if the basis does not fit the noise; on attaching, if the environment does not
             take chunks of the policy's shape; at reset and in a step, if the policy decodes
             anything else.
@@ -73,8 +99,12 @@ class NoiseAction(Transform):
         chunk_key: NestedKey | None = keys.CHUNK,
         noise_key: NestedKey | None = keys.NOISE,
         dtype: torch.dtype | None = None,
+        bound: float | None = None,
     ) -> None:
         super().__init__()
+        if bound is not None and not 0 < bound < torch.inf:
+            raise ConfigurationError(f"expected a bound above 0 and finite, got {bound}")
+        self.bound = bound
         self.__dict__["_policy"] = policy
         self.action_key, self.chunk_key = action_key, chunk_key
         self.noise_key = None if basis is None else noise_key
@@ -159,7 +189,7 @@ class NoiseAction(Transform):
             raise ShapeError(with_shape_suggestion(sentence, action.shape, expected))
         with torch.no_grad():
             noise = self._noise(action)
-            chunk = self._decode(tensordict, noise)
+            chunk = self._decoded(tensordict, noise)
         chunk = chunk.to(parent.full_action_spec[self.action_key].dtype)
         if self.noise_key is not None:
             tensordict.set(_NOISE, noise)
@@ -168,15 +198,8 @@ class NoiseAction(Transform):
         return tensordict.set(self.action_key, chunk)
 
     def _decoded(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
-        chunk = self.policy.decode_from(tensordict, noise)
-        expected = (*tensordict.batch_size, *self.policy.chunk_shape)
-        if not isinstance(chunk, Tensor) or tuple(chunk.shape) != expected:
-            shape = f" of shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else ""
-            raise ShapeError(
-                f"expected {type(self.policy).__name__} to decode a tensor of shape {expected}, "
-                f"got {type(chunk).__name__}{shape}; let it return the chunk alone, as a "
-                "torch.Tensor, and give the chunk_shape that it returns"
-            )
+        chunk = self._decode(tensordict, noise)
+        check_chunk(self.policy, tensordict.batch_size, chunk)
         return chunk
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
@@ -201,8 +224,8 @@ class NoiseAction(Transform):
         if rows.batch_dims:
             rows = rows.reshape(-1)[:_PROBE_ROWS]
         device = module_device(self.policy)
-        rows = rows if device is None else rows.to(device)
-        assert_deterministic(self.policy, rows)
+        dtype = self._dtype or self.parent.full_action_spec[self.action_key].dtype
+        probe_policy(self.policy, rows if device is None else rows.to(device), dtype=dtype)
         self._probed["done"] = True
 
     def _entries(self, batch: torch.Size) -> dict[NestedKey, tuple[torch.Size, torch.dtype]]:
@@ -228,13 +251,14 @@ class NoiseAction(Transform):
         return observation_spec
 
     def transform_action_spec(self, action_spec: Composite) -> Composite:
-        """Make the action an unbounded noise, or its coordinates in the basis."""
+        """Make the action noise, or its coordinates in the basis."""
         action = self._inner_spec(action_spec)
-        action_spec[self.action_key] = Unbounded(
-            shape=(*action_spec.shape, *self.action_shape),
-            dtype=self._dtype or action.dtype,
-            device=action.device,
-        )
+        shape = torch.Size((*action_spec.shape, *self.action_shape))
+        place = {"dtype": self._dtype or action.dtype, "device": action.device}
+        if self.bound is None:
+            action_spec[self.action_key] = Unbounded(shape, **place)
+        else:
+            action_spec[self.action_key] = _ClippedNormal(-self.bound, self.bound, shape, **place)
         return action_spec
 
     def __repr__(self) -> str:

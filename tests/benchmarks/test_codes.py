@@ -10,8 +10,8 @@ from torch import Tensor
 from benchmarks.support.codes import Cells, fixed_codes, judge_codes
 from modereg import functional, keys
 from modereg.priors import CategoricalPrior, NormalPrior, Prior, SphericalPrior
-from modereg.recipes.build import Setup, set_up
 from modereg.recipes.config import TaskConfig
+from modereg.recipes.setup import Setup, set_up
 
 PRIORS = [NormalPrior(3), SphericalPrior(3)]
 
@@ -36,6 +36,16 @@ def test_cells_share_the_space_about_evenly_and_keep_to_themselves(prior: Prior)
     drawn = torch.arange(12).repeat(20)
     nearest = functional.nearest_centroid(cells.draw(drawn), middle)
     assert (nearest == drawn).float().mean() > 0.9  # k-means' anchors, up to its tolerance
+
+
+def test_the_seed_alone_decides_the_cells() -> None:
+    """Whatever was drawn before; and the generators are left as they were."""
+    before = torch.get_rng_state()
+    first = Cells(NormalPrior(2), 4, seed=5)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(3)
+    assert torch.equal(first.bank, Cells(NormalPrior(2), 4, seed=5).bank)
+    assert not torch.equal(first.bank, Cells(NormalPrior(2), 4, seed=6).bank)
 
 
 def test_draws_of_all_cells_in_their_proportions_are_draws_of_the_prior() -> None:

@@ -13,8 +13,9 @@ import pytest
 from modereg.cli import main
 from modereg.commands.report import _common, report, report_run
 from modereg.recipes.config import FinetuneConfig, ReportConfig
+from modereg.recipes.config.text import read_config
 from modereg.report import episodes
-from modereg.report.folders import command, read_config
+from modereg.report.folders import command
 
 
 def copy_of(folder: Path, to: Path, old: str, new: str) -> Path:
@@ -60,11 +61,12 @@ def test_two_runs_stand_side_by_side(
     assert main(["report", str(clusters), str(tuned), "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == {"page": str(out / "index.html")}
-    base, *begun, trajectories, pictures = printed.err.splitlines()
-    assert base.startswith("report, base: ")
-    assert any(line.startswith("report, trajectories: ") and " left" in line for line in begun)
-    assert trajectories.startswith("report, trajectories: 256/256 (100%)")  # of two runs
-    assert pictures == "report, pictures ..."
+    lines = [line.partition(": ") for line in printed.err.splitlines()]
+    phases = {phase: said for phase, _, said in lines}  # in order, with the last of each
+    assert list(phases) == ["report, base", "report, trajectories", "report, pictures"]
+    assert phases["report, base"].startswith("100% 128/128 [")
+    assert phases["report, trajectories"].startswith("100% 256/256 [")  # of two runs
+    assert phases["report, pictures"].endswith(" passed")
     text = (out / "index.html").read_text()
     labels = [f"{folder.parent.name}/{folder.name}" for folder in (clusters, tuned)]
     for label in labels:
@@ -101,8 +103,11 @@ def test_a_second_report_rolls_nothing_out(
 
 
 def test_runs_that_differ_in_the_seed_alone_share_a_line(tuned: Path, tmp_path: Path) -> None:
+    """Whether a run draws its own page changes no number either."""
     runs = [copy_of(tuned, tmp_path / f"s{i}", "\nseed: 0", f"\nseed: {i}") for i in range(2)]
-    runs.append(copy_of(tuned, tmp_path / "other", "\ncoef: 0.3", "\ncoef: 0.1"))
+    text = (runs[1] / "config.yaml").read_text()
+    (runs[1] / "config.yaml").write_text(text.replace("\npage: true", "\npage: false"))
+    runs.append(copy_of(tuned, tmp_path / "other", "\ncoef: null", "\ncoef: 0.1"))
     text = Path(report(ReportConfig(tuple(map(str, runs)), tmp_path / "out"))["page"]).read_text()
     assert "Over seeds" in text
     assert "s0, 2 seeds" in text

@@ -27,6 +27,7 @@ from modereg.checkpoints import Adapter, load_adapter, save_adapter
 from modereg.devices import across_devices, forked_generators
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.estimators import CategoricalMI
+from modereg.layout import Layout
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP
 from modereg.novelty import RandomNetworkDistillation
@@ -38,7 +39,7 @@ from modereg.tasks import Avoid, GaussianMixture
 from modereg.testing import TinyPolicy
 from modereg.transforms import MIReward, NoveltyReward
 
-CODES, DECISIONS, ENVS = 3, 6, 16
+CODES, DECISIONS, ENVS, HORIZON = 3, 6, 16, 4
 OBSERVED = [keys.OBSERVATION]
 
 
@@ -64,9 +65,8 @@ def wrapping(path: Route) -> None:
     made = modereg.wrap(
         _env(path.simulator),
         TinyPolicy(2, scale=0.15).to(path.learner),
+        Layout(max_steps=DECISIONS * HORIZON, feature_dims=(0, 1)),
         CODES,
-        max_decisions=DECISIONS,
-        feature_dims=(0, 1),
     )
     path.made |= {"env": made.env, "steering": made.steering.to(path.learner)}
     path.made["discoverer"] = made.discoverer.to(path.learner)
@@ -82,7 +82,6 @@ def episodes(path: Route) -> None:
         rolled = collect_episodes(
             path.env,
             2 * ENVS - 3,
-            max_decisions=DECISIONS,
             policy=policy,
             keep=[*OBSERVED, keys.ACTION],
             final=[keys.SUCCESS, keys.LATENT, keys.HISTORY],
@@ -99,7 +98,6 @@ def clusters(path: Route) -> None:
         path.env,
         path.steering,
         path.discoverer,
-        max_decisions=DECISIONS,
         episodes=8 * ENVS,
         imitation_steps=20,
         refinements=2,
@@ -208,6 +206,7 @@ def adapters(path: Route) -> None:
         steering=path.steering,
         estimator=path.found.estimator,
         prior=prior,
+        layout=path.env.layout,
         base_reference="a base",
         base_fingerprint=path.env.transform[1].policy.fingerprint(),
         extra={},

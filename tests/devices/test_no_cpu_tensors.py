@@ -70,7 +70,6 @@ def _is_empty_list(node: ast.Call) -> bool:
 
 
 FOLDERS = {
-    "recipes": "the commands run on the CPU: no configuration of theirs has a device yet",
     "report": "figures and pages are drawn from what was moved to the CPU",
     "testing": "the checks make their own small data, on the CPU, for what is checked there",
 }
@@ -78,6 +77,7 @@ FOLDERS = {
 
 SEEDED = "drawn on the CPU from a seed, so that it is the same on every device; moved after that"
 MOVED = "a table that its caller moves to the device and type of the environment"
+ESTIMATED = "information is estimated on the CPU, whereto the features were moved"
 EXPERT = "an expert's demonstrations are made on the CPU"
 ALLOWED = {
     ("devices.py", "forked_generators"): "it is what keeps the generators of the others too",
@@ -88,16 +88,21 @@ ALLOWED = {
     ("information/_samples.py", "split"): SEEDED,
     ("information/critics.py", "_validate"): "sums up numbers that were moved to the CPU",
     ("information/critics.py", "estimate_information"): SEEDED,
+    ("paths.py", "Trace.paths"): "what was recorded lies on the CPU, for pictures",
     ("priors/_make.py", "prior_from_config"): "probabilities are kept on the CPU, in float64",
     ("priors/continuous.py", "NormalPrior._distribution"): "for a number, the entropy",
+    ("recipes/noise_information.py", "_logits"): ESTIMATED,
+    ("recipes/noise_information.py", "_train"): ESTIMATED,
+    ("recipes/noise_information.py", "index_information"): ESTIMATED,
+    ("recipes/pretrain.py", "chunks_of"): EXPERT,
+    ("recipes/pretrain.py", "pretrain_steps"): "indices into demonstrations, which are on the CPU",
     ("tasks/avoid.py", "route_pay"): MOVED,
     ("tasks/avoid_expert.py", "_draw_lanes"): EXPERT,
-    ("tasks/avoid_expert.py", "demonstrate_avoid"): EXPERT,
     ("tasks/experts.py", "assign_modes"): EXPERT,
+    ("tasks/experts.py", "demonstrate"): EXPERT,
     ("tasks/gaussian_mixture.py", "demonstrate_gaussian_mixture"): EXPERT,
     ("tasks/gaussian_mixture.py", "goal_pay"): MOVED,
     ("tasks/visual/env.py", "route_pay"): MOVED,
-    ("tasks/visual/expert.py", "demonstrate_visual_avoid"): EXPERT,
     ("tasks/visual/words.py", "WordTokenizer.__call__"): "tokens of texts, moved by the policy",
 }
 """Functions, with what is within them, that may make tensors on the CPU, each with its reason."""

@@ -104,7 +104,7 @@ def test_behaviours_are_more_than_one_bundle(
 def test_the_routes_of_avoid_are_counted() -> None:
     task = avoid_task()
     shown = task.demonstrate(800, 0)
-    paths = shown.observations["observation"][:, ::8, list(task.feature_dims)]
+    paths = shown.observations["observation"][:, ::8, list(task.layout.feature_dims)]
     assert choose_num_clusters(paths.flatten(1)).num_clusters >= 20
 
 

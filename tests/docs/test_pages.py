@@ -64,6 +64,16 @@ def test_a_diffusers_policy(run: Any, capsys: pytest.CaptureFixture[str]) -> Non
     assert made["again"].fingerprint() == made["policy"].fingerprint()
 
 
+def test_a_checkpoint_on_a_goal_dictionary(run: Any) -> None:
+    try:
+        made = run("tutorials/goal_dictionary.md")
+    finally:
+        gymnasium.registry.pop("Reach-v0", None)
+    assert made["env"].layout.max_decisions == 8
+    assert made["rollout"]["next", "executed_chunk"].shape[-2:] == (8, 2)
+    assert made["rollout"]["stacked", "desired_goal"].shape[-2:] == (2, 2)
+
+
 def test_a_gymnasium_environment(run: Any) -> None:
     try:
         made = run("tutorials/gymnasium_environment.md", smaller={"episodes=1024": "episodes=256"})
@@ -71,15 +81,31 @@ def test_a_gymnasium_environment(run: Any) -> None:
         gymnasium.registry.pop("Room-v0", None)
     assert made["figures"][0]["silhouette"] > 0.3
     assert made["figures"][-1]["hits"] > 0.5
-    assert (made["maze"].time_limit, made["maze"].max_decisions) == ("truncates", 10)
+    assert (made["maze"].layout.time_limit, made["maze"].layout.max_decisions) == ("truncates", 10)
     assert made["rollout"].shape == (4, 3)
+
+
+def test_an_own_learner(run: Any) -> None:
+    """The page's file is a learner, and a name of the command line, with no change elsewhere."""
+    smaller = {"env_steps=60_000": "env_steps=12_000", "steps=600": "steps=100"}
+    made = run("tutorials/own_learner.md", smaller=smaller)
+    assert made["summary"]["method"] == "finetune"
+    text = PAGES["tutorials/own_learner.md"]
+    (block,) = [
+        block for block in blocks("tutorials/own_learner.md") if "class Reinforce:" in block
+    ]
+    assert len(block[block.index("class Reinforce:") :].splitlines()) <= 40
+    (entry,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    named = tomllib.loads(entry)["project"]["entry-points"]["modereg.learners"]
+    assert named == {"reinforce": "my_package.reinforce:ReinforceConfig"}
 
 
 @pytest.mark.filterwarnings("ignore:The env passed to Collector is missing:FutureWarning")
 def test_an_own_loop(run: Any) -> None:
     smaller = {
-        "max_decisions=decisions)": "max_decisions=decisions, episodes=512)",
-        "total_frames=100_000": "total_frames=2 * 256 * decisions",
+        "discover_modes(env, steering, discoverer)": "discover_modes(env, steering, discoverer, "
+        "episodes=512)",
+        "total_frames=100_000": "total_frames=2 * 256 * layout.max_decisions",
     }
     made = run("tutorials/own_loop.md", smaller=smaller)
     paid = made["batch"]["next", "regularized_reward"] - made["batch"]["next", "reward"]

@@ -40,6 +40,12 @@ def test_entropies(counts: np.ndarray) -> None:
     assert 0 <= functional.normalized_entropy(weights, modes) <= 1 + 1e-12
 
 
+def test_entropy_of_one_mode_has_no_sign() -> None:
+    for counts in (torch.tensor([7, 0]), torch.zeros(4)):
+        assert f"{float(functional.entropy(counts)):.3f}" == "0.000"
+        assert f"{float(functional.normalized_entropy(counts, len(counts))):.3f}" == "0.000"
+
+
 def test_entropy_at_the_edges() -> None:
     assert float(functional.entropy(torch.zeros(4))) == 0.0
     assert float(functional.normalized_entropy(torch.tensor([7]), 1)) == 0.0

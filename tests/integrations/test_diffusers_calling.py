@@ -152,7 +152,7 @@ def test_weights_of_another_type_decode_clone_save_and_steer(
         loss = made.cloning_loss(chunk, observation)
         assert loss.dtype == torch.float32
         env, steering, _ = modereg.wrap(
-            Avoid(4), made, num_modes=4, max_decisions=12, feature_dims=(2, 3)
+            Avoid(4), made, modereg.Layout(max_steps=96, feature_dims=(2, 3)), num_modes=4
         )
         assert env.rollout(2, steering)["next", "action_chunk"].dtype == torch.float32
 
@@ -179,7 +179,7 @@ def test_autocast_decodes_within_its_tolerance_and_through_the_environment(
     assert (chunk - expected).abs().max() <= 0.02 * expected.abs().max()
     rollouts = []
     for policy in (exact, fast):
-        env, *_ = modereg.wrap(Avoid(8), policy, num_modes=4, max_decisions=12)
+        env, *_ = modereg.wrap(Avoid(8), policy, modereg.Layout(max_steps=96), num_modes=4)
         env.set_seed(0)
         torch.manual_seed(0)
         rollouts.append(env.rollout(2))

@@ -50,7 +50,7 @@ def test_a_stochastic_sampler_is_refused_with_the_fix() -> None:
 
 
 def test_a_wrong_chunk_and_a_non_finite_one_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"chunk of shape \(2, 4, 2\), got \(2, 3, 2\)"):
+    with pytest.raises(ShapeError, match=r"of shape \(2, 4, 2\), got Tensor of shape \(2, 3, 2\)"):
         policy(lambda noise, _: noise[:, 1:], example=data(2))
     with pytest.raises(NonFiniteError, match="non-finite chunk"):
         policy(lambda noise, _: noise / 0, example=data(2))

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from modereg.learners.config import PPOConfig
 from modereg.recipes.config import (
+    ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
     LogConfig,
-    PPOConfig,
     PretrainConfig,
     TaskConfig,
+    VariationalConfig,
 )
-from modereg.recipes.discover import discover
-from modereg.recipes.finetune import finetune
-from modereg.recipes.pretrain import pretrain
+from modereg.recipes.follow import discover, finetune, pretrain
 
 TASK = TaskConfig("task:gaussian_mixture", num_envs=64)
 QUIET = LogConfig(progress=False, tensorboard=False)
@@ -37,11 +37,24 @@ def pretrain_config(out: Path, **changes: Any) -> PretrainConfig:
     return replace(tiny, **changes)
 
 
+def clustering(**changes: Any) -> ClusterConfig:
+    """Return the options of a tiny clustering."""
+    tiny = ClusterConfig(
+        episodes=768, imitation_steps=150, refinements=2, refine_episodes=256, refine_steps=40
+    )
+    return replace(tiny, **changes)
+
+
+def by_reward(**changes: Any) -> VariationalConfig:
+    """Return the options of a tiny discovery by reinforcement learning."""
+    return replace(VariationalConfig(iterations=3), **changes)
+
+
 def discover_config(base: str, out: Path, **changes: Any) -> DiscoverConfig:
     """Return the configuration of a tiny stage 1."""
     tiny = DiscoverConfig(
-        base=base, out=out, task=TASK, episodes=1024, imitation_steps=200, refinements=2,
-        refine_episodes=256, refine_steps=40, hidden=(64, 64), iterations=3, log=QUIET,
+        base=base, out=out, task=TASK, method=clustering(), hidden=(64, 64), final_episodes=256,
+        log=QUIET,
     )  # fmt: skip
     return replace(tiny, **changes)
 
@@ -50,7 +63,7 @@ def finetune_config(base: str, out: Path, env_steps: int, **changes: Any) -> Fin
     """Return the configuration of a tiny stage 2."""
     tiny = FinetuneConfig(
         base=base, out=out, task=TASK, env_steps=env_steps, eval_every=2, eval_episodes=64,
-        final_episodes=128, hidden=(32, 32), std=0.4, log=QUIET, ppo=PPOConfig(epochs=2),
+        final_episodes=128, hidden=(32, 32), std=0.4, log=QUIET, learner=PPOConfig(epochs=2),
     )  # fmt: skip
     return replace(tiny, **changes)
 
@@ -73,7 +86,8 @@ def base(cloned: Path) -> str:
 def clusters(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of stage 1 by clustering."""
     out = tmp_path_factory.mktemp("clusters") / "run"
-    discover(discover_config(base, out, target=2.0, log=replace(QUIET, tensorboard=True)))
+    method = clustering(target=1.0)
+    discover(discover_config(base, out, method=method, log=replace(QUIET, tensorboard=True)))
     return out
 
 
@@ -81,7 +95,7 @@ def clusters(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def variational(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of stage 1 by reinforcement learning."""
     out = tmp_path_factory.mktemp("variational") / "run"
-    discover(discover_config(base, out, method="variational", num_codes=5))
+    discover(discover_config(base, out, method=by_reward(), num_codes=5))
     return out
 
 

@@ -9,6 +9,7 @@ from torchrl.data import Unbounded
 from torchrl.envs import EnvBase
 
 from modereg import keys
+from modereg.layout import Layout
 from modereg.policies import GenerativePolicy, as_generative_policy
 from modereg.tasks import Task
 
@@ -53,9 +54,8 @@ class AddingEnv(EnvBase):
 
 def task() -> Task:
     """Return the task, one action a decision."""
-    return Task(
-        "adding", AddingEnv, STEPS, horizon=1, execute=1, num_envs=64, time_limit="terminates"
-    )
+    layout = Layout(STEPS, horizon=1, execute=1, time_limit="terminates")
+    return Task("adding", AddingEnv, layout, num_envs=64)
 
 
 def deciding() -> GenerativePolicy:

@@ -9,12 +9,13 @@ import torch
 from modereg import keys
 from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
-from modereg.recipes.build import set_up
-from modereg.recipes.discover import discover
-from modereg.recipes.finetune import finetune
+from modereg.recipes.follow import discover, finetune
+from modereg.recipes.setup import set_up
 from modereg.rollouts import collect_episodes
 from tests.recipes.conftest import (
     TASK,
+    by_reward,
+    clustering,
     discover_config,
     finetune_config,
     read_rows,
@@ -37,7 +38,7 @@ def test_clusters_of_the_base_become_codes_that_command_them(clusters: Path, bas
     assert sampled["bound"] > 0.5 * math.log(summary["partition"]["num_codes"])
 
     setup = set_up(TASK, base)
-    rolled = collect_episodes(setup.steered(1, 1.0), 256, max_decisions=6, final=[keys.SUCCESS])
+    rolled = collect_episodes(setup.steered(1, 1.0), 256, final=[keys.SUCCESS])
     assert sampled["success"] > float(rolled.final.get(keys.SUCCESS).float().mean()) + 0.1
 
 
@@ -56,7 +57,7 @@ def test_environment_steps_of_stage_one_are_those_of_all_its_episodes(clusters: 
     steps = [int(float(row["env_steps"])) for row in rows]
     assert [row["phase"] for row in rows] == ["cluster", "imitate", "refine", "refine"]
     assert steps[1] == steps[0]
-    assert 1024 * 4 < steps[0] <= 1024 * 24
+    assert 768 * 4 < steps[0] <= 768 * 24
     assert all(256 * 4 < late - early <= 256 * 24 for early, late in zip(steps[1:], steps[2:]))
     assert read_summary(clusters)["env_steps"] == steps[-1]
 
@@ -92,10 +93,10 @@ def test_discovery_by_reinforcement_learning(variational: Path, base: str) -> No
 def test_the_same_seed_finds_the_same_and_another_seed_does_not(
     clusters: Path, base: str, tmp_path: Path
 ) -> None:
-    discover(discover_config(base, tmp_path / "same", target=2.0))
+    discover(discover_config(base, tmp_path / "same", method=clustering(target=1.0)))
     for name in ("summary.json", "curves.csv", "adapter/modereg_model.safetensors"):
         assert (tmp_path / "same" / name).read_bytes() == (clusters / name).read_bytes()
-    options = dict(seed=1, refinements=0, num_codes=4, imitation_steps=5)
+    options = dict(seed=1, method=clustering(refinements=0, imitation_steps=5), num_codes=4)
     other = discover(discover_config(base, tmp_path / "other", **options))
     assert other["env_steps"] != read_summary(clusters)["env_steps"]
     assert other["partition"]["num_codes"] == 4
@@ -103,21 +104,21 @@ def test_the_same_seed_finds_the_same_and_another_seed_does_not(
 
 
 def test_refinements_stop_at_the_target(base: str, tmp_path: Path) -> None:
-    options = dict(target=0.0, num_codes=4, imitation_steps=5)
+    options = dict(num_codes=4, method=clustering(target=0.0, imitation_steps=5))
     summary = discover(discover_config(base, tmp_path / "run", **options))
     assert summary["refinements"] == 0
 
 
 def test_a_finished_run_is_not_run_again(clusters: Path, base: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in clusters.rglob("*")}
-    again = discover(discover_config(base, clusters, target=2.0))
+    again = discover(discover_config(base, clusters, method=clustering(target=1.0)))
     assert again == read_summary(clusters)
     assert before == {path: path.stat().st_mtime_ns for path in clusters.rglob("*")}
 
 
 def test_too_few_episodes_are_answered_in_a_sentence(base: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="collect more, or give the number of codes"):
-        discover(discover_config(base, tmp_path / "run", episodes=8))
+        discover(discover_config(base, tmp_path / "run", method=clustering(episodes=8)))
 
 
 def test_global_settings_are_left_alone(clusters: Path) -> None:
@@ -128,7 +129,7 @@ def test_global_settings_are_left_alone(clusters: Path) -> None:
 @pytest.mark.parametrize("estimator", ["contrastive", "metra"])
 def test_another_estimator_is_one_option(estimator: str, base: str, tmp_path: Path) -> None:
     """Its run discovers, is saved, and stage 2 takes it up and goes on learning it."""
-    options = dict(method="variational", estimator=estimator, num_codes=3, iterations=2)
+    options = dict(method=by_reward(estimator=estimator, iterations=2), num_codes=3)
     summary = discover(discover_config(base, tmp_path / "stage1", **options))
     assert set(HELD_OUT) <= set(summary["sampled"])
     steps = summary["env_steps"] + 2000

@@ -8,20 +8,20 @@ import torch
 
 from modereg import keys
 from modereg.checkpoints import load_adapter
-from modereg.errors import CheckpointError
+from modereg.errors import CheckpointError, ConfigurationError
 from modereg.metrics import behaviour_metrics
-from modereg.recipes.build import set_up
-from modereg.recipes.config import EvaluateConfig, ProgressConfig
+from modereg.recipes.config import EvaluateConfig, ProgressConfig, TaskConfig
 from modereg.recipes.evaluate import evaluate, evaluate_policy, judge
+from modereg.recipes.setup import set_up
 from tests.recipes.conftest import TASK
 
 
 def test_episodes_are_judged_by_their_last_entries(tuned: Path, base: str) -> None:
     setup = set_up(TASK, base)
-    adapter = load_adapter(tuned / "adapter", setup.base)
+    adapter = load_adapter(tuned / "adapter", setup.base, setup.layout)
     env = setup.steered(adapter.prior, 1.0)
     options = dict(num_codes=adapter.prior.num_codes, episodes=100, estimator=adapter.estimator)
-    metrics, episodes = evaluate_policy(setup, env, adapter.steering, seed=1, **options)
+    figures, episodes = evaluate_policy(setup, env, adapter.steering, seed=1, **options)
     final = episodes.final
     assert adapter.estimator is not None
     expected = behaviour_metrics(
@@ -33,11 +33,13 @@ def test_episodes_are_judged_by_their_last_entries(tuned: Path, base: str) -> No
         num_modes=4,
         predicted_codes=adapter.estimator.log_prob(final).argmax(-1),
     )
-    assert metrics == expected == judge(setup, episodes, options["num_codes"], adapter.estimator)
+    assert expected == judge(setup, episodes, options["num_codes"], adapter.estimator)
+    assert expected.to_dict().items() <= figures.items()
+    assert figures["clipped_share"] == episodes.clipped
     same, _ = evaluate_policy(setup, env, adapter.steering, seed=1, **options)
     other, _ = evaluate_policy(setup, env, adapter.steering, seed=2, **options)
-    assert metrics == same
-    assert metrics.mean_return != other.mean_return
+    assert figures == same
+    assert figures["mean_return"] != other["mean_return"]
 
 
 def test_torchs_generator_is_left_as_it_was(base: str) -> None:
@@ -53,7 +55,7 @@ def test_torchs_generator_is_left_as_it_was(base: str) -> None:
 def test_a_run_on_another_base_and_no_run_are_refused(
     tuned: Path, base: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match="found none"):
+    with pytest.raises(ConfigurationError, match="a run folder with config.yaml, got .* without"):
         evaluate(EvaluateConfig(base=base, run=str(tmp_path), task=TASK, episodes=8))
     with pytest.raises(CheckpointError, match="load that base, or run discovery again"):
         evaluate(
@@ -66,8 +68,27 @@ def test_progress_is_shown_unless_it_is_left_out(
 ) -> None:
     config = EvaluateConfig(base=base, task=TASK, episodes=96)
     found = evaluate(config)
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("evaluate, base: 64/96 (67%)")
-    assert last.startswith("evaluate, base: 96/96 (100%)")
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("evaluate, sampled: 100%")
+    assert "96/96" in last
     assert evaluate(replace(config, log=ProgressConfig(progress=False))) == found
     assert capsys.readouterr().err == ""
+
+
+def test_of_a_run_only_what_is_named_differs(tuned: Path) -> None:
+    """Fewer environments are other episodes of the same task."""
+    config = EvaluateConfig(run=str(tuned), episodes=32, log=ProgressConfig(progress=False))
+    found = evaluate(config)
+    other = evaluate(replace(config, task=TaskConfig(num_envs=8)))
+    assert found["task"] == other["task"] == "gaussian_mixture"
+    assert found["sampled"]["episodes"] == other["sampled"]["episodes"] == 32
+    assert found["sampled"] != other["sampled"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"execute": 2}, {"feature_dims": (0,)}, {"steering_keys": ("observation", "mode")}]
+)
+def test_a_run_is_not_judged_on_another_layout(tuned: Path, changes: dict) -> None:
+    name = next(iter(changes))
+    with pytest.raises(ConfigurationError, match=f"made on another layout than .*: {name} "):
+        evaluate(EvaluateConfig(run=str(tuned), episodes=8, task=TaskConfig(**changes)))

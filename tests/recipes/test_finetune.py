@@ -9,9 +9,10 @@ import torch
 
 from modereg.checkpoints import load_adapter
 from modereg.errors import CheckpointError, ConfigurationError
-from modereg.recipes.config import EvaluateConfig, PPOConfig
+from modereg.learners.config import PPOConfig
+from modereg.recipes.config import EvaluateConfig
 from modereg.recipes.evaluate import evaluate
-from modereg.recipes.finetune import finetune
+from modereg.recipes.follow import finetune, pretrain
 from tests.recipes.conftest import (
     BATCH_STEPS,
     TASK,
@@ -53,16 +54,15 @@ def test_the_curves_say_what_is_paid_inferred_and_clipped(tuned: Path) -> None:
 
 def test_fine_tuning_on_the_clusters_keeps_success_and_modes(tuned: Path, clusters: Path) -> None:
     sampled, before = read_summary(tuned)["sampled"], read_summary(clusters)["sampled"]
-    assert sampled["success"] >= before["success"] - 0.05
+    assert sampled["success"] >= before["success"] - 0.08  # of 128 episodes
     assert sampled["present_modes"] == 4
     assert read_summary(tuned)["deterministic"]["success"] > 0.8
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_evaluate_says_what_the_run_said(tuned: Path, base: str, seed: int, tmp_path: Path) -> None:
-    judge = EvaluateConfig(
-        base=base, run=str(tuned), out=tmp_path, task=TASK, episodes=128, seed=seed + 20_000
-    )
+def test_evaluate_says_what_the_run_said(tuned: Path, seed: int, tmp_path: Path) -> None:
+    """Task, layout and base are those of the run, and so are the figures."""
+    judge = EvaluateConfig(run=str(tuned), out=tmp_path, episodes=128, seed=seed + 20_000)
     found, summary = evaluate(judge), read_summary(tuned)
     for how in ("sampled", "deterministic"):
         assert found[how] == summary[how]
@@ -140,17 +140,17 @@ def test_from_scratch_the_steering_policy_begins_at_the_base(
     config = finetune_config(
         base, tmp_path / "run", start + 500, start=str(clusters), regulariser="scratch", std=None
     )
-    frozen = replace(config.ppo, learning_rate=0.0, std_learning_rate=0.0)
-    summary = finetune(replace(config, ppo=frozen))
-    untouched = load_adapter(tmp_path / "run" / "adapter").steering
-    assert not any(bool(p.any()) for p in untouched.head.log_std.parameters())
-    assert not bool(untouched.head.network.layers[-1].weight.any())
+    frozen = replace(config.learner, learning_rate=1e-30, std_learning_rate=1e-30)
+    summary = finetune(replace(config, learner=frozen))
+    untouched = load_adapter(tmp_path / "run" / "adapter").steering.requires_grad_(False)
+    assert all(float(p.abs().max()) < 1e-9 for p in untouched.head.log_std.parameters())
+    assert float(untouched.head.network.layers[-1].weight.abs().max()) < 1e-9
     assert summary["sampled"]["success"] < 0.9  # that is the base
 
 
 def test_codes_from_nothing_with_an_online_discoverer(base: str, tmp_path: Path) -> None:
     config = finetune_config(base, tmp_path / "run", 3500, num_codes=3, std=None)
-    summary = finetune(replace(config, regulariser="scratch", discoverer="online"))
+    summary = finetune(config)
     assert len(summary["sampled"]["code_shares"]) == 3
     q = load_adapter(tmp_path / "run" / "adapter").estimator.network.module
     assert q.std == pytest.approx(0.25)  # the task's own, in its units
@@ -176,18 +176,16 @@ def test_the_discount_of_training_does_not_reach_the_evaluation(
     tuned: Path, clusters: Path, base: str, tmp_path: Path
 ) -> None:
     start, out = read_summary(clusters)["env_steps"], tmp_path / "run"
-    still = PPOConfig(gamma=0.5, learning_rate=0.0, std_learning_rate=0.0)
-    config = finetune_config(base, out, start + 500, start=str(clusters), ppo=still, std=None)
-    summary = finetune(config)["sampled"]
+    still = PPOConfig(learning_rate=1e-30, std_learning_rate=1e-30)
+    options = dict(start=str(clusters), learner=still, std=None, task=replace(TASK, gamma=0.5))
+    summary = finetune(finetune_config(base, out, start + 500, **options))["sampled"]
     # goals pay .7 to 1.3, once, at the end: discounted within a chunk it would be far less
     assert summary["mean_return"] >= 0.7 * summary["success"]
-    judge = EvaluateConfig(base=base, run=str(out), task=TASK, episodes=128, seed=20_000)
+    judge = EvaluateConfig(run=str(out), episodes=128, seed=20_000)
     assert evaluate(judge)["sampled"] == summary
 
 
 def test_an_adapter_of_another_base_is_refused(clusters: Path, base: str, tmp_path: Path) -> None:
-    from modereg.recipes.pretrain import pretrain
-
     pretrain(pretrain_config(tmp_path / "base", seed=1, steps=2))
     config = finetune_config(
         str(tmp_path / "base" / "policy"), tmp_path / "run", 10**6, start=str(clusters)
@@ -198,7 +196,7 @@ def test_an_adapter_of_another_base_is_refused(clusters: Path, base: str, tmp_pa
 
 def test_a_start_without_an_adapter_is_named(base: str, tmp_path: Path) -> None:
     config = finetune_config(base, tmp_path / "run", 10**6, start=str(tmp_path / "nowhere"))
-    with pytest.raises(CheckpointError, match=r"nowhere/adapter/modereg_config.json, found none"):
+    with pytest.raises(ConfigurationError, match=r"a finished run of discover .*nowhere without"):
         finetune(config)
 
 

@@ -11,17 +11,22 @@ import pytest
 from modereg.checkpoints import load_adapter
 from modereg.cli import main
 from modereg.recipes.config import EvaluateConfig, TaskConfig
-from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate
-from modereg.recipes.finetune import finetune
-from tests.recipes.conftest import discover_config, finetune_config, read_rows, read_summary
+from modereg.recipes.follow import discover, finetune
+from tests.recipes.conftest import (
+    by_reward,
+    discover_config,
+    finetune_config,
+    read_rows,
+    read_summary,
+)
 
 POLICY = "tests.recipes.pendulum:policy"
 TASK = TaskConfig("gymnasium:Pendulum-v1", {"max_steps": 40}, 8)
 
 COMMON = """
     --base tests.recipes.pendulum:policy --task.name gymnasium:Pendulum-v1 --task.num-envs 8
-    --task.options max_steps 40 --hidden 16 --log.no-progress --log.no-tensorboard
+    --task.options max_steps 40 --hidden 16 --log.no-progress --log.no-tensorboard --no-page
 """
 EVERY_CODE = ("per_code_return", "code_shares", "effective_codes")
 HELD_OUT = ("bound", "bound_share", "held_out_accuracy", "aliased_codes", "clipped_share")
@@ -33,8 +38,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of stage 1."""
     out = tmp_path_factory.mktemp("pendulum") / "found"
     arguments = f"""
-        discover --out {out} --episodes 96 --imitation-steps 60 --num-codes 2 --refinements 1
-        --refine-episodes 32 --refine-steps 20
+        discover --out {out} --num-codes 2 --final-episodes 32 --method.episodes 96
+        --method.imitation-steps 60 --method.refinements 1 --method.refine-episodes 32
+        --method.refine-steps 20
     """
     assert main([*arguments.split(), *COMMON.split()]) == 0
     return out
@@ -77,17 +83,22 @@ def test_stage_two_and_evaluation(
     assert "success" not in rows[-1]
 
     capsys.readouterr()
-    judged = COMMON.split("--hidden")[0].split()
-    assert (
-        main(["evaluate", *judged, "--run", str(out), "--episodes", "24", "--seed", "20000"]) == 0
-    )
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["sampled"] == summary["sampled"]
-    assert printed["deterministic"] == summary["deterministic"]
+    judge = ["evaluate", "--run", str(out), "--episodes", "24", "--seed", "20000"]
+    assert main(judge) == 1  # the policy is code, which the run's own file names
+    assert "'tests.recipes.pendulum:policy', which is not run" in capsys.readouterr().err
+    assert main([*judge, "--base", POLICY]) == 0
+    named = capsys.readouterr().out
+    assert main([*judge, "--trust-code"]) == 0
+    assert named == (shown := capsys.readouterr().out)
+    printed = json.loads(shown)
+    for how in ("sampled", "deterministic"):  # tables are in the run folder alone
+        figures = {name: v for name, v in summary[how].items() if name in printed[how]}
+        assert set(summary[how]) - set(figures) <= {"code_mode_table"}
+        assert printed[how] == figures
 
 
 def test_the_papers_stage_one(tmp_path: Path) -> None:
-    options = dict(method="variational", num_codes=3, iterations=2, refine_episodes=16, task=TASK)
+    options = dict(method=by_reward(iterations=2), num_codes=3, final_episodes=16, task=TASK)
     summary = discover(discover_config(POLICY, tmp_path / "run", **options))
     _check_figures(summary["sampled"], 3)
 

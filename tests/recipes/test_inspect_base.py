@@ -44,6 +44,7 @@ def test_a_cloned_base_decides_by_its_noise(base: str, tmp_path: Path) -> None:
         "action_dims": 2,
         "noise_shape": [4, 2],
         "observations": {"observation": [2]},
+        "observation_steps": 1,
         "max_decisions": 6,
     }
     assert result["deterministic"]
@@ -97,7 +98,7 @@ def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str], tmp_pa
         ({"noises": 1}, "at least 2 noises"),
         ({"held_episodes": 63}, "8 held_episodes for each, got 8 and 63"),
         ({"smoothing": ()}, "positive levels"),
-        ({"smoothing": (0.1, 0.0)}, "positive levels"),
+        ({"smoothing": (0.1, 0.0)}, "smoothing above 0 and finite, got 0.0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes: dict[str, Any], match: str) -> None:

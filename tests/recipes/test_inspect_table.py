@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modereg.recipes.inspect_table import advise, behaviours, table
+from modereg.recipes.inspect_table import _unplayed, advise, behaviours, table
 
 LAYOUT = {
     "horizon": 8,
@@ -113,3 +113,19 @@ def test_a_stochastic_policy_has_only_its_layout() -> None:
     shown = table(short)
     assert "deterministic: no" in shown
     assert "return" not in shown
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({"observation_steps": 2, "offset": 0, "horizon": 16, "executed": 8}, "--task.offset 1"),
+        ({"observation_steps": 2, "offset": 1, "horizon": 16, "executed": 8}, None),
+        ({"observation_steps": 1, "offset": 0, "horizon": 16, "executed": 4}, "--task.execute"),
+        ({"observation_steps": 1, "offset": 0, "horizon": 8, "executed": 8}, None),
+    ],
+)
+def test_what_is_often_forgotten_of_a_layout_is_named(
+    layout: dict[str, Any], said: str | None
+) -> None:
+    found = " ".join(_unplayed(layout))
+    assert (said in found) if said else not found

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from modereg.cli import main
-from modereg.recipes.finetune import finetune
-from modereg.recipes.pretrain import pretrain
+from modereg.recipes.follow import finetune, pretrain
 from tests.recipes.conftest import finetune_config, pretrain_config, read_summary
 
 BIN = Path(sys.executable).parent
@@ -37,14 +36,14 @@ def wait_for_checkpoints(out: Path, number: int) -> None:
 @pytest.mark.timeout(600)  # two processes, on a machine that may have others
 def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> None:
     """Pressed three times; the printed line is run by a shell."""
-    out, steps = tmp_path / "it's mine", read_summary(clusters)["env_steps"] + 15_000
+    out, steps = tmp_path / "it's mine", read_summary(clusters)["env_steps"] + 12_000
     config = finetune_config(base, out, steps, start=str(clusters), eval_every=100)
     options = [
         "finetune", "--base", base, "--start", str(clusters), "--out", str(out),
         "--task.name", config.task.name, "--task.num-envs", str(config.task.num_envs),
         "--env-steps", str(steps), "--eval-every", "100", "--eval-episodes", "64",
-        "--final-episodes", "128", "--hidden", "32", "32", "--std", "0.4", "--ppo.epochs", "2",
-        "--log.no-tensorboard",
+        "--final-episodes", "128", "--hidden", "32", "32", "--std", "0.4", "--learner.epochs", "2",
+        "--log.no-tensorboard", "--no-page",
     ]  # fmt: skip
     process = subprocess.Popen(
         [BIN / "modereg", *options], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
@@ -71,9 +70,9 @@ def test_ctrl_c_while_fine_tuning(base: str, clusters: Path, tmp_path: Path) -> 
 def test_sigterm_while_cloning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In this very process; another thread sends the signal."""
     out = tmp_path / "run"
-    config = pretrain_config(out, steps=800, hidden=(32,), episodes=20)
+    config = pretrain_config(out, steps=450, hidden=(32,), episodes=20)
     options = [
-        "pretrain", "--out", str(out), "--task.name", config.task.name, "--steps", "800",
+        "pretrain", "--out", str(out), "--task.name", config.task.name, "--steps", "450",
         "--episodes", "20", "--hidden", "32", "--batch", "256", "--ema", "0.98",
         "--task.num-envs", "64", "--inference-steps", "3", "--log.no-tensorboard",
         "--log.no-progress",

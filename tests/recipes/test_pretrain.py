@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modereg import keys, plugins
-from modereg.recipes.pretrain import chunks_of, pretrain
+from modereg.layout import Layout
+from modereg.recipes.follow import pretrain
+from modereg.recipes.pretrain import chunks_of
 from modereg.recipes.runs import Run
 from modereg.storage import fingerprint
 from modereg.tasks import Demonstrations, Task
@@ -41,10 +43,7 @@ def test_windows_equal_a_loop(lengths: list[int], execute: int, offset: int) -> 
     task = Task(
         name="loop",
         make_env=lambda: None,
-        max_steps=7,
-        horizon=horizon,
-        execute=execute,
-        offset=offset,
+        layout=Layout(7, horizon=horizon, execute=execute, offset=offset),
         observation_keys=("position", ("agent", "speed")),
     )
     (position, speed), chunk, mask = chunks_of(demonstrations, task)
@@ -90,7 +89,7 @@ def test_the_same_seed_clones_the_same_policy_and_starting_over_changes_nothing(
 
     broken = replace(short, out=tmp_path / "b")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "progress", interrupt)
+        patch.setattr(Run, "log", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pretrain(broken)
     assert not (tmp_path / "b" / "summary.json").exists()

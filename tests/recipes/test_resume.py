@@ -20,10 +20,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from modereg.cli import main
 from modereg.recipes.config import DiscoverConfig, FinetuneConfig, LogConfig, to_yaml
-from modereg.recipes.discover import discover
-from modereg.recipes.finetune import finetune
+from modereg.recipes.follow import discover, finetune
 from modereg.recipes.runs import Run
 from tests.recipes.conftest import (
+    by_reward,
+    clustering,
     discover_config,
     finetune_config,
     read_rows,
@@ -33,7 +34,7 @@ from tests.recipes.conftest import (
 Config = DiscoverConfig | FinetuneConfig
 Recipe = Callable[[Any], dict[str, Any]]
 
-VARIATIONAL: dict[str, Any] = dict(method="variational", num_codes=4, iterations=24)
+VARIATIONAL: dict[str, Any] = dict(method=by_reward(iterations=8), num_codes=4)
 SAME = (
     "summary.json",
     "curves.csv",
@@ -46,8 +47,7 @@ RUN = """
 import sys, torch
 torch.set_num_threads(1)
 from modereg.recipes.config import DiscoverConfig, FinetuneConfig, from_yaml
-from modereg.recipes.discover import discover
-from modereg.recipes.finetune import finetune
+from modereg.recipes.follow import discover, finetune
 recipe, kind = {"discover": (discover, DiscoverConfig), "finetune": (finetune, FinetuneConfig)}[
     sys.argv[1]
 ]
@@ -104,20 +104,15 @@ def _check(recipe: Recipe, config: Config, changes: int) -> None:
 
 
 def test_killed_while_discovering_by_clusters(base: str, tmp_path: Path) -> None:
-    options = dict(num_codes=6, imitation_steps=60, refinements=10, refine_episodes=128, target=2.0)
-    _check(discover, discover_config(base, tmp_path, **options), 3)
-    assert [row["phase"] for row in read_rows(tmp_path / "killed")].count("refine") == 10
-
-
-def test_killed_while_discovering_by_reinforcement_learning(base: str, tmp_path: Path) -> None:
-    _check(discover, discover_config(base, tmp_path, **VARIATIONAL), 7)
-    assert len(read_rows(tmp_path / "killed")) == 24
+    method = clustering(imitation_steps=60, refinements=4, refine_episodes=128, target=1.0)
+    _check(discover, discover_config(base, tmp_path, method=method, num_codes=6), 2)
+    assert [row["phase"] for row in read_rows(tmp_path / "killed")].count("refine") == 4
 
 
 def test_killed_while_fine_tuning(base: str, variational: Path, tmp_path: Path) -> None:
-    steps = read_summary(variational)["env_steps"] + 25_000
+    steps = read_summary(variational)["env_steps"] + 12_000
     config = finetune_config(base, tmp_path, steps, start=str(variational), eval_every=5)
-    _check(finetune, config, 8)
+    _check(finetune, config, 4)
 
 
 def test_resumed_logs_have_every_step_once(base: str, tmp_path: Path) -> None:
@@ -140,7 +135,7 @@ def test_resumed_logs_have_every_step_once(base: str, tmp_path: Path) -> None:
 
     rows = read_rows(out)
     expected = [int(float(row["env_steps"])) for row in rows]
-    assert len(set(expected)) == 24
+    assert len(set(expected)) == 8
     scalars = next((out / "logs" / "csv").rglob("loss_critic.csv")).read_text().split()
     assert [int(line.split(",")[0]) for line in scalars] == expected
     events = EventAccumulator(str(next((out / "logs").rglob("events.*")).parent))
@@ -154,15 +149,17 @@ def test_an_interrupted_run_needs_resume_and_a_damaged_checkpoint_is_named(
     base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    common = ["discover", "--method", "variational", "--num-codes", "4", "--iterations", "9"]
+    common = ["discover", "variational", "--num-codes", "4", "--method.iterations", "9"]
     common += ["--task.name", "task:gaussian_mixture", "--task.num-envs", "64"]
-    common += ["--log.no-tensorboard", "--base", base, "--out", str(out)]
+    common += ["--log.no-tensorboard", "--log.no-progress", "--base", base, "--out", str(out)]
 
-    def interrupt(self: Run, *args: object, **kwargs: object) -> None:
+    def interrupt(self: Run, state: dict) -> None:
+        checkpoint(self, state)
         raise KeyboardInterrupt
 
+    checkpoint = Run.checkpoint
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "progress", interrupt)  # what comes after the first checkpoint
+        patch.setattr(Run, "checkpoint", interrupt)
         assert main(common) == 130
     assert capsys.readouterr().err.endswith(f"{shlex.join(['modereg', *common, '--resume'])}\n")
 

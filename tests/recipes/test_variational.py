@@ -1,7 +1,11 @@
+"""The paper's stage 1, as a run of it shows what is learned and what is paid."""
+
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,110 +13,106 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from modereg import keys
-from modereg.errors import ConfigurationError
-from modereg.estimators import CategoricalMI, NetworkEstimator
+from modereg.checkpoints import load_adapter
+from modereg.errors import ConfigurationError, NonFiniteError
+from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
-from modereg.priors import NormalPrior
-from modereg.recipes.build import set_up
-from modereg.recipes.loop import Stage, judge_stage, learn
-from modereg.recipes.variational import make_stage
-from modereg.wrapping import make_steering, observation_size
-from tests.recipes.conftest import TASK, discover_config
+from modereg.recipes.config import VariationalConfig
+from modereg.recipes.discover import discover_variational
+from modereg.recipes.events import Advanced
+from modereg.recipes.follow import discover, follow
+from modereg.recipes.setup import set_up
+from tests.recipes.conftest import TASK, by_reward, discover_config, read_rows
 
-CODES = 3
+CODES, NOISE = 3, 0.07
 
 
-class _Nearness(NetworkEstimator):
-    """Pays for a feature near the code, which is continuous."""
+class Recorded(CategoricalMI):
+    """A classifier that keeps what it was asked last and what it paid."""
 
-    upper_limit = math.inf
+    seen: ClassVar[list[Tensor]] = []
 
     def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
-        return -(self.output(tensordict) - tensordict.get(self.latent_key)).square().sum(-1)
-
-    def sample_loss(self, tensordict: TensorDictBase) -> Tensor:
-        return -self.log_ratio(tensordict)
-
-
-def _stage(base: str, **parts: Any) -> Stage:
-    config = discover_config(base, parts.pop("out", "unused"), num_codes=CODES)
-    return make_stage(config, set_up(TASK, base), **parts)
+        paid = super().log_ratio(tensordict)
+        Recorded.seen.append(paid.detach())
+        return paid
 
 
-def _weights(module: nn.Module) -> Tensor:
-    return torch.cat([value.detach().flatten() for value in module.parameters()])
+class Broken(CategoricalMI):
+    """Pays what is not finite."""
+
+    def log_ratio(self, tensordict: TensorDictBase) -> Tensor:
+        return super().log_ratio(tensordict) * torch.nan
 
 
-def _iterate(stage: Stage) -> tuple[TensorDictBase, dict[str, float]]:
-    batch = stage.learner.collect(0, 0)
-    return batch, learn(stage, batch)
+def _config(base: str, out: Path, **changes: Any) -> Any:
+    method = replace(by_reward(iterations=1, eval_episodes=64), **changes)
+    return discover_config(base, out, method=method, num_codes=CODES, final_episodes=64)
 
 
-def test_by_default_a_classifier_learns_beside_a_policy_that_begins_at_the_base(base: str) -> None:
-    stage = _stage(base)
-    batch = stage.learner.collect(0, 0)
-    assert batch.get("loc").abs().max() == 0.0
-    assert (batch.get("scale") == 1.0).all()
-    assert isinstance(stage.estimator, CategoricalMI)
-    assert stage.prior.num_codes == CODES
-
-    before = [_weights(module) for module in (stage.steering, stage.estimator)]
-    figures = learn(stage, batch)
-    after = [_weights(module) for module in (stage.steering, stage.estimator)]
-    assert all(not torch.equal(*pair) for pair in zip(before, after))
-    assert {"reward", "mi_reward", "q_loss", "q_bound", "loss_objective"} <= set(figures)
-
-
-def test_what_is_maximised_is_the_reward_of_the_estimator_that_was_given(base: str) -> None:
-    size = observation_size(set_up(TASK, base).steered(1, 1.0), [keys.HISTORY])
-    estimator = CategoricalMI(size, CODES + 2)
-    stage = _stage(base, estimator=estimator)
-    assert stage.estimator is estimator
-    assert stage.online is not None
-    assert stage.online.estimator is estimator
-    assert stage.prior.num_codes == CODES + 2
-    assert stage.learner.advantage.tensor_keys.reward == keys.MI_REWARD
-
-    batch, _ = _iterate(stage)
-    assert stage.mi_reward is not None
-    paid, ended = stage.mi_reward(batch), batch.get(("next", "done")).squeeze(-1)
-    last = paid.get("next")[ended].select(keys.HISTORY)
-    ratio = estimator.log_ratio(last.set(keys.LATENT, paid.get(keys.LATENT)[ended]))
-    gamma, steps = 0.999, paid.get(("next", keys.STEPS))[ended].squeeze(-1)
-    limit = math.log(CODES + 2)
-    expected = gamma**steps * ratio.detach().clamp(-limit, limit) / limit
-    torch.testing.assert_close(paid.get(("next", keys.MI_REWARD))[ended].squeeze(-1), expected)
-    assert (paid.get(("next", keys.MI_REWARD))[~ended] == 0).all()
+def test_a_classifier_learns_beside_a_policy_that_begins_at_the_base(
+    variational: Path, base: str, tmp_path: Path
+) -> None:
+    rows = read_rows(variational)
+    assert {"reward", "mi_reward", "q_loss", "q_bound", "loss_objective"} <= set(rows[0])
+    assert float(rows[0]["coef"]) == 1.0
+    still = VariationalConfig(
+        iterations=1, ppo=replace(VariationalConfig().ppo, learning_rate=1e-30)
+    )
+    discover(replace(_config(base, tmp_path / "still"), method=still))
+    begun, moved = (
+        load_adapter(run / "adapter").steering.requires_grad_(False).head.network.layers[-1].weight
+        for run in (tmp_path / "still", variational)
+    )
+    assert float(begun.abs().max()) < 1e-9 < float(moved.abs().max())
+    assert isinstance(load_adapter(variational / "adapter").estimator, CategoricalMI)
 
 
-def test_it_begins_with_the_steering_policy_that_was_given(base: str) -> None:
+def test_what_is_maximised_is_the_reward_of_the_estimator_that_is_named(
+    base: str, tmp_path: Path
+) -> None:
+    Recorded.seen.clear()
+    config = _config(base, tmp_path / "run", estimator=f"{__name__}:Recorded")
     setup = set_up(TASK, base)
-    env = setup.steered(CODES, 1.0)
-    steering = make_steering(env, setup.base, CODES, setup.steering_keys)
-    steering.set_std(0.5)
-    features = steering.head.network.features
-    features.fit(torch.randn(50, len(features.shift)) * 3)
-    shift = features.shift.clone()
-    stage = _stage(base, steering=steering)
-    assert stage.steering is steering
-    assert torch.equal(features.shift, shift)
-    assert torch.equal(stage.learner.critic.module.features.shift, shift)
-    assert stage.start_steps < _stage(base).start_steps  # no episodes to scale its input
-
-    before = _weights(steering)
-    _, figures = _iterate(stage)
-    assert not torch.equal(_weights(steering), before)
-    assert math.isfinite(figures["loss_objective"])
+    steps = discover_variational(config, config.method, setup, None)
+    row = next(event.row for event in steps if isinstance(event, Advanced))
+    steps.close()
+    limit = math.log(CODES)
+    ratio = Recorded.seen[-1]
+    assert bool((ratio != 0).any())
+    assert abs(row["mi_reward"]) <= 1.0
+    assert float((ratio.clamp(-limit, limit) / limit).abs().max()) >= abs(row["mi_reward"])
 
 
-def test_continuous_codes_are_learned_and_their_judgement_is_refused(base: str) -> None:
-    size = observation_size(set_up(TASK, base).steered(1, 1.0), [keys.HISTORY])
-    estimator = _Nearness(InputNoise(MLP(size, 2, (16,))), 2, NormalPrior(2))
-    stage = _stage(base, estimator=estimator)
-    before = _weights(estimator)
-    batch, figures = _iterate(stage)
-    assert batch.get(keys.LATENT_FEATURES).shape == (*batch.shape, 2)
-    assert not torch.equal(_weights(estimator), before)
-    assert math.isfinite(figures["q_bound"])
-    with pytest.raises(ConfigurationError, match="expected discrete codes, each of which"):
-        judge_stage(set_up(TASK, base), stage, 64, 0)
+def test_a_payment_that_is_not_finite_ends_the_run_before_it_is_learned_from(
+    base: str, tmp_path: Path
+) -> None:
+    config = _config(base, tmp_path / "run", estimator=f"{__name__}:Broken")
+    with pytest.raises(NonFiniteError, match=f"{keys.MI_REWARD}.* in batch 1"):
+        list(follow(config))
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("estimator", ["categorical", "contrastive", "lsd", "metra"])
+def test_widths_and_noise_are_those_of_the_configuration_and_the_task(
+    base: str, estimator: str, tmp_path: Path
+) -> None:
+    config = replace(
+        _config(base, tmp_path / "run", estimator=estimator, iterations=0),
+        hidden=(24, 16), task=replace(TASK, feature_noise=NOISE),
+    )  # fmt: skip
+    discover(config)
+    found = load_adapter(tmp_path / "run" / "adapter").estimator
+    assert found is not None
+    network = found.network.module
+    assert isinstance(network, InputNoise)
+    assert isinstance(network.network, MLP)
+    linear = [layer for layer in network.network.layers if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in linear[:-1]] == [24, 16]
+    assert network.std == pytest.approx(NOISE)
+    assert float(network.network.features.scale[0]) != 1.0
+
+
+def test_an_estimator_that_nobody_has_is_named(base: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="categorica"):
+        discover(_config(base, tmp_path / "run", estimator="categorica"))

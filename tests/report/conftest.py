@@ -15,13 +15,14 @@ from modereg.checkpoints import Adapter, save_adapter
 from modereg.estimators import CategoricalMI
 from modereg.policies import as_generative_policy
 from modereg.priors import CategoricalPrior
-from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.setup import Setup
 from modereg.report import ReportEntry
 from modereg.wrapping import make_steering, observation_size
-from tests.report.pictured import pictured_setup, pictured_task
+from tests.report.pictured import pictured_setup, pictured_task, setup_of
 
 NUM_CODES = 3
+VERSIONS = {"modereg": "0.1.0", "torch": "2.13"}
 
 
 def make_setup(name: str, num_envs: int, shape: tuple[int, int], drift: list[float]) -> Setup:
@@ -33,7 +34,7 @@ def make_setup(name: str, num_envs: int, shape: tuple[int, int], drift: list[flo
         noise_shape=shape,
         chunk_shape=shape,
     )
-    return Setup(task, task.make_env(num_envs), base, "a <base>", base.fingerprint())
+    return setup_of(task, base, "a <base>", num_envs)
 
 
 def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:
@@ -41,24 +42,22 @@ def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:
     prior = CategoricalPrior(NUM_CODES)
     env = setup.steered(prior, 1.0)
     torch.manual_seed(0)
-    steering = make_steering(env, setup.base, prior, setup.steering_keys, hidden=(8,))
+    steering = make_steering(env, setup.base, prior, hidden=(8,))
     estimator = CategoricalMI(observation_size(env, [keys.HISTORY]), prior)
-    save_adapter(
-        folder / "adapter",
-        Adapter(steering, estimator, prior, setup.reference, setup.fingerprint, {"env_steps": 900}),
-    )
-    metrics, episodes = evaluate_policy(
+    about = (setup.layout, setup.reference, setup.fingerprint, {"env_steps": 900})
+    save_adapter(folder / "adapter", Adapter(steering, estimator, prior, *about))
+    figures, _ = evaluate_policy(
         setup, env, steering, num_codes=NUM_CODES, episodes=48, seed=1, estimator=estimator
     )
-    figures = metrics.to_dict() | estimator.figures(episodes.final)
     env_steps = 1000 if start is None else 3000
     summary = {"env_steps": env_steps, "sampled": figures}
     if start is not None:
         summary["deterministic"] = figures
     (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "versions.json").write_text(json.dumps({"modereg": "0.1.0", "torch": "2.13"}))
+    (folder / "versions.json").write_text(json.dumps({"started": VERSIONS}))
     (folder / "timing.json").write_text(json.dumps({"seconds": 20.0}))
-    (folder / "config.yaml").write_text(f"out: <run>\nstart: {start or 'null'}\ncoef: 0.3\n")
+    kind = "method: {name: cluster}" if start is None else f"start: {start}\ncoef: 0.3"
+    (folder / "config.yaml").write_text(f"out: <run>\n{kind}\n")
     _write_curves(folder, env_steps, figures)
     return folder
 
@@ -76,13 +75,13 @@ def _write_curves(folder: Path, env_steps: int, figures: dict[str, Any]) -> None
 
 def make_entries(setup: Setup, folder: Path) -> list[ReportEntry]:
     """Return a base, a run, and a run that started from it."""
-    metrics, _ = evaluate_policy(
+    figures, _ = evaluate_policy(
         setup, setup.steered(1, 1.0), None, num_codes=1, episodes=48, seed=1
     )
     first = write_run(setup, folder / "discover")
     second = write_run(setup, folder / "regularised", first)
     return [
-        ReportEntry("base", "Base & <all>", None, {"sampled": metrics.to_dict()}),
+        ReportEntry("base", "Base & <all>", None, {"sampled": figures}),
         ReportEntry("discover", "Stage 1", first),
         ReportEntry("regularised", "Regularised", second),
     ]

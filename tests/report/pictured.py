@@ -10,8 +10,8 @@ from torch import Tensor
 from torchrl.data import Bounded
 
 from modereg import keys
-from modereg.policies import as_generative_policy
-from modereg.recipes.build import Setup
+from modereg.policies import GenerativePolicy, as_generative_policy, freeze
+from modereg.recipes.setup import Setup
 from modereg.tasks import Task
 from modereg.tasks.gaussian_mixture import GaussianMixture, gaussian_mixture_task
 
@@ -60,16 +60,16 @@ class Rendering(GaussianMixture):
 
 def pictured_task(**changes: Any) -> Task:
     """Return the task with pictures among the observations."""
-    return replace(
-        gaussian_mixture_task(), make_env=Pictured, num_envs=32, filmstrip_key=PIXELS, **changes
-    )
+    return _changed(Pictured, filmstrip_key=PIXELS, **changes)
 
 
 def rendering_task(**changes: Any) -> Task:
     """Return the task that renders."""
-    return replace(
-        gaussian_mixture_task(), make_env=Rendering, num_envs=32, renders=True, **changes
-    )
+    return _changed(Rendering, renders=True, **changes)
+
+
+def _changed(make_env: type[GaussianMixture], **changes: Any) -> Task:
+    return replace(gaussian_mixture_task(), make_env=make_env, num_envs=32, **changes)
 
 
 def outwards(noise: Tensor, observation: Tensor) -> Tensor:
@@ -84,4 +84,10 @@ def pictured_setup(task: Task) -> Setup:
     base = as_generative_policy(
         outwards, in_keys=[keys.OBSERVATION], noise_shape=(4, 2), chunk_shape=(4, 2)
     )
-    return Setup(task, task.make_env(task.num_envs), base, "outwards", base.fingerprint())
+    return setup_of(task, base, "outwards", task.num_envs)
+
+
+def setup_of(task: Task, base: GenerativePolicy, reference: str, num_envs: int) -> Setup:
+    """Return a task with a base policy, on the CPU."""
+    cpu, layout = torch.device("cpu"), task.layout.for_policy(base)
+    return Setup(task, layout, freeze(base), reference, base.fingerprint(), num_envs, cpu, cpu)

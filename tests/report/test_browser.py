@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modereg.recipes.build import Setup
+from modereg.recipes.setup import Setup
 from modereg.report import ReportEntry, write_report
 from tests.report.browser import Browser, find_browser, open_browser
 

@@ -18,7 +18,7 @@ from modereg.report.results import over_seeds
 def seed(name: str, success: float, shift: float, folder: Path) -> ReportEntry:
     """Return a run whose success rises from 0 by ``success`` a thousand steps."""
     folder.mkdir()
-    (folder / "config.yaml").write_text("coef: 0.3\n")
+    (folder / "config.yaml").write_text("num_codes: 2\ncoef: 0.3\n")
     with (folder / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["env_steps", "mean_return", "success"])

@@ -7,23 +7,22 @@ import torch
 from tensordict import TensorDict
 
 from modereg import keys
-from modereg.recipes.build import Setup
 from modereg.recipes.evaluate import evaluate_policy
-from modereg.recipes.runs import seed_everything
+from modereg.recipes.setup import Setup
 from modereg.report import record_paths
 from modereg.rollouts import collect_episodes
+from modereg.seeding import derived_seed
 
 
 def test_positions_are_those_of_the_plain_environment(avoid: Setup) -> None:
     """The played actions, repeated one by one in the bare environment, lead along the path."""
     number = avoid.num_envs
     paths = record_paths(avoid, None, 1, num_episodes=number, seed=7)
-    seed = seed_everything(7, 0)
+    seed = derived_seed(7, 0, 1)
     env = avoid.steered(1, 1.0)
+    torch.manual_seed(derived_seed(7, 0))
     env.set_seed(seed)
-    episodes = collect_episodes(
-        env, number, max_decisions=avoid.task.max_decisions, keep=[("next", keys.EXECUTED)]
-    )
+    episodes = collect_episodes(env, number, keep=[("next", keys.EXECUTED)])
     played = episodes.decisions.get(("next", keys.EXECUTED)).flatten(1, 2)
     bare = avoid.task.make_env(number)
     bare.set_seed(seed)
@@ -51,8 +50,8 @@ def test_every_eighth_position_is_in_the_history(name: str, request: pytest.Fixt
     _, episodes = evaluate_policy(
         setup, setup.steered(1, 1.0), None, num_codes=1, episodes=number, seed=3
     )
-    history = episodes.final.get(keys.HISTORY).unflatten(-1, (setup.task.max_decisions + 1, -1))
-    slots = setup.task.execute * torch.arange(history.shape[1])
+    history = episodes.final.get(keys.HISTORY).unflatten(-1, (setup.layout.max_decisions + 1, -1))
+    slots = setup.layout.played * torch.arange(history.shape[1])
     index = torch.minimum(slots, paths.lengths[:, None])
     torch.testing.assert_close(paths.positions[torch.arange(number)[:, None], index], history)
     assert len(paths) == number
@@ -80,8 +79,9 @@ def test_the_same_seed_gives_the_same_paths_and_leaves_the_generator_alone(avoid
 
 def test_dimensions_of_later_entries_are_left_out(avoid: Setup) -> None:
     """Feature dimensions count over all entries; a path has those of the first."""
-    task = replace(
-        avoid.task, feature_keys=(keys.OBSERVATION, keys.ELAPSED), feature_dims=(2, 3, 4)
+    task = avoid.task.with_layout(
+        feature_keys=(keys.OBSERVATION, keys.ELAPSED), feature_dims=(2, 3, 4)
     )
-    paths = record_paths(replace(avoid, task=task), None, 1, num_episodes=4, seed=1)
+    setup = replace(avoid, task=task, layout=task.layout.for_policy(avoid.base))
+    paths = record_paths(setup, None, 1, num_episodes=4, seed=1)
     assert paths.positions.shape[-1] == 2

@@ -7,7 +7,7 @@ from tensordict import TensorDict
 
 from modereg import keys
 from modereg.errors import ConfigurationError
-from modereg.recipes.build import Setup
+from modereg.recipes.setup import Setup
 from modereg.report.films import RENDERED, chosen_codes, record_films, to_frames
 from tests.report.pictured import (
     HEIGHT,
@@ -73,9 +73,8 @@ def test_the_end_of_every_row_is_filmed(pictured: Setup) -> None:
 
 def test_rendering_is_rare() -> None:
     Rendering.renderings = 0
-    films = record_films(
-        pictured_setup(rendering_task(max_steps=24)), None, 1, {}, longest=12, seed=1
-    )
+    setup = pictured_setup(rendering_task().with_layout(max_steps=24))
+    films = record_films(setup, None, 1, {}, longest=12, seed=1)
     assert 8 <= Rendering.renderings <= 1 + RENDERED + 8  # the reset, on the way, and each end
     assert max(len(film.frames) for film in films) == Rendering.renderings
 

@@ -3,28 +3,31 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-import tyro
 
+from modereg import cli
 from modereg.errors import CheckpointError, ConfigurationError
+from modereg.learners import config as learners
+from modereg.learners.config import PPOConfig
 from modereg.recipes.config import (
+    ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
     LogConfig,
-    PPOConfig,
     PretrainConfig,
     TaskConfig,
+    VariationalConfig,
     to_yaml,
 )
+from modereg.recipes.config.text import read_config
 from modereg.report.folders import (
-    KINDS,
     command,
     commands,
-    read_config,
     read_curves,
     read_seconds,
     read_summary,
@@ -32,19 +35,50 @@ from modereg.report.folders import (
 )
 
 TASK = TaskConfig("gymnasium:Pendulum-v1", {"pay_spread": 0.5, "max_steps": 22, "on": True}, 64)
+QUIET = LogConfig(progress=False)
 CONFIGS = [
     PretrainConfig(),
     PretrainConfig(out=Path("my runs/base"), method="flow", shares=(0.25, 0.75), hidden=(8, 9)),
-    DiscoverConfig(task=TASK, std=(0.5, 1e-7), num_codes=12, log=LogConfig(progress=False)),
-    FinetuneConfig(task=TASK, coef=0.0, start="runs/it's", ppo=PPOConfig(epochs=2, kl_coef=0.1)),
+    DiscoverConfig(task=TASK, method=ClusterConfig(std=(0.5, 1e-7)), num_codes=12, log=QUIET),
+    DiscoverConfig(method=VariationalConfig(iterations=7, ppo=PPOConfig(kl_coef=0.02, epochs=2))),
+    DiscoverConfig(method=VariationalConfig(), device="cuda", page=False),
+    FinetuneConfig(task=TASK, coef=0.0, start="it's", learner=PPOConfig(epochs=2, kl_coef=0.1)),
     FinetuneConfig(std=0.4, log=LogConfig(tensorboard=False, wandb="a b"), resume=True),
+    FinetuneConfig(task=replace(TASK, execute=4, feature_keys=("a.b", "c"), feature_dims=(0, 2))),
 ]
 
 
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """A learner of somebody else's.
+
+    Attributes:
+        learning_rate: of Adam.
+        baseline: whether returns are compared.
+    """
+
+    name: ClassVar[str] = "reinforce"
+
+    learning_rate: float = 1e-3
+    baseline: bool = True
+
+    def make(self, problem: Any) -> Any:
+        """Return nothing that learns."""
+        return problem
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point as another package would declare it."""
+    point = EntryPoint("reinforce", f"{__name__}:ReinforceConfig", learners.GROUP)
+    monkeypatch.setattr(learners, "entry_points", lambda group: [point])
+
+
 def parse(line: str) -> Any:
+    """Read a command line as the program itself does."""
     program, *arguments = shlex.split(line)
     assert program == "modereg"
-    return tyro.cli(KINDS[arguments[0]], args=arguments[1:])
+    return cli._parse(arguments)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -56,9 +90,29 @@ def test_a_command_gives_its_configuration_again(config: Any, tmp_path: Path) ->
 
 def test_defaults_are_left_out() -> None:
     assert command(FinetuneConfig()) == "modereg finetune"
-    assert command(FinetuneConfig(out=Path("a b"), coef=0.1)) == (
-        "modereg finetune --out 'a b' --coef 0.1"
+    assert command(FinetuneConfig(out=Path("a b"), num_codes=4, coef=0.1)) == (
+        "modereg finetune --out 'a b' --num-codes 4 --coef 0.1"
     )
+
+
+def test_what_is_chosen_stands_after_the_command() -> None:
+    by_reward = DiscoverConfig(method=VariationalConfig(iterations=7))
+    assert command(by_reward) == "modereg discover variational --method.iterations 7"
+    assert command(DiscoverConfig(method=VariationalConfig())) == "modereg discover variational"
+    clusters = DiscoverConfig(method=ClusterConfig(episodes=9))
+    assert command(clusters) == "modereg discover --method.episodes 9"
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_learner_by_entry_point_stands_after_the_command(tmp_path: Path) -> None:
+    config = FinetuneConfig(std=0.4, learner=ReinforceConfig(0.003, baseline=False))
+    line = command(config)
+    assert line == (
+        "modereg finetune reinforce --learner.learning-rate 0.003 --learner.no-baseline --std 0.4"
+    )
+    assert parse(line) == config
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path) == config
 
 
 def test_commands_lead_from_the_base_to_each_run(tmp_path: Path) -> None:
@@ -101,12 +155,12 @@ FIGURES: dict[str, Any] = {
 def finished(folder: Path) -> Path:
     """Write what a finished run leaves behind, but for its adapter."""
     folder.mkdir()
-    (folder / "config.yaml").write_text(to_yaml(FinetuneConfig(out=folder)))
+    (folder / "config.yaml").write_text(to_yaml(FinetuneConfig(out=folder, num_codes=4, coef=0.3)))
     summary = {"env_steps": 900, "sampled": FIGURES, "deterministic": FIGURES}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "curves.csv").write_text("phase,env_steps,success\ntrain,100,\ntrain,200,0.5\n")
     (folder / "timing.json").write_text('{"seconds": 20.0}')
-    (folder / "versions.json").write_text('{"modereg": "0.1.0"}')
+    (folder / "versions.json").write_text('{"started": {"modereg": "0.1.0"}}')
     return folder
 
 
@@ -238,7 +292,16 @@ def test_options_of_another_type_are_refused(old: str, new: str, tmp_path: Path)
 
 def test_parts_of_another_type_are_refused(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
-    for part in ("task: 5", "task: {num_envs: many}", "ppo: [1]", "hidden: [8, wide]"):
+    for part, said in {
+        "task: 5": "expected task in",
+        "task: {num_envs: many}": "expected task.num_envs in",
+        "learner: [1]": "expected the name of a learner in",
+        "learner: {name: ppo, clip: wide}": "expected learner.clip in",
+        "learner: {clip: 0.1}": "expected the name of a learner in",
+        "hidden: [8, wide]": "expected hidden in",
+        "hidden: [8, 0]": "expected hidden of at least 1, got 0",
+        "coef: 0.1": "expected coef only with codes",
+    }.items():
         (run / "config.yaml").write_text(f"start: null\n{part}\n")
-        with pytest.raises(ConfigurationError, match=r"expected (task|ppo|hidden)"):
+        with pytest.raises(ConfigurationError, match=f"{said}.*config.yaml"):
             read_config(run)

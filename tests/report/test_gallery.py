@@ -7,7 +7,7 @@ import matplotlib as mpl
 import pytest
 
 from modereg.paths import Paths
-from modereg.recipes.build import Setup
+from modereg.recipes.setup import Setup
 from modereg.report import ReportEntry, record_paths
 from modereg.report.behaviours import draw_codes, draw_shares, draw_tables
 from modereg.report.curves import behaviour_figure, draw_bound, draw_curves

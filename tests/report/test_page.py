@@ -11,11 +11,12 @@ from jinja2 import UndefinedError
 from torch import nn
 
 from modereg import metrics
-from modereg.errors import CheckpointError
+from modereg.errors import CheckpointError, ConfigurationError
 from modereg.policies import as_generative_policy
-from modereg.recipes.build import Setup
+from modereg.recipes.config.text import read_config
+from modereg.recipes.setup import Setup
 from modereg.report import ReportEntry, write_report
-from modereg.report.folders import command, read_config
+from modereg.report.folders import command
 from modereg.report.numbers import percent
 from modereg.report.page import _environment, _items, _marked
 from modereg.report.results import Group, Row, Table, results, summary
@@ -206,9 +207,19 @@ def test_an_adapter_of_another_base_is_refused(
         chunk_shape=(8, 2),
         module=nn.Linear(2, 2),
     )
-    setup = Setup(avoid.task, avoid.env, other, "other", other.fingerprint())
+    setup = replace(avoid, base=other, fingerprint=other.fingerprint())
     with pytest.raises(CheckpointError, match="steers the base policy"):
         write_report(tmp_path, setup, entries, title="Avoid", episodes=8)
+
+
+def test_an_adapter_of_another_layout_is_refused(
+    avoid: Setup, entries: list[ReportEntry], tmp_path: Path
+) -> None:
+    """Rather than to show it where it was not trained."""
+    task = avoid.task.with_layout(execute=4)
+    setup = replace(avoid, task=task, layout=task.layout.for_policy(avoid.base))
+    with pytest.raises(ConfigurationError, match="another layout .*: execute 8 and 4"):
+        write_report(tmp_path, setup, entries[1:], title="Avoid", episodes=8)
 
 
 def test_it_is_quick(avoid: Setup, entries: list[ReportEntry], tmp_path: Path) -> None:

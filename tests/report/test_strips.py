@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modereg.layout import Layout
 from modereg.report.films import Film
 from modereg.report.page import _environment
 from modereg.report.strips import FRAMES, PIXELS, animation, caption, side_of, strip, write_strips
@@ -78,7 +79,7 @@ def test_captions(given: dict[str, object], said: tuple[str, ...]) -> None:
 
 
 def test_modes_without_a_name_have_their_number() -> None:
-    assert caption(Task("bare", TASK.make_env, 9, num_modes=4), film())[0] == "mode 1"
+    assert caption(Task("bare", TASK.make_env, Layout(9), num_modes=4), film())[0] == "mode 1"
 
 
 @pytest.mark.parametrize("animate", [True, False])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from modereg.paths import Paths
-from modereg.recipes.build import Setup
+from modereg.recipes.setup import Setup
 from modereg.report import ReportEntry, record_paths, trajectories
 from modereg.report.style import png
 from modereg.report.trajectories import draw_thumbnail, draw_trajectories, make_scene, subtitle

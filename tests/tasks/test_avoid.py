@@ -177,10 +177,10 @@ def test_steps_that_could_jump_over_a_cylinder_are_refused() -> None:
 
 def test_task() -> None:
     task = avoid_task(pay_spread=0.5)
-    assert task.max_decisions == 12
+    assert task.layout.max_decisions == 12
     env = task.make_env(3, device="cpu", seed=1)
     check_env_specs(env)
-    assert env.max_steps == task.max_steps
+    assert env.max_steps == task.layout.max_steps
     torch.testing.assert_close(env.pay, route_pay(0.5))
     assert env.num_modes == task.num_modes == len(task.mode_names)
-    assert set(task.steering_keys) <= set(env.observation_spec.keys())
+    assert set(task.layout.steering_keys) <= set(env.observation_spec.keys())

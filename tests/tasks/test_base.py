@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modereg.errors import ConfigurationError, ShapeError
+from modereg.errors import ConfigurationError, ModeregError, ShapeError
+from modereg.layout import Layout
 from modereg.tasks import Avoid, Demonstrations, Task
 
 
@@ -20,27 +21,41 @@ def demonstrations(num: int = 4, steps: int = 3) -> Demonstrations:
 
 
 def test_only_the_environment_is_required() -> None:
-    task = Task(name="bare", make_env=Avoid, max_steps=20)
-    assert task.steering_keys == task.feature_keys == task.observation_keys == ("observation",)
+    task = Task("bare", Avoid, Layout(20, execute=8))
+    assert task.layout.steered_by == task.layout.features == ["observation"]
+    assert task.observation_keys == ("observation",)
     assert task.num_modes is None
     assert task.demonstrate is None
-    assert task.max_decisions == 3
+    assert task.layout.max_decisions == 3
+
+
+def test_the_layout_knows_what_is_read_and_may_be_changed_in_part() -> None:
+    task = Task("bare", Avoid, Layout(20, execute=8, time_limit="terminates"))
+    assert task.layout.steered_by == ["observation", "elapsed"]
+    other = task.with_layout(execute=4, feature_dims=(0,))
+    assert (other.layout.execute, other.layout.feature_dims) == (4, (0,))
+    assert other.layout.steered_by == ["observation", "elapsed"]
+    assert task.layout.execute == 8
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"horizon": 8, "execute": 8, "offset": 1}, "actions 1 to 8 of chunks of 8"),
-        ({"execute": 0}, "execute >= 1"),
-        ({"max_steps": 0}, "max_steps >= 1"),
-        ({"num_modes": 3, "mode_names": ("a", "b")}, "names 2 modes"),
+        ({"horizon": 8, "execute": 8, "offset": 1}, "at least offset [+] execute = 9 actions"),
+        ({"execute": 0}, "expected execute of at least 1, got 0"),
+        ({"max_steps": 0}, "expected max_steps of at least 1, got 0"),
         ({"time_limit": "explodes"}, "'terminates' or 'truncates'"),
     ],
 )
 def test_a_layout_that_cannot_work_is_refused(options: dict, match: str) -> None:
-    task = Task(name="bare", make_env=Avoid, max_steps=20)
-    with pytest.raises(ConfigurationError, match=match):
-        replace(task, **options)
+    task = Task("bare", Avoid, Layout(20))
+    with pytest.raises(ModeregError, match=match):
+        task.with_layout(**options)
+
+
+def test_mode_names_that_are_too_few_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="names 2 modes"):
+        Task("bare", Avoid, Layout(20), num_modes=3, mode_names=("a", "b"))
 
 
 def test_demonstrations_count_successes_of_decided_modes() -> None:

@@ -12,8 +12,9 @@ from modereg.tasks import Avoid, environment_task
 def test_a_single_environment_is_multiplied_and_limited() -> None:
     task = environment_task("pendulum", lambda: GymEnv("Pendulum-v1"), 5, horizon=4, execute=2)
     assert task.observation_keys == ("observation",)
-    assert (task.max_steps, task.horizon, task.execute) == (5, 4, 2)
-    assert (task.max_decisions, task.time_limit) == (3, "truncates")
+    layout = task.layout
+    assert (layout.max_steps, layout.horizon, layout.execute) == (5, 4, 2)
+    assert (layout.max_decisions, layout.time_limit) == (3, "truncates")
     single, several = task.make_env(1), task.make_env(3, device="cpu")
     assert (single.batch_size, several.batch_size) == ((), (3,))
     check_env_specs(several)
@@ -28,7 +29,7 @@ def test_a_factory_that_takes_num_envs_is_called_with_it() -> None:
         return Avoid(num_envs, max_steps=7)
 
     task = environment_task("mine", make)
-    assert (task.max_steps, task.time_limit) == (7, "terminates")
+    assert (task.layout.max_steps, task.layout.time_limit) == (7, "terminates")
     assert set(task.observation_keys) == {"observation", "elapsed"}
     assert task.make_env(4).batch_size == (4,)
 

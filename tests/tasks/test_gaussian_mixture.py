@@ -44,8 +44,8 @@ def test_the_expert_reaches_every_goal_with_its_share() -> None:
 def test_task() -> None:
     task = gaussian_mixture_task(pay=[1.0, 2.0, 3.0, 4.0])
     env = task.make_env(2, device="cpu")
-    assert task.max_decisions == 6
-    assert env.max_steps == task.max_steps
+    assert task.layout.max_decisions == 6
+    assert env.max_steps == task.layout.max_steps
     assert env.pay.tolist() == [1.0, 2.0, 3.0, 4.0]
     assert env.num_modes == task.num_modes == 4
 

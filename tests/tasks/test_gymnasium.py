@@ -64,7 +64,7 @@ def test_specs_hold(env_id: str, num_envs: int) -> None:
     env = task.make_env(num_envs, device="cpu")
     check_env_specs(env)
     assert task.observation_keys == ("observation",)
-    assert task.time_limit == "truncates"
+    assert task.layout.time_limit == "truncates"
     env.close()
 
 
@@ -216,6 +216,6 @@ def test_no_time_limit() -> None:
     try:
         with pytest.raises(ConfigurationError, match="pass max_steps"):
             gymnasium_task("test/Endless-v0")
-        assert gymnasium_task("test/Endless-v0", max_steps=2).max_steps == 2
+        assert gymnasium_task("test/Endless-v0", max_steps=2).layout.max_steps == 2
     finally:
         del gymnasium.registry["test/Endless-v0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase, PendulumEnv
 
+from modereg.layout import Layout
 from modereg.tasks import (
     Demonstrations,
     GaussianMixture,
@@ -211,18 +213,26 @@ def test_noise_in_steps_has_to_be_said() -> None:
 # --- declarations that do not fit
 
 
-class TooFewDecisions(Task):
+class TooFewDecisions(Layout):
     @property
     def max_decisions(self) -> int:
         return 3
 
 
+LAYOUT = {entry.name for entry in dataclasses.fields(Layout)}
+
+
+def changed(task: Task, **fields: Any) -> Task:
+    of_layout = {name: fields.pop(name) for name in LAYOUT & set(fields)}
+    return replace(task, **fields).with_layout(**of_layout)
+
+
 def mixture(**fields: Any) -> Task:
-    return replace(gaussian_mixture_task(), **fields)
+    return changed(gaussian_mixture_task(), **fields)
 
 
 def pendulum(**fields: Any) -> Task:
-    return replace(gymnasium_task("Pendulum-v1", max_steps=12), **fields)
+    return changed(gymnasium_task("Pendulum-v1", max_steps=12), **fields)
 
 
 def one_batch(num_envs: int) -> EnvBase:
@@ -253,8 +263,8 @@ WRONG: dict[str, Callable[[], Task]] = {
         mixture, num_modes=3, mode_names=None
     ),
     r"made an environment of batch \(1,\), expected \(3,\)": partial(pendulum, make_env=one_batch),
-    "goes on after max_decisions=3 decisions": lambda: TooFewDecisions(
-        name="short", make_env=GaussianMixture, max_steps=24, execute=4, time_limit="terminates"
+    "goes on after max_decisions=3 decisions": lambda: Task(
+        "short", GaussianMixture, TooFewDecisions(24, execute=4, time_limit="terminates")
     ),
 }
 
@@ -387,4 +397,4 @@ def slippery(num_envs: int) -> EnvBase:
 
 
 def test_a_labelled_gymnasium_environment() -> None:
-    check_task(Task(name="slippery", make_env=slippery, max_steps=6, num_modes=2))
+    check_task(Task("slippery", slippery, Layout(6, execute=8), num_modes=2))

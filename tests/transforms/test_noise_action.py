@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from tensordict import TensorDictBase
-from torchrl.data import Unbounded
+from torchrl.data import Bounded, Unbounded
 from torchrl.envs import Compose, TransformedEnv
+from torchrl.envs.utils import check_env_specs
 
 from modereg.errors import (
     ConfigurationError,
@@ -189,3 +190,33 @@ def test_the_noise_may_have_another_type_than_the_action():
     data = env.rollout(2)
     assert data["action"].dtype == torch.float32
     assert data["next", "action_chunk"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bounded_noise_is_drawn_from_a_clipped_normal(dtype: torch.dtype) -> None:
+    """For losses whose policies need bounds; N(0, I) clipped at b, whatever is done to the spec."""
+    bound = 0.75
+    steered = TransformedEnv(
+        CountingEnv([9] * 500, dtype=dtype),
+        Compose(ActionChunk(4, horizon=4), NoiseAction(TinyPolicy(3, dtype=dtype), bound=bound)),
+    )
+    spec = steered.action_spec
+    assert isinstance(spec, Bounded)
+    assert (float(spec.space.low.max()), float(spec.space.high.min())) == (-bound, bound)
+    expected = torch.randn(2000, 8, dtype=dtype).clamp(-bound, bound)
+    for drawn in (
+        steered.rand_action(steered.reset()).get("action"),
+        spec.clone().to("cpu").rand(),
+        spec[:400].rand(),
+        spec.rand((2,)).flatten(0, 1),
+        steered.full_action_spec.clone().rand().get("action"),
+    ):
+        assert drawn.dtype == dtype
+        assert float(drawn.abs().max()) == pytest.approx(bound)
+        assert float(drawn.std()) == pytest.approx(float(expected.std()), abs=0.05)
+        clipped = (drawn.abs() == bound).double().mean()
+        assert float(clipped) == pytest.approx(0.453, abs=0.05)
+    check_env_specs(steered)
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigurationError, match="expected a bound above 0 and finite"):
+            NoiseAction(TinyPolicy(3), bound=wrong)

@@ -12,6 +12,7 @@ from torchrl.envs import TransformedEnv
 
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
+from modereg.layout import Layout
 from modereg.policies import GenerativePolicy, as_generative_policy
 from modereg.testing import CountingEnv, check_transform
 from modereg.transforms import ActionChunk, ObservationStack
@@ -53,7 +54,7 @@ def test_the_battery_of_transforms() -> None:
 
 
 def test_a_policy_of_two_observations_reads_them_in_a_steered_environment() -> None:
-    env = steer_env(CountingEnv([9, 9]), TwoSteps(), 2, max_decisions=3, execute=3)
+    env = steer_env(CountingEnv([9, 9]), TwoSteps(), 2, Layout(9, execute=3))
     data = env.rollout(3)
     speed = torch.tensor([0.0, 1.0, 1.0])[:, None, None]
     expected = data["action"][0] + speed
@@ -63,7 +64,7 @@ def test_a_policy_of_two_observations_reads_them_in_a_steered_environment() -> N
 def test_a_function_may_take_two_observations() -> None:
     shapes = {"in_keys": ["observation"], "noise_shape": (3, 2), "chunk_shape": (3, 2)}
     policy = as_generative_policy(TwoSteps().decode, observation_steps=2, **shapes)
-    env = steer_env(CountingEnv([9, 9]), policy, 2, max_decisions=3, execute=3)
+    env = steer_env(CountingEnv([9, 9]), policy, 2, Layout(9, execute=3))
     assert env.rollout(3)[STACK].shape == (2, 3, 2, 3)
     with pytest.raises(ConfigurationError, match="observation_steps of at least 1, got 0"):
         as_generative_policy(TwoSteps().decode, observation_steps=0, **shapes)

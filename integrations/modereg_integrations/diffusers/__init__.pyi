@@ -1,5 +1,4 @@
 from modereg_integrations.diffusers.denoiser import MLPDenoiser as MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer as Normalizer
 from modereg_integrations.diffusers.policy import DiffusersPolicy as DiffusersPolicy
-from modereg_integrations.diffusers.saving import fingerprint as fingerprint
 from modereg_integrations.diffusers.saving import register_denoiser as register_denoiser

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from modereg import storage
+from modereg import files, storage
 from modereg.errors import CheckpointError
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer
@@ -105,7 +105,7 @@ def save_parts(
         )
     shapes = [None if shape is None else list(shape) for shape in observation_shapes]
     options = {"format": _FORMAT, **parts.options, "observation_shapes": shapes}
-    with storage.replace_folder(folder) as new:
+    with files.replace_folder(folder) as new:
         _write(parts, options, new)
 
 
@@ -117,21 +117,21 @@ def _write(parts: Parts, options: dict[str, Any], folder: Path) -> None:
         "scheduler": list(_path_of(type(parts.scheduler))),
     }
     if isinstance(parts.denoiser, ConfigMixin):
-        storage.write_atomic(folder / "denoiser" / "config.json", parts.denoiser.to_json_string())
-    storage.write_atomic(
+        files.write_atomic(folder / "denoiser" / "config.json", parts.denoiser.to_json_string())
+    files.write_atomic(
         folder / "scheduler" / "scheduler_config.json", parts.scheduler.to_json_string()
     )
     if parts.normalizer is not None:
         index["normalizer"] = ["modereg_integrations.diffusers", "Normalizer"]
-        storage.write_json(folder / "normalizer" / "config.json", parts.normalizer.options())
+        files.write_json(folder / "normalizer" / "config.json", parts.normalizer.options())
     for name, module in parts.modules().items():
         # safetensors refuses tensors that share storage.
         state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-        storage.write_atomic(folder / name / _WEIGHTS, save(state, metadata={"format": "pt"}))
-    storage.write_json(folder / "model_index.json", index)
-    storage.write_json(folder / "policy.json", options)
+        files.write_atomic(folder / name / _WEIGHTS, save(state, metadata={"format": "pt"}))
+    files.write_json(folder / "model_index.json", index)
+    files.write_json(folder / "policy.json", options)
     content = _read(folder)
-    storage.write_json(folder / "policy.json", options | {"digest": content.digest()})
+    files.write_json(folder / "policy.json", options | {"digest": content.digest()})
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def load_parts(
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = storage.read_json(path)
+    content = files.read_json(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is damaged: expected an object, got {content!r:.80}")
     return content

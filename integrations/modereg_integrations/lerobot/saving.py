@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from modereg import storage
+from modereg import files
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg_integrations.folders import as_key, check_sizes, is_key, open_folder, sealed_folder
 from modereg_integrations.lerobot.library import library
@@ -124,7 +124,7 @@ def read_folder(folder: Path, config: dict[str, Any]) -> tuple[Any, Any, Any, di
 
 def _load_settings(folder: Path, replaced: dict[str, Any]) -> Any:
     """Read LeRobot's configuration of a policy, with entries replaced."""
-    found = storage.read_json(folder / "config.json")
+    found = files.read_json(folder / "config.json")
     if not isinstance(found, dict) or "type" not in found:
         raise CheckpointError(f"{folder} holds no policy of LeRobot: its config.json has no type")
     check_sizes(folder / "config.json", found)

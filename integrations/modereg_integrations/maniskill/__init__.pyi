@@ -1,3 +1,2 @@
 from modereg_integrations.maniskill.env import ManiSkillEnv as ManiSkillEnv
 from modereg_integrations.maniskill.tasks import make_task as make_task
-from modereg_integrations.maniskill.wall.task import wall_task as wall_task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -34,8 +35,7 @@ def make_simulation(env_id: str, num_envs: int, options: Mapping[str, Any]) -> A
     import gymnasium
     from mani_skill.utils.registration import REGISTERED_ENVS
 
-    import modereg_integrations.maniskill.tabletop.scene  # noqa: F401  (registers our tasks)
-
+    import_module("modereg_integrations.maniskill.tabletop.scene")  # which registers our tasks
     if env_id not in REGISTERED_ENVS:
         known = sorted(REGISTERED_ENVS)
         sentence = f"ManiSkill knows no task {env_id!r}; known are {', '.join(known)}."

@@ -9,7 +9,8 @@ from typing import Any
 from tensordict import NestedKey
 
 from modereg.errors import ConfigurationError
-from modereg.keys import ELAPSED, OBSERVATION
+from modereg.keys import OBSERVATION
+from modereg.layout import Layout
 from modereg.tasks.base import Task
 from modereg_integrations.maniskill.env import ManiSkillEnv
 from modereg_integrations.maniskill.tabletop import TASKS
@@ -50,42 +51,38 @@ def make_task(
         MissingDeviceError: if there is no usable Vulkan device.
     """
     own = TASKS.get(env_id)
+    known: dict[str, Any]
+    layout: dict[str, Any]
     if own is None:
         given = {"max_steps": max_steps or "registered", **options}
         make_env: Callable[..., ManiSkillEnv] = partial(ManiSkillEnv, env_id, **given)
         keys, steps = _probe(make_env)
-        known: dict[str, Any] = {"observation_keys": keys}
+        known, layout = {"observation_keys": keys}, {}
     else:
         make_env, steps = partial(own.env, **options), max_steps or own.max_steps
         known = _known(own, options)
+        # Running out of steps is a failure: steering policy and critic see the elapsed time.
+        layout = {"feature_keys": (own.shown,), "time_limit": "terminates"}
     if steps is None:
         raise ConfigurationError(f"{env_id!r} has no registered time limit: give max_steps.")
     return Task(
         name=f"maniskill:{env_id}",
         make_env=make_env,
-        max_steps=steps,
-        horizon=horizon,
-        execute=execute,
+        layout=Layout(max_steps=steps, horizon=horizon, execute=execute, **layout),
         num_envs=num_envs,
         **known,
     )
 
 
 def _known(task: TabletopTask, options: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a task of ours.
-
-    Running out of steps is a failure, so the steering policy and the critic see the elapsed time.
-    """
+    """What is known of a task of ours."""
     start = {key: value for key, value in options.items() if key == "start_noise"}
     return {
         "observation_keys": (OBSERVATION,),
-        "steering_keys": (OBSERVATION, ELAPSED),
-        "feature_keys": (task.shown,),
         "feature_names": ("x", "y", "z"),
         "num_modes": task.num_modes,
         "mode_names": task.mode_names,
         "demonstrate": partial(task.demonstrate, **start),
-        "time_limit": "terminates",
         "feature_noise": task.feature_noise,
         "plot": task.picture,
         "renders": True,

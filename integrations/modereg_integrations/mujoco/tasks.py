@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any
 
 from modereg.errors import ConfigurationError
-from modereg.keys import ELAPSED, OBSERVATION
+from modereg.layout import Layout
 from modereg.suggestions import with_suggestion
 from modereg.tasks.base import Task
 from modereg.tasks.plots import Picture
@@ -80,17 +80,16 @@ def point_maze_task(
     return Task(
         name="mujoco:point_maze",
         make_env=partial(make_env, pay_spread=pay_spread),
-        max_steps=max_steps,
-        horizon=HORIZON,
-        execute=HORIZON,
-        observation_keys=(OBSERVATION,),
-        steering_keys=(OBSERVATION, ELAPSED),
-        feature_keys=(OBSERVATION,),
-        feature_dims=(2, 3),
+        layout=Layout(
+            max_steps=max_steps,
+            horizon=HORIZON,
+            execute=HORIZON,
+            feature_dims=(2, 3),
+            time_limit="terminates",
+        ),
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
         demonstrate=partial(demonstrate_maze, make_env, action_noise=action_noise),
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.1,
         plot=Picture(

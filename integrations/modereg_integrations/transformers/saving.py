@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from modereg import storage
+from modereg import files
 from modereg.errors import CheckpointError
 from modereg_integrations.folders import (
     LARGEST,
@@ -91,7 +91,7 @@ def _read_statistics(folder: Path, saved: dict[str, Any] | None) -> Statistics |
 
 
 def _load_model(folder: Path) -> Any:
-    config = storage.read_json(folder / "config.json")
+    config = files.read_json(folder / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "pi0":
         raise CheckpointError(

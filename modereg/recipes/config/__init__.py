@@ -14,11 +14,18 @@ from modereg.recipes.config.looking import (
     InspectConfig,
     ReportConfig,
 )
-from modereg.recipes.config.parts import LogConfig, PPOConfig, ProgressConfig, TaskConfig
+from modereg.recipes.config.parts import LogConfig, ProgressConfig, TaskConfig
 from modereg.recipes.config.text import from_yaml, to_yaml
-from modereg.recipes.config.training import DiscoverConfig, FinetuneConfig, PretrainConfig
+from modereg.recipes.config.training import (
+    ClusterConfig,
+    DiscoverConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    VariationalConfig,
+)
 
 __all__ = [
+    "ClusterConfig",
     "CompletionConfig",
     "DemoConfig",
     "DiscoverConfig",
@@ -27,11 +34,11 @@ __all__ = [
     "FinetuneConfig",
     "InspectConfig",
     "LogConfig",
-    "PPOConfig",
     "PretrainConfig",
     "ProgressConfig",
     "ReportConfig",
     "TaskConfig",
+    "VariationalConfig",
     "from_yaml",
     "to_yaml",
 ]

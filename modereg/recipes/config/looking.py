@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from modereg.learners.config import check_numbers
 from modereg.recipes.config.parts import ProgressConfig, TaskConfig
 
 __all__ = [
@@ -22,25 +23,35 @@ __all__ = [
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Judge a base policy, or a run on it.
+    """Judge a base policy, or a run with the task, the layout and the base that it was made with.
 
     Attributes:
-        base: the base policy: a folder, or ``module:factory``.
         run: run folder of ``discover`` or ``finetune``; None judges the base itself.
+        base: the base policy: a folder, or ``module:factory``; None takes the run's, or
+            ``runs/base`` without one.
         out: folder for ``evaluation.json``; None prints only.
-        task: the task.
+        task: the task; with a run, what differs from its own: options that are left at their
+            defaults are the run's.
         episodes: episodes of each evaluation.
+        trust_code: follow references to code (``module:factory``) that the run's ``config.yaml``
+            has; without it they must be named here again.
+        device: where the policies are.
         seed: of the evaluation.
         log: what is shown meanwhile.
     """
 
-    base: str = "runs/base"
     run: str | None = None
+    base: str | None = None
     out: Path | None = None
     task: TaskConfig = TaskConfig()
     episodes: int = 4096
+    trust_code: bool = False
+    device: str = "cpu"
     seed: int = 12345
     log: ProgressConfig = ProgressConfig()
+
+    def __post_init__(self) -> None:
+        check_numbers(self, count=("episodes",), natural=("seed",))
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,14 @@ class InspectConfig:
     seed: int = 12345
     log: ProgressConfig = ProgressConfig()
 
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("episodes", "noises", "held_episodes", "classifier_steps"),
+            positive=("smoothing",),
+            natural=("seed",),
+        )
+
 
 @dataclass(frozen=True)
 class DoctorConfig:
@@ -95,11 +114,14 @@ class ReportConfig:
         runs: run folders of ``discover`` or ``finetune``, of one task on one base policy.
         out: folder of the page and its pictures; None takes the run's own, or ``runs/report``
             for several.
+        trust_code: follow references to code (``module:factory``) that the runs' ``config.yaml``
+            have; whoever wrote them then runs code here.
         log: what is shown meanwhile.
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]]
     out: Path | None = None
+    trust_code: bool = False
     log: ProgressConfig = ProgressConfig()
 
 
@@ -142,3 +164,11 @@ class DemoConfig:
     episodes: int = 4096
     jobs: int = 2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("env_steps", "wide_env_steps", "episodes", "jobs"),
+            share=("pay_spread", "wide_spread"),
+            natural=("seed",),
+        )

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from modereg.recipes.config.parts import LogConfig, PPOConfig, TaskConfig
+from modereg.errors import ConfigurationError
+from modereg.learners.config import PPOConfig, check_numbers
+from modereg.recipes.config.parts import LogConfig, TaskConfig
 
-__all__ = ["DiscoverConfig", "FinetuneConfig", "PretrainConfig"]
+__all__ = [
+    "METHODS",
+    "ClusterConfig",
+    "DiscoverConfig",
+    "FinetuneConfig",
+    "PretrainConfig",
+    "VariationalConfig",
+]
+
+Timing = Literal["dense", "difference", "final"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,14 @@ class PretrainConfig:
         learning_rate: of Adam; falls along a cosine.
         ema: decay of the averaged weights that are saved.
         inference_steps: denoising steps of the saved policy.
+        device: where the policy is trained.
         seed: of demonstrations and training.
         log: loggers.
         resume: go on with an interrupted run in the same folder.
     """
+
+    artefact: ClassVar[str] = "policy"
+    budget: ClassVar[tuple[str, ...]] = ()
 
     out: Path = Path("runs/base")
     task: TaskConfig = TaskConfig()
@@ -47,9 +62,93 @@ class PretrainConfig:
     learning_rate: float = 1e-3
     ema: float = 0.998
     inference_steps: int = 8
+    device: str = "cpu"
     seed: int = 0
     log: LogConfig = LogConfig()
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("episodes", "hidden", "steps", "batch", "inference_steps"),
+            positive=("learning_rate",),
+            nonnegative=("shares",),
+            natural=("seed",),
+            share=("ema",),
+        )
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Cluster episodes of the base and imitate their noise, refining by roll-outs.
+
+    Attributes:
+        oversegment: codes for each cluster found, unless ``num_codes`` says how many.
+        episodes: episodes of the base.
+        imitation_steps: gradient steps of the first fit.
+        validation: share of the noises that is held out of every fit and stops it, such as 0.1;
+            worth it with few episodes, or where observations tell episodes apart.
+        refinements: at most so many rounds of rolling out and fitting again.
+        refine_episodes: episodes of a refinement.
+        refine_steps: gradient steps of a refinement.
+        std: standard deviation of the noise in the first and the last refinement.
+        target: stop once this share of the codes reaches itself with success in at least 0.8 of its
+            episodes.
+    """
+
+    name: ClassVar[str] = "cluster"
+
+    oversegment: float = 2.0
+    episodes: int = 16384
+    imitation_steps: int = 1500
+    validation: float = 0.0
+    refinements: int = 5
+    refine_episodes: int = 4096
+    refine_steps: int = 400
+    std: tuple[float, float] = (0.7, 0.3)
+    target: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("episodes", "refine_episodes"),
+            natural=("imitation_steps", "refinements", "refine_steps"),
+            positive=("oversegment", "std"),
+            share=("validation", "target"),
+        )
+
+
+@dataclass(frozen=True)
+class VariationalConfig:
+    """BMD's own procedure (arXiv 2605.11387): reinforcement learning on the intrinsic reward alone.
+
+    Attributes:
+        estimator: what rewards and learns: ``categorical`` as in the paper, ``contrastive``
+            (InfoNCE, as CIC), ``metra`` or ``lsd`` (Wasserstein dependency), one that a plug-in
+            registers, or ``module:Class``.
+        iterations: batches of PPO.
+        timing: when the intrinsic reward is paid; None chooses ``final`` where the time limit
+            terminates and ``difference`` elsewhere.
+        eval_every: batches between evaluations.
+        eval_episodes: episodes of each.
+        ppo: options of PPO.
+    """
+
+    name: ClassVar[str] = "variational"
+
+    estimator: str = "categorical"
+    iterations: int = 80
+    timing: Timing | None = None
+    eval_every: int = 10
+    eval_episodes: int = 1024
+    ppo: PPOConfig = PPOConfig(kl_coef=0.02)
+
+    def __post_init__(self) -> None:
+        check_numbers(self, count=("eval_every", "eval_episodes"), natural=("iterations",))
+
+
+METHODS: dict[str, type[Any]] = {kind.name: kind for kind in (ClusterConfig, VariationalConfig)}
+"""The methods of stage 1 by name."""
 
 
 @dataclass(frozen=True)
@@ -60,102 +159,125 @@ class DiscoverConfig:
         base: the base policy: a folder, or ``module:factory``.
         out: run folder.
         task: the task.
-        method: ``cluster`` clusters episodes of the base and imitates their noise; ``variational``
-            is the procedure of BMD (arXiv 2605.11387), reinforcement learning on the intrinsic
-            reward alone.
-        estimator: variational: what rewards and learns: ``categorical`` as in the paper,
-            ``contrastive`` (InfoNCE, as CIC), or ``metra`` or ``lsd`` (Wasserstein dependency).
-        num_codes: K; None chooses it (cluster), or takes 16 (variational).
-        oversegment: cluster: codes for each cluster found.
-        episodes: cluster: episodes of the base.
-        imitation_steps: cluster: gradient steps of the first fit.
-        validation: cluster: share of the noises that is held out of every fit and stops it, such as
-            0.1; worth it with few episodes, or where observations tell episodes apart.
-        refinements: cluster: at most so many rounds of rolling out and fitting again.
-        refine_episodes: cluster: episodes of a refinement.
-        refine_steps: cluster: gradient steps of a refinement.
-        std: cluster: standard deviation of the noise in the first and the last refinement.
-        target: cluster: stop once this share of the codes reaches itself with success in at
-            least 0.8 of its episodes.
-        iterations: variational: iterations of PPO.
-        timing: variational: when the intrinsic reward is paid; None chooses ``final`` where the
-            time limit terminates and ``difference`` elsewhere.
+        method: how, with its own options.
+        num_codes: K; None lets ``cluster`` choose it and ``variational`` take 16.
         hidden: widths of the steering policy and the discoverer.
-        ppo: variational: options of PPO.
+        final_episodes: episodes that judge the result.
+        device: where policies, discoverer and learner are.
         seed: of everything.
         log: loggers.
-        resume: go on with an interrupted run in the same folder.
+        page: whether the command draws the run's page at the end.
+        resume: go on with an interrupted run in the same folder, or, with another
+            ``method.refinements`` or ``method.iterations``, make it longer or end it.
     """
+
+    artefact: ClassVar[str] = "adapter"
+    budget: ClassVar[tuple[str, ...]] = ("method.refinements", "method.iterations")
 
     base: str = "runs/base"
     out: Path = Path("runs/discover")
     task: TaskConfig = TaskConfig()
-    method: Literal["cluster", "variational"] = "cluster"
-    estimator: Literal["categorical", "contrastive", "lsd", "metra"] = "categorical"
+    method: ClusterConfig | VariationalConfig = ClusterConfig()
     num_codes: int | None = None
-    oversegment: float = 2.0
-    episodes: int = 16384
-    imitation_steps: int = 1500
-    validation: float = 0.0
-    refinements: int = 5
-    refine_episodes: int = 4096
-    refine_steps: int = 400
-    std: tuple[float, float] = (0.7, 0.3)
-    target: float = 0.95
-    iterations: int = 80
-    timing: Literal["dense", "difference", "final"] | None = None
     hidden: tuple[int, ...] = (128, 128)
-    ppo: PPOConfig = PPOConfig(kl_coef=0.02)
+    final_episodes: int = 4096
+    device: str = "cpu"
     seed: int = 0
     log: LogConfig = LogConfig()
+    page: bool = True
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self, count=("num_codes", "hidden", "final_episodes"), natural=("seed",))
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Stage 2: PPO on the steering policy, with the intrinsic reward beside the task's.
+    """Stage 2: a learner on the task's reward, with the intrinsic reward beside it.
 
-    Without ``start`` this is plain fine-tuning: one code, coefficient 0, everything else alike.
+    Without ``start`` and ``num_codes`` this is plain fine-tuning: one code, nothing intrinsic,
+    everything else alike.
 
     Attributes:
         base: the base policy: a folder, or ``module:factory``.
         start: run folder of ``discover``; None fine-tunes plainly.
         out: run folder.
         task: the task.
-        coef: weight of the intrinsic reward, which is divided by H(p).
-        regulariser: ``discovered`` rewards the codes of ``start``; ``scratch`` ignores what
-            stage 1 gave the steering policy and begins at the base, an ablation.
-        discoverer: ``frozen``, or ``online``: q keeps learning (always so after ``variational``).
-        num_codes: with ``scratch`` and no ``start``: codes of an online q from nothing.
-        timing: when the intrinsic reward is paid; None chooses as ``discover`` does.
+        learner: what learns, with its own options.
+        num_codes: without ``start``: codes of a discoverer that begins with nothing.
+        coef: weight of the intrinsic reward, which is divided by H(p); None takes 0.3. Only with
+            codes.
+        regulariser: with ``start``: ``discovered`` begins at what stage 1 gave, ``scratch`` keeps
+            its codes and discoverer and begins steering at the base, an ablation.
+        discoverer: with ``start``: ``frozen``, or ``online``: q keeps learning (always so after
+            ``variational``).
+        timing: when the intrinsic reward is paid; None chooses ``final`` where the time limit
+            terminates and ``difference`` elsewhere. Only with codes.
         env_steps: environment steps in all, those of stage 1 included.
-        std: standard deviation of the noise at the start of stage 2; None leaves stage 1's.
-        eval_every: iterations between evaluations.
+        std: standard deviation of the noise at the start; None leaves it.
+        eval_every: batches between evaluations.
         eval_episodes: episodes of an evaluation during the run.
         final_episodes: episodes of the last one.
         hidden: widths of the critic, and of the steering policy without ``start``.
-        ppo: options of PPO.
+        device: where policies, discoverer and learner are.
         seed: of everything.
         log: loggers.
-        resume: go on with an interrupted run in the same folder.
+        page: whether the command draws the run's page at the end.
+        resume: go on with an interrupted run in the same folder, or, with other ``env_steps``, make
+            it longer or end it.
     """
+
+    artefact: ClassVar[str] = "adapter"
+    budget: ClassVar[tuple[str, ...]] = ("env_steps",)
 
     base: str = "runs/base"
     start: str | None = None
     out: Path = Path("runs/finetune")
     task: TaskConfig = TaskConfig()
-    coef: float = 0.3
+    learner: Any = PPOConfig()
+    num_codes: int | None = None
+    coef: float | None = None
     regulariser: Literal["discovered", "scratch"] = "discovered"
     discoverer: Literal["frozen", "online"] = "frozen"
-    num_codes: int | None = None
-    timing: Literal["dense", "difference", "final"] | None = None
+    timing: Timing | None = None
     env_steps: int = 4_000_000
     std: float | None = None
     eval_every: int = 10
     eval_episodes: int = 1024
     final_episodes: int = 4096
     hidden: tuple[int, ...] = (128, 128)
-    ppo: PPOConfig = PPOConfig()
+    device: str = "cpu"
     seed: int = 0
     log: LogConfig = LogConfig()
+    page: bool = True
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("num_codes", "eval_every", "eval_episodes", "final_episodes", "hidden"),
+            natural=("env_steps", "seed"),
+            positive=("std",),
+            nonnegative=("coef",),
+        )
+        self._check_codes()
+
+    def _check_codes(self) -> None:
+        """Refuse what would be ignored."""
+        if self.start is not None and self.num_codes is not None:
+            raise ConfigurationError(
+                f"expected start or num_codes, got both: the codes are those of {self.start}; "
+                "leave num_codes out"
+            )
+        idle: dict[str, Any] = {}
+        if self.start is None:
+            idle = {"regulariser": "discovered", "discoverer": "frozen"}
+        if self.start is None and self.num_codes is None:
+            idle |= {"coef": None, "timing": None}
+        given = [name for name, default in idle.items() if getattr(self, name) != default]
+        if given:
+            raise ConfigurationError(
+                f"expected {', '.join(given)} only with codes that it acts on, got plain "
+                "fine-tuning from nothing; give start (a run of discover)"
+                + (", or num_codes" if not {"regulariser", "discoverer"} & set(given) else "")
+            )

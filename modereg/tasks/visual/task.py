@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from modereg.keys import ELAPSED
+from modereg.layout import Layout
 from modereg.tasks.base import Task
 from modereg.tasks.plots import Picture
 from modereg.tasks.visual.env import (
@@ -58,16 +59,18 @@ def visual_avoid_task(
     return Task(
         name="visual_avoid",
         make_env=partial(make_env, pay_spread=pay_spread),
-        max_steps=54,
-        horizon=HORIZON,
-        execute=HORIZON,
+        layout=Layout(
+            max_steps=54,
+            horizon=HORIZON,
+            execute=HORIZON,
+            steering_keys=(STATE_KEY, ELAPSED, WORDS_KEY),
+            feature_keys=(APPROACH_KEY,),
+            time_limit="terminates",
+        ),
         observation_keys=(IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY),
-        steering_keys=(STATE_KEY, ELAPSED, WORDS_KEY),
-        feature_keys=(APPROACH_KEY,),
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
         demonstrate=partial(demonstrate_visual_avoid, make_env, action_noise=action_noise),
-        time_limit="terminates",
         num_envs=num_envs,
         feature_noise=0.05,
         filmstrip_key=IMAGE_KEY,

@@ -14,8 +14,8 @@ from torchrl.envs import Compose, Transform, TransformedEnv
 
 import modereg
 from modereg.testing import CountingEnv, check_chunk
-from modereg.transforms import ActionChunk, NoiseAction
-from modereg.wrapping import stack_env
+from modereg.transforms import ActionChunk
+from modereg.wrapping import steer_env
 from modereg_integrations.lerobot import LeRobotPolicy
 
 ENTRIES = {
@@ -68,9 +68,7 @@ def steered(make: Make, kind: str) -> LeRobotPolicy:
 def test_noise_is_the_action(make: Make, kind: str) -> None:
     policy = steered(make, kind)
     assert policy.observation_steps == (2 if kind == "diffusion" else 1)
-    env = stack_env(scene(3), policy)
-    env.append_transform(ActionChunk(3, horizon=policy.chunk_shape[0]))
-    env.append_transform(NoiseAction(policy))
+    env = steer_env(scene(3), policy, 1, modereg.Layout(8, execute=3, feature_keys="observation"))
     rollout = env.rollout(2)
     assert rollout["action"].shape == (3, 2, *policy.noise_shape)
     chunk = policy.decode_from(rollout, rollout["action"])
@@ -85,17 +83,15 @@ def test_its_behaviours_are_discovered(make: Make) -> None:
     env, steering, discoverer = modereg.wrap(
         scene(64),
         policy,
+        modereg.Layout(
+            8, steering_keys="observation", feature_keys="observation", feature_dims=(1, 2, 3)
+        ),
         num_modes=4,
-        max_decisions=2,
-        observation_keys=["observation"],
-        feature_keys=["observation"],
-        feature_dims=(1, 2, 3),
     )
     figures = modereg.discover_modes(
         env,
         steering,
         discoverer,
-        max_decisions=2,
         episodes=256,
         imitation_steps=200,
         refinements=2,

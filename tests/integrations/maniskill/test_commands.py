@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from modereg.cli import main
+from modereg.files import read_json
 from modereg.report import films
-from modereg.storage import read_json
 
 STEPS = 12
 TASK = [
@@ -46,10 +46,11 @@ def test_the_commands_run_end_to_end(
 
     found = run(
         capsys, "discover", tmp_path / "found", *base, *SMALL, *QUIET,
-        *("--num-codes", "2", "--episodes", "6", "--imitation-steps", "5"),
-        *("--refinements", "1", "--refine-episodes", "2", "--refine-steps", "2"),
+        *("--num-codes", "2", "--method.episodes", "6", "--method.imitation-steps", "5"),
+        *("--method.refinements", "1", "--method.refine-episodes", "2"),
+        *("--method.refine-steps", "2", "--final-episodes", "2"),
     )  # fmt: skip
-    assert 0 < found["env_steps"] <= 8 * STEPS
+    assert 0 < found["env_steps"] <= 10 * STEPS
     assert found["partition"]["num_codes"] == 2
 
     budget = found["env_steps"] + 1
@@ -59,11 +60,11 @@ def test_the_commands_run_end_to_end(
     rows = (tmp_path / "tuned" / "curves.csv").read_text().splitlines()
     assert len(rows) == 2  # the title and one iteration
     assert "mi_reward" in rows[0]
-    plain = run(capsys, "finetune", tmp_path / "plain", *tune, "--coef", "0")
+    plain = run(capsys, "finetune", tmp_path / "plain", *tune)
     assert plain["sampled"]["code_shares"] == [1.0]
 
     again = run(
-        capsys, "evaluate", tmp_path / "again", *base,
+        capsys, "evaluate", tmp_path / "again",
         *("--run", str(tmp_path / "tuned"), "--episodes", "2", "--seed", "3"),
     )  # fmt: skip
     for how in ("sampled", "deterministic"):

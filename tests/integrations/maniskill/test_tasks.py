@@ -26,7 +26,7 @@ def test_public_names() -> None:
 def test_any_task(options: dict[str, str], keys: set) -> None:
     task = make_task("PushCube-v1", control_mode="pd_ee_delta_pos", **options)
     assert task.name == "maniskill:PushCube-v1"
-    assert task.max_steps == 50
+    assert task.layout.max_steps == 50
     assert task.num_modes is None
     assert keys <= set(task.observation_keys)
     env = task.make_env(1, device="cpu")
@@ -42,4 +42,4 @@ def test_a_task_without_a_limit_asks_for_one(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(REGISTERED_ENVS["PushCube-v1"], "max_episode_steps", None)
     with pytest.raises(ConfigurationError, match="give max_steps"):
         make_task("PushCube-v1")
-    assert make_task("PushCube-v1", max_steps=7).max_steps == 7
+    assert make_task("PushCube-v1", max_steps=7).layout.max_steps == 7

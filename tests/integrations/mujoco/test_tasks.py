@@ -29,9 +29,13 @@ def test_the_battery_on_gymnasiums_form() -> None:
 
 
 def test_by_its_entry_point() -> None:
-    task = resolve_task("mujoco:point_maze", pay_spread=0.0, num_envs=7, execute=4, max_steps=60)
-    assert (task.name, task.num_modes, task.time_limit) == ("mujoco:point_maze", 6, "terminates")
-    assert (task.num_envs, task.execute, task.max_decisions) == (7, 4, 15)
+    task = resolve_task("mujoco:point_maze", pay_spread=0.0, num_envs=7, max_steps=60)
+    assert (task.name, task.num_modes, task.layout.time_limit) == (
+        "mujoco:point_maze",
+        6,
+        "terminates",
+    )
+    assert (task.num_envs, task.layout.execute, task.layout.max_decisions) == (7, 8, 8)
     env = task.make_env(2, device="cpu", seed=0)
     assert env.max_steps == 60
 

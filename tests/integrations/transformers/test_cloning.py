@@ -13,7 +13,8 @@ from tensordict import TensorDict
 from modereg import plugins
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.recipes.config import LogConfig, PretrainConfig, TaskConfig
-from modereg.recipes.pretrain import chunks_of, pretrain
+from modereg.recipes.follow import pretrain
+from modereg.recipes.pretrain import chunks_of
 from modereg.tasks.visual import visual_avoid_task
 from modereg_integrations.transformers import (
     PI0Policy,

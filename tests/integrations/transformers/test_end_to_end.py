@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
+from modereg.learners.config import PPOConfig
 from modereg.recipes.config import (
+    ClusterConfig,
     DiscoverConfig,
     EvaluateConfig,
     FinetuneConfig,
     LogConfig,
-    PPOConfig,
     PretrainConfig,
     TaskConfig,
 )
-from modereg.recipes.discover import discover
 from modereg.recipes.evaluate import evaluate
-from modereg.recipes.finetune import finetune
-from modereg.recipes.pretrain import pretrain
+from modereg.recipes.follow import discover, finetune, pretrain
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -62,11 +61,10 @@ def stage_1(folder: Path, base: str) -> dict[str, Any]:
         out=folder / "stage_1",
         task=TASK,
         num_codes=12,
-        episodes=1536,
-        imitation_steps=400,
-        refinements=3,
-        refine_episodes=512,
-        refine_steps=150,
+        method=ClusterConfig(
+            episodes=1536, imitation_steps=400, refinements=3, refine_episodes=512, refine_steps=150
+        ),
+        final_episodes=512,
         log=QUIET,
     )
     return discover(config)
@@ -80,7 +78,7 @@ def tuned(folder: Path, base: str, name: str, **options: Any) -> dict[str, Any]:
         env_steps=ENV_STEPS,
         eval_every=1000,
         final_episodes=512,
-        ppo=PPO,
+        learner=PPO,
         log=QUIET,
         **options,
     )
@@ -105,7 +103,7 @@ def test_fine_tuning_keeps_the_modes_that_plain_fine_tuning_loses(folder: Path, 
     """Plain fine-tuning succeeds most often, and by one or two routes of six."""
     start = str(folder / "stage_1")
     regularised = tuned(folder, base, "regularised", start=start, coef=0.3)["sampled"]
-    plain = tuned(folder, base, "plain", coef=0.0)["sampled"]
+    plain = tuned(folder, base, "plain")["sampled"]
     assert plain["success"] > 0.8
     assert plain["present_modes"] <= 2
     assert regularised["success"] > 0.65

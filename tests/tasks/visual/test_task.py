@@ -22,9 +22,9 @@ def test_the_battery() -> None:
 
 
 def test_by_its_name() -> None:
-    task = resolve_task("task:visual_avoid", pay_spread=0.0, image_size=16, num_envs=7, execute=4)
-    assert (task.name, task.num_modes, task.time_limit) == ("visual_avoid", 6, "terminates")
-    assert (task.num_envs, task.execute, task.max_decisions) == (7, 4, 14)
+    task = resolve_task("task:visual_avoid", pay_spread=0.0, image_size=16, num_envs=7)
+    assert (task.name, task.num_modes, task.layout.time_limit) == ("visual_avoid", 6, "terminates")
+    assert (task.num_envs, task.layout.execute, task.layout.max_decisions) == (7, 6, 9)
     env = task.make_env(2, device="cpu", seed=0)
     assert env.reset()[IMAGE_KEY].shape == (2, 3, 16, 16)
     assert bool((env.pay == 1).all())

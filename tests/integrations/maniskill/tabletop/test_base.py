@@ -33,13 +33,16 @@ def test_what_the_task_says(env_id: str) -> None:
     task = make_task(env_id, num_envs=4)
     num_modes, max_steps, shown = SHOWN[env_id]
     assert task.name == f"maniskill:{env_id}"
-    assert (task.num_modes, task.max_steps) == (num_modes, max_steps)
+    assert (task.num_modes, task.layout.max_steps) == (num_modes, max_steps)
     assert len(set(task.mode_names or ())) == num_modes
-    assert (task.horizon, task.execute, task.num_envs) == (8, 4, 4)
-    assert (task.feature_keys, task.feature_names) == ((shown,), ("x", "y", "z"))
-    assert (task.steering_keys, task.time_limit) == (("observation", "elapsed"), "terminates")
+    assert (task.layout.horizon, task.layout.execute, task.num_envs) == (8, 4, 4)
+    assert (task.layout.feature_keys, task.feature_names) == ((shown,), ("x", "y", "z"))
+    assert (task.layout.steering_keys, task.layout.time_limit) == (
+        ("observation", "elapsed"),
+        "terminates",
+    )
     assert task.renders
-    assert make_task(env_id, max_steps=30).max_steps == 30
+    assert make_task(env_id, max_steps=30).layout.max_steps == 30
 
 
 @EACH

@@ -1,0 +1,116 @@
+"""What a learner is, and the problem that it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModule
+from torchrl.objectives.value import GAE
+
+from modereg import keys
+from modereg.layout import Layout
+from modereg.networks import MLP
+from modereg.policies import GenerativePolicy
+from modereg.steering import SteeringPolicy
+from modereg.transforms import MIReward
+from modereg.wrapping import SteeredEnv, observation_size
+
+__all__ = ["Learner", "Problem", "advantage_estimator"]
+
+
+class Learner(Protocol):
+    """Improves a steering policy.
+
+    The loop calls :meth:`collect`, pays the intrinsic reward on the batch, and calls
+    :meth:`update`. What :meth:`state_dict` returned, taken up by a fresh learner of the same
+    problem, goes on to the same numbers: a learner in the middle of episodes may therefore end
+    them in ``state_dict``, so that both go on from a seeded reset.
+    """
+
+    checkpoint_every: int
+    """Batches between two calls of :meth:`state_dict`."""
+
+    def collect(self) -> TensorDictBase:
+        """Return fresh transitions ``[B, T]``."""
+
+    def update(self, batch: TensorDictBase) -> dict[str, float]:
+        """Learn from a batch, whose rewards are complete, and return figures for the log."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes: tensors, numbers, strings, lists and dictionaries."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a learner improves, and on what.
+
+    Attributes:
+        env: steered environment, batch ``[B]``, the learner's own.
+        steering: psi(w | s, z), trained in place.
+        base: the frozen base policy.
+        reward_key: entry of ``next`` that is maximised.
+        mi_reward: pays the intrinsic reward on batches, before each update; a learner with a replay
+            buffer pays it again on what it samples. None where there is none.
+        seed: of the run.
+        hidden: widths of the networks that a learner makes.
+    """
+
+    env: SteeredEnv
+    steering: SteeringPolicy
+    base: GenerativePolicy
+    reward_key: NestedKey
+    mi_reward: MIReward | None = None
+    seed: int = 0
+    hidden: tuple[int, ...] = (128, 128)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the environment."""
+        return self.env.layout
+
+    def make_critic(self, octaves: int = 4) -> TensorDictModule:
+        """Return V(s, z), which writes ``state_value`` ``[*B, 1]``.
+
+        Where the steering policy is an :class:`~modereg.networks.MLP`, inputs are standardised as
+        its are.
+        """
+        observed, latent_dim = self.layout.steered_by, self.steering.head.log_std.in_features
+        size = observation_size(self.env, observed) + latent_dim
+        network = MLP(size, 1, self.hidden, octaves=octaves, plain_features=latent_dim)
+        actor = self.steering.head.network
+        if isinstance(actor, MLP):
+            network.features.load_state_dict(actor.features.state_dict())
+        network.to(next(self.steering.parameters()).device)
+        return TensorDictModule(network, [*observed, self.steering.latent_key], ["state_value"])
+
+
+def advantage_estimator(
+    layout: Layout,
+    critic: TensorDictModule,
+    *,
+    reward_key: NestedKey = keys.REGULARIZED_REWARD,
+    lmbda: float = 0.95,
+    **options: Any,
+) -> GAE:
+    """Return TorchRL's GAE with the discount and the keys of a layout.
+
+    The discount of a decision is ``gamma`` to the power of its environment steps. Where the time
+    limit terminates, each value is computed once (``shifted``).
+
+    Args:
+        layout: of the environment.
+        critic: writes ``state_value``.
+        reward_key: entry of ``next`` that is maximised.
+        lmbda: lambda, a decision.
+        **options: of :class:`~torchrl.objectives.value.GAE`.
+    """
+    shifted = layout.time_limit == "terminates"
+    defaults = {"average_gae": False, "shifted": shifted} | options
+    gae = GAE(gamma=layout.gamma, lmbda=lmbda, value_network=critic, **defaults)
+    gae.set_keys(reward=reward_key, steps_to_next_obs=("next", keys.STEPS))
+    return cast(GAE, gae)

@@ -1,0 +1,136 @@
+"""Options of the learners, without torch, and the learners that others register.
+
+A learner is chosen by its configuration: a frozen dataclass with a ``name`` and a method
+``make(problem) -> Learner``. The entry-point group ``modereg.learners`` names such classes, and so
+``modereg finetune`` has their options as a sub-command, with no change elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, is_dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from modereg.errors import ConfigurationError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from modereg.learners.base import Learner, Problem
+
+__all__ = ["LearnerConfig", "PPOConfig", "check_numbers", "learner_configs"]
+
+GROUP = "modereg.learners"
+"""Entry-point group of configurations of learners."""
+
+
+class LearnerConfig(Protocol):
+    """What chooses a learner."""
+
+    name: ClassVar[str]
+    """What the command line and ``config.yaml`` call it."""
+
+    def make(self, problem: Problem) -> Learner:
+        """Return the learner of a problem."""
+
+
+def check_numbers(config: Any, **rules: tuple[str, ...]) -> None:
+    """Check fields of a configuration; None passes everywhere.
+
+    Args:
+        config: whose fields.
+        **rules: names of fields by what they must be: ``count`` (a number of at least 1),
+            ``natural`` (of at least 0), ``positive`` (above 0 and finite), ``nonnegative`` (at
+            least 0 and finite), ``share`` (in [0, 1]).
+
+    Raises:
+        ConfigurationError: for the first field that is not.
+    """
+    for rule, names in rules.items():
+        test, wanted = _RULES[rule]
+        for name in names:
+            value = getattr(config, name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if part is not None and not test(part):
+                    raise ConfigurationError(f"expected {name} {wanted}, got {part}")
+
+
+_RULES = {
+    "count": (lambda value: value >= 1, "of at least 1"),
+    "natural": (lambda value: value >= 0, "of at least 0"),
+    "positive": (lambda value: value > 0 and math.isfinite(value), "above 0 and finite"),
+    "nonnegative": (lambda value: value >= 0 and math.isfinite(value), "of at least 0 and finite"),
+    "share": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+}
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO on the steering policy: whole batches, used once.
+
+    Attributes:
+        epochs: passes over a batch.
+        minibatch: decisions in a gradient step.
+        learning_rate: of the steering policy's mean.
+        std_learning_rate: of its standard deviations.
+        critic_learning_rate: of the critic.
+        clip: epsilon of the clipped objective.
+        lmbda: lambda of the generalised advantage, a decision.
+        kl_coef: weight of KL(psi || N(0, I)), nats.
+        max_grad_norm: norm to which gradients are clipped.
+        decisions: decisions of each environment in a batch; None takes one longest episode. Batches
+            of at least that begin with a reset, shorter ones go on where the last one ended.
+    """
+
+    name: ClassVar[str] = "ppo"
+
+    epochs: int = 5
+    minibatch: int = 512
+    learning_rate: float = 3e-4
+    std_learning_rate: float = 3e-3
+    critic_learning_rate: float = 1e-3
+    clip: float = 0.2
+    lmbda: float = 0.95
+    kl_coef: float = 0.003
+    max_grad_norm: float = 1.0
+    decisions: int | None = None
+
+    def __post_init__(self) -> None:
+        rates = ("learning_rate", "std_learning_rate", "critic_learning_rate")
+        check_numbers(
+            self,
+            count=("epochs", "minibatch", "decisions"),
+            positive=(*rates, "max_grad_norm", "clip"),
+            nonnegative=("kl_coef",),
+            share=("lmbda", "clip"),
+        )
+
+    def make(self, problem: Problem) -> Learner:
+        """Return PPO on a problem; its module needs torch, which options must not."""
+        learner: Learner = import_module("modereg.learners.ppo").PPO(problem, self)
+        return learner
+
+
+def learner_configs() -> dict[str, type[LearnerConfig]]:
+    """Return the configurations of modereg's learners and of those that others registered, by name.
+
+    Raises:
+        MissingDependencyError: if one cannot be imported.
+        ConfigurationError: if one is no dataclass with ``make``.
+    """
+    found: dict[str, type[LearnerConfig]] = {PPOConfig.name: PPOConfig}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            kind = point.load()
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"The learner {point.name!r} ({point.value}) cannot be imported: {error}; install "
+                "what it needs, or remove it."
+            ) from error
+        if not is_dataclass(kind) or not callable(getattr(kind, "make", None)):
+            raise ConfigurationError(
+                f"expected the entry point {point.name!r} of {GROUP} to name a dataclass with "
+                f"make(problem), got {point.value}"
+            )
+        found[point.name] = kind  # type: ignore[assignment]
+    return found

@@ -1,0 +1,153 @@
+"""PPO on a steered environment.
+
+Collecting is TorchRL's ``Collector``, advantages are its ``GAE``, the objective is
+:class:`~modereg.objectives.LeanPPOLoss`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import nn
+from torchrl.collectors import Collector
+
+from modereg.errors import NonFiniteError
+from modereg.learners.base import Problem, advantage_estimator
+from modereg.learners.config import PPOConfig
+from modereg.objectives import LeanPPOLoss
+from modereg.objectives.ppo import MASKS
+from modereg.reading import in_next, require_finite, valid_rows
+from modereg.seeding import derived_seed
+
+__all__ = ["PPO"]
+
+BATCHES = 5
+"""Sets the seeds of batches apart from those of other parts of a run."""
+
+
+class PPO:
+    """Collects whole batches and updates steering policy and critic on each.
+
+    Batches as long as the longest episode begin with a seeded reset; shorter ones go on where the
+    last one ended, and begin with one after each checkpoint.
+
+    Args:
+        problem: what is improved.
+        config: options.
+    """
+
+    def __init__(self, problem: Problem, config: PPOConfig) -> None:
+        self.problem, self.config = problem, config
+        self.steering, self.critic = problem.steering, problem.make_critic()
+        longest = problem.layout.max_decisions
+        decisions = config.decisions or longest
+        self.whole = decisions >= longest
+        self.checkpoint_every = 1 if self.whole else -(-4 * longest // decisions)
+        self.batches, self._under_way = 0, False
+        self.collector = self._make_collector(decisions)
+        self.advantage = advantage_estimator(
+            problem.layout, self.critic, reward_key=problem.reward_key, lmbda=config.lmbda
+        )
+        self.loss = LeanPPOLoss(
+            self.steering,
+            self.critic,
+            clip_epsilon=config.clip,
+            entropy_coeff=0.0,
+            kl_coef=config.kl_coef,
+            loss_critic_type="l2",
+        )
+        self.loss.set_keys(reward=problem.reward_key)
+        self.optimizer = self._make_optimizer()
+
+    def _make_collector(self, decisions: int) -> Collector:
+        env = self.problem.env
+        return Collector(
+            env,
+            self.steering,
+            frames_per_batch=env.batch_size.numel() * decisions,
+            total_frames=-1,
+            reset_at_each_iter=self.whole,
+            track_traj_ids=False,
+            use_buffers=False,
+            trust_policy=True,
+            auto_register_policy_transforms=False,
+        )
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        config, head = self.config, self.steering.head
+        groups = [
+            {"params": [*head.network.parameters()], "lr": config.learning_rate},
+            {"params": [*head.log_std.parameters()], "lr": config.std_learning_rate},
+            {"params": [*self.critic.parameters()], "lr": config.critic_learning_rate},
+        ]
+        return torch.optim.Adam(groups, fused=True)
+
+    def collect(self) -> TensorDictBase:
+        """Return a batch ``[B, T]``."""
+        if self.whole or not self._under_way:
+            self.problem.env.set_seed(derived_seed(self.problem.seed, BATCHES, self.batches))
+            if not self.whole:
+                self.collector.reset()
+        self.batches, self._under_way = self.batches + 1, True
+        return self.collector.rollout()
+
+    def update(self, batch: TensorDictBase) -> dict[str, float]:
+        """Go over a batch a few times; return the mean of the last pass's figures.
+
+        Raises:
+            NonFiniteError: before the optimiser's step, if what is learned from, or a gradient, is
+                not finite; the sentence names the entry and the batch.
+        """
+        with torch.no_grad():
+            self.advantage(batch)
+        read = [in_next(self.problem.reward_key), *self.loss.in_keys]
+        data = batch.select(*read, *MASKS, strict=False).reshape(-1)
+        valid = valid_rows(data, MASKS)
+        require_finite(data, read, f"batch {self.batches}", valid=valid)
+        data = (data if valid is None else data[valid]).select(*self.loss.in_keys)
+        advantage = data.get("advantage")
+        spread = advantage.std(correction=int(len(data) > 1)).clamp_min(1e-6)
+        data.set("advantage", (advantage - advantage.mean()) / spread)
+        for epoch in range(self.config.epochs):
+            self.loss.figures = epoch == self.config.epochs - 1  # only for the logs, at a price
+            shuffled = data[torch.randperm(len(data), device=data.device)]
+            losses = [self._step(part) for part in shuffled.split(self.config.minibatch)]
+        mean: TensorDictBase = torch.stack(losses).mean(0)
+        mean["noise_entropy"] = mean.pop("entropy")  # "entropy" is that of behaviours, everywhere
+        return {name: float(value) for name, value in mean.items()}
+
+    def _step(self, minibatch: TensorDictBase) -> TensorDictBase:
+        losses = self.loss(minibatch)
+        total = losses["loss_objective"] + losses["loss_critic"]
+        if self.config.kl_coef:
+            total = total + losses["loss_kl"]
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm, foreach=True)
+        if not bool(torch.isfinite(norm)):
+            raise NonFiniteError(
+                f"expected finite gradients in batch {self.batches}, got a norm of {float(norm)}; "
+                "lower the learning rate, or look for huge values among observations and rewards"
+            )
+        self.optimizer.step()
+        return losses.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes between batches; episodes under way end here."""
+        self._under_way = False
+        return {
+            "steering": dict(self.steering.state_dict()),
+            "critic": dict(self.critic.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "batches": self.batches,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        self.steering.load_state_dict(state["steering"])
+        self.critic.load_state_dict(state["critic"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.batches, self._under_way = state["batches"], False

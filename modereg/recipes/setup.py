@@ -1,0 +1,194 @@
+"""From a configuration to objects: task, base policy, layout, steered environments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from tensordict import NestedKey
+from torchrl.envs import EnvBase
+
+from modereg import keys, plugins
+from modereg.errors import ConfigurationError
+from modereg.layout import Layout
+from modereg.policies import GenerativePolicy, freeze
+from modereg.priors import CategoricalPrior, Prior
+from modereg.recipes.config import TaskConfig
+from modereg.seeding import isolated_generators
+from modereg.suggestions import with_suggestion
+from modereg.tasks import Task
+from modereg.wrapping import SteeredEnv, steer_env
+
+__all__ = ["Setup", "check_device", "check_trust", "discrete", "set_up"]
+
+
+@dataclass
+class Setup:
+    """What every recipe starts from.
+
+    Attributes:
+        task: the task, with the layout that the configuration asks for.
+        layout: the same, narrowed to the base policy.
+        base: the frozen base policy.
+        reference: how the user named the base policy.
+        fingerprint: of the base policy.
+        num_envs: environments B in a batch.
+        device: where policies are.
+        env_device: where environments are.
+    """
+
+    task: Task
+    layout: Layout
+    base: GenerativePolicy
+    reference: str
+    fingerprint: str
+    num_envs: int
+    device: torch.device
+    env_device: torch.device
+
+    def make_env(self) -> EnvBase:
+        """Return a plain environment of its own, batch ``[B]``, whose steps are its own.
+
+        The global generators are left as they were: seed it before it is used.
+        """
+        place = {} if self.env_device.type == "cpu" else {"device": self.env_device}
+        with isolated_generators():
+            return self.task.make_env(self.num_envs, **place)
+
+    @cached_property
+    def env(self) -> EnvBase:
+        """A plain environment that is made once, for those who only look."""
+        return self.make_env()
+
+    def steered(self, prior: Prior | int, gamma: float | None = None) -> SteeredEnv:
+        """Return an environment of its own, with the noise as its action and a code an episode.
+
+        Args:
+            prior: p(z), or the number of codes.
+            gamma: discount of an environment step; None takes the layout's. Evaluation takes 1.
+        """
+        layout = self.layout if gamma is None else replace(self.layout, gamma=gamma)
+        return steer_env(self.make_env(), self.base, prior, layout)
+
+    def final_keys(self, env: EnvBase) -> list[NestedKey]:
+        """Entries of the last ``next`` that an evaluation reads."""
+        there = env.observation_spec.keys(True, True)
+        labels = [key for key in (keys.SUCCESS, keys.MODE) if key in there]
+        return [*labels, keys.HISTORY, keys.LATENT]
+
+
+def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
+    """Resolve a task and a base policy, and freeze the policy on its device.
+
+    Raises:
+        ConfigurationError: if the policy's chunks do not fit the layout, the environment lacks an
+            entry that the configuration names, or there is no such device.
+    """
+    place = check_device(device)
+    task = plugins.resolve_task(config.name, **config.options)
+    policy = freeze(plugins.resolve_policy(base).to(place))
+    setup = Setup(
+        task=task,
+        layout=task.layout,
+        base=policy,
+        reference=base,
+        fingerprint=policy.fingerprint(),
+        num_envs=config.num_envs or task.num_envs,
+        device=place,
+        env_device=place if config.device is None else check_device(config.device),
+    )
+    setup.task = _with_layout(task, config, setup)
+    setup.layout = setup.task.layout.for_policy(policy)
+    return setup
+
+
+def check_device(name: str) -> torch.device:
+    """Return a device that is there.
+
+    Raises:
+        ConfigurationError: if there is none of that name.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"expected a device of this machine, such as cpu or cuda, got {name!r}: {reason}"
+        ) from None
+    return device
+
+
+def check_trust(where: str, *, task: str, base: str, trust: bool) -> None:
+    """Refuse to follow references to code that were read from a file.
+
+    Args:
+        where: the file, for the error.
+        task: reference to the task.
+        base: reference to the base policy.
+        trust: whether the user says that they may be followed.
+
+    Raises:
+        ConfigurationError: if one names code and ``trust`` is False.
+    """
+    named = [name for name in (task, base) if plugins.names_code(name)]
+    if named and not trust:
+        raise ConfigurationError(
+            f"{where} names code to import, {' and '.join(map(repr, named))}, which is not run "
+            "because a file says so; add --trust-code if you trust whoever wrote it"
+        )
+
+
+def discrete(prior: Prior) -> CategoricalPrior:
+    """Return the prior, which the recipes need to be of discrete codes: they judge each of them.
+
+    Raises:
+        ConfigurationError: if it is continuous.
+    """
+    if not isinstance(prior, CategoricalPrior):
+        raise ConfigurationError(
+            f"expected discrete codes, each of which a run judges, got {prior!r}; use your own "
+            "loop for continuous ones"
+        )
+    return prior
+
+
+def _with_layout(task: Task, config: TaskConfig, setup: Setup) -> Task:
+    """Return the task with what the configuration asks to differ."""
+    changes = {
+        name: getattr(config, name)
+        for name in ("execute", "offset", "gamma", "feature_dims")
+        if getattr(config, name) is not None
+    }
+    if config.feature_keys is not None:
+        changes["feature_dims"] = config.feature_dims
+        changes["feature_keys"] = _entries("feature_keys", config.feature_keys, setup)
+    if config.steering_keys is not None:
+        changes["steering_keys"] = _entries("steering_keys", config.steering_keys, setup)
+    if "feature_keys" in changes:
+        task = replace(task, plot=None)
+    if "feature_dims" in changes:
+        task = replace(task, feature_names=None)
+    if config.feature_noise is not None:
+        task = replace(task, feature_noise=config.feature_noise)
+    return task.with_layout(**changes)
+
+
+def _entries(option: str, names: Sequence[str], setup: Setup) -> tuple[NestedKey, ...]:
+    """Return the environment's entries of some dotted names.
+
+    Raises:
+        ConfigurationError: if it lacks one.
+    """
+    present = setup.env.observation_spec.keys(include_nested=True, leaves_only=True)
+    known = {key if isinstance(key, str) else ".".join(key): key for key in present}
+    missing = [name for name in names if name not in known]
+    if missing:
+        sentence = (
+            f"expected {option} among the entries of task {setup.task.name!r}, "
+            f"{', '.join(sorted(known))}, got {', '.join(missing)}"
+        )
+        raise ConfigurationError(with_suggestion(sentence, missing, sorted(known)))
+    return tuple(known[name] for name in names)
