@@ -14,32 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from modereg.errors import (
     ConfigurationError,
 )
-from modereg.policies import (
-    GenerativePolicy,
-    as_generative_policy,
-)
 from modereg.policies.code_digest import code_digest
-
-OBS, SHAPE = 3, (4, 2)
-
-
-def shift(noise: Tensor, observation: Tensor) -> Tensor:
-    return noise + observation[..., None, :2]
-
-
-def policy(function: object = shift, **options: object) -> GenerativePolicy:
-    given = {"in_keys": ["observation"], "noise_shape": SHAPE, "chunk_shape": SHAPE} | options
-    return as_generative_policy(function, **given)
-
-
-def data(*size: int, dtype: torch.dtype = torch.float32) -> TensorDict:
-    return TensorDict({"observation": torch.randn(*size, OBS, dtype=dtype)}, size)
+from tests.policies.made import policy
 
 
 def closing(value: Any) -> Callable[[Tensor, Tensor], Tensor]:

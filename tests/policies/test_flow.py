@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from modereg.errors import (
@@ -15,25 +14,9 @@ from modereg.errors import (
 )
 from modereg.policies import (
     FlowPolicy,
-    GenerativePolicy,
-    as_generative_policy,
     probe_policy,
 )
-
-OBS, SHAPE = 3, (4, 2)
-
-
-def shift(noise: Tensor, observation: Tensor) -> Tensor:
-    return noise + observation[..., None, :2]
-
-
-def policy(function: object = shift, **options: object) -> GenerativePolicy:
-    given = {"in_keys": ["observation"], "noise_shape": SHAPE, "chunk_shape": SHAPE} | options
-    return as_generative_policy(function, **given)
-
-
-def data(*size: int, dtype: torch.dtype = torch.float32) -> TensorDict:
-    return TensorDict({"observation": torch.randn(*size, OBS, dtype=dtype)}, size)
+from tests.policies.made import OBS, SHAPE, data
 
 
 class Velocity(nn.Module):

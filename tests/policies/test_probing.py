@@ -17,26 +17,10 @@ from modereg.errors import (
     StochasticSamplerError,
 )
 from modereg.policies import (
-    GenerativePolicy,
-    as_generative_policy,
     freeze,
     probe_policy,
 )
-
-OBS, SHAPE = 3, (4, 2)
-
-
-def shift(noise: Tensor, observation: Tensor) -> Tensor:
-    return noise + observation[..., None, :2]
-
-
-def policy(function: object = shift, **options: object) -> GenerativePolicy:
-    given = {"in_keys": ["observation"], "noise_shape": SHAPE, "chunk_shape": SHAPE} | options
-    return as_generative_policy(function, **given)
-
-
-def data(*size: int, dtype: torch.dtype = torch.float32) -> TensorDict:
-    return TensorDict({"observation": torch.randn(*size, OBS, dtype=dtype)}, size)
+from tests.policies.made import OBS, SHAPE, data, policy
 
 
 def test_a_stochastic_sampler_is_refused_with_the_fix() -> None:
