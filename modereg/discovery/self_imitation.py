@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -139,7 +138,6 @@ class SelfImitation:
         std: float,
         next_std: float,
         steps: int,
-        progress: Callable[[int], None] | None = None,
     ) -> tuple[dict[str, float], Episodes]:
         """Roll out, keep what reached its code, and fit again; without a hit nothing is fitted.
 
@@ -149,7 +147,6 @@ class SelfImitation:
             std: standard deviation of the noise while rolling out.
             next_std: standard deviation afterwards.
             steps: gradient steps.
-            progress: called with the number of episodes so far while rolling out.
 
         Returns:
             What :meth:`judge` gives of the steering policy before this fit, ``nll`` if there was
@@ -157,7 +154,7 @@ class SelfImitation:
         """
         self.steering.head.set_std(std, self.learned)
         weights = copy.deepcopy(self.steering.state_dict())
-        rolled = self.roll_out(env, episodes, progress)
+        rolled = self.roll_out(env, episodes)
         figures = self.judge(rolled)
         if figures["accepted"]:
             self._accepted = weights
@@ -170,9 +167,7 @@ class SelfImitation:
         self.steering.head.set_std(next_std, self.learned)
         return figures, rolled
 
-    def roll_out(
-        self, env: EnvBase, episodes: int, progress: Callable[[int], None] | None = None
-    ) -> Episodes:
+    def roll_out(self, env: EnvBase, episodes: int) -> Episodes:
         """Return episodes of the steering policy, with all that :meth:`judge` reads."""
         return collect_episodes(
             env,
@@ -181,7 +176,6 @@ class SelfImitation:
             policy=self.steering,
             keep=self.entries,
             final=self.final_entries(env),
-            progress=progress,
         ).to(self.device)
 
     def judge(self, episodes: Episodes) -> dict[str, float]:
