@@ -26,6 +26,7 @@ __all__ = ["code_digest"]
 _LIBRARIES = tuple(
     {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
 )
+_INSTALLED = {"site-packages", "dist-packages"}  # also of an environment that a .pth file adds
 _OURS = ("modereg", "modereg_integrations")
 _MODULE_ATTRIBUTES = frozenset({*vars(nn.Module()), "_is_torch_compile"})
 
@@ -63,8 +64,11 @@ def _is_library(name: str | None) -> bool:
     root = (name or "").partition(".")[0]
     if root in sys.stdlib_module_names or root in _OURS:
         return True
-    path = getattr(sys.modules.get(root), "__file__", None)
-    return path is not None and any(Path(path).resolve().is_relative_to(p) for p in _LIBRARIES)
+    file = getattr(sys.modules.get(root), "__file__", None)
+    if file is None:
+        return False
+    path = Path(file).resolve()
+    return not _INSTALLED.isdisjoint(path.parts) or any(map(path.is_relative_to, _LIBRARIES))
 
 
 class _Digester:

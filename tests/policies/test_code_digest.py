@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -183,6 +184,24 @@ def test_decorators_of_libraries_count_by_name_and_by_what_they_wrap() -> None:
         assert of(1.0, decorate) == of(1.0, decorate)
         assert of(1.0, decorate) != of(2.0, decorate)
     assert of(1.0, torch.no_grad()) != of(1.0, torch.enable_grad())
+
+
+def test_a_library_counts_by_name_in_whichever_environment_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from threading import Lock\nlock = Lock()\ndef half(w):\n    return w / 2 if lock else w\n"
+    for folder, name in (("site-packages", "installed_there"), ("work", "own_module")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    installed = importlib.import_module("installed_there")
+    assert code_digest(lambda w, o: installed.half(w)) == code_digest(
+        lambda w, o: installed.half(w)
+    )
+    assert code_digest(closing(installed.half))
+    own = importlib.import_module("own_module")
+    with pytest.raises(ConfigurationError, match="can be digested"):
+        code_digest(closing(own.half))
 
 
 @pytest.mark.parametrize(
