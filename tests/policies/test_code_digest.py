@@ -189,7 +189,7 @@ def test_decorators_of_libraries_count_by_name_and_by_what_they_wrap() -> None:
 def test_a_library_counts_by_name_in_whichever_environment_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "from threading import Lock\nlock = Lock()\ndef half(w):\n    return w / 2 if lock else w\n"
+    code = "from threading import Lock\nlock = Lock()\ndef half(w):\n    return lock and w / 2\n"
     for folder, name in (("site-packages", "installed_there"), ("work", "own_module")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{name}.py").write_text(code)
