@@ -4,7 +4,7 @@ from modereg.discovery.base import ModeDiscoverer
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmeans
 from modereg.discovery.imitation import NoiseImitation
-from modereg.discovery.self_imitation import SelfImitation, annealed, discover_modes
+from modereg.discovery.self_imitation import SelfImitation, annealed
 from modereg.discovery.variational import VariationalModeDiscoverer
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "VariationalModeDiscoverer",
     "annealed",
     "choose_num_clusters",
-    "discover_modes",
     "kmeans",
 ]

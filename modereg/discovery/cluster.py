@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modereg import functional, keys
 from modereg.discovery.base import ModeDiscoverer
-from modereg.discovery.clustering import choose_num_clusters, kmeans
+from modereg.discovery.clustering import count_behaviours, kmeans
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
@@ -107,7 +107,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         success: Tensor | None = None,
         *,
         num_codes: int | None = None,
-        oversegment: float = 2.0,
+        oversegment: float = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> tuple[ClusterModeDiscoverer, dict[str, float]]:
@@ -116,7 +116,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         Args:
             features: whole-episode features, ``[N, F]``.
             success: ``[N]`` bool, or None.
-            num_codes: K, or None: the number of clusters that :func:`choose_num_clusters` finds,
+            num_codes: K, or None: the number of clusters that :func:`count_behaviours` finds,
                 times ``oversegment``, at most one for eight episodes, at least 2. Where it finds a
                 single one a warning says so: the codes then split one behaviour.
             oversegment: see above.
@@ -130,7 +130,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         if num_codes is None:
             least = options.get("min_successes", 200)
             chosen = _worth_clustering(features, success, least)[0]
-            metrics["suggested_modes"] = found = choose_num_clusters(chosen, seed=seed).num_clusters
+            metrics["suggested_modes"] = found = count_behaviours(chosen, seed=seed)
             if found == 1:
                 warnings.warn(ONE_BEHAVIOUR, stacklevel=2)
             num_codes = max(2, min(round(oversegment * found), len(chosen) // 8))

@@ -20,10 +20,16 @@ from modereg import functional
 from modereg.discovery import unimodal
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 
-__all__ = ["ClusterCount", "choose_num_clusters", "kmeans"]
+__all__ = ["ClusterCount", "choose_num_clusters", "count_behaviours", "kmeans"]
 
 CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 """Numbers of clusters that :func:`choose_num_clusters` tries."""
+
+FEW = (2, 3, 4, 5, 6, 8)
+"""Numbers of clusters that :func:`count_behaviours` tries of each part."""
+
+SPLIT = 48
+"""Episodes that a part needs to be looked at again."""
 
 AGREEMENT = 0.65
 """Adjusted Rand index that the partitions of two halves must have; by chance it is about 0."""
@@ -146,20 +152,49 @@ def choose_num_clusters(
     return ClusterCount(found, tried, tuple(silhouettes), tuple(agreements), limit)
 
 
+def count_behaviours(features: Tensor, *, seed: int = 0) -> int:
+    """Return into how many bundles data fall that do not visibly fall apart any further.
+
+    Behaviours are nested, and of several sizes: a number of clusters that fits all of them at once
+    is found by luck. So the data are clustered as :func:`choose_num_clusters` says, and each part
+    again, until it is one bundle or has too few points to tell. Some behaviours are counted twice,
+    which does no harm.
+
+    Args:
+        features: ``[N, F]``.
+        seed: of subsamples and k-means.
+
+    Raises:
+        ConfigurationError: if there are too few points to cluster.
+    """
+    found = choose_num_clusters(features, candidates=FEW, seed=seed).num_clusters
+    if found == 1:
+        return 1
+    parts = functional.nearest_centroid(features, kmeans(features, found, seed=seed))
+    sizes = torch.bincount(parts, minlength=found).tolist()
+    return sum(
+        1 if size < SPLIT else count_behaviours(features[parts == part], seed=seed)
+        for part, size in enumerate(sizes)
+    )
+
+
 def _silhouette(points: Tensor, num_clusters: int, seed: int) -> float:
     labels = functional.nearest_centroid(points, kmeans(points, num_clusters, seed=seed))
     return float(functional.silhouette(points, labels))
 
 
 def _finest_peak(scores: Sequence[float], eligible: Sequence[bool], prominence: float) -> int:
-    """Return the last prominent peak, else the highest eligible score, else the coarsest place."""
+    """Return the last prominent peak, else the highest eligible score, else the coarsest place.
+
+    What is not eligible is no peak, and hides none beside it.
+    """
     values = [score if fit else -np.inf for score, fit in zip(scores, eligible, strict=True)]
     for place in range(len(values) - 1, 0, -1):
         if values[place] < max(values[place:]) or not eligible[place]:
             continue
         left = place - 1
         lowest = np.inf
-        while left >= 0 and scores[left] <= scores[place]:
+        while left >= 0 and values[left] <= scores[place]:
             lowest = min(lowest, scores[left])
             left -= 1
         if scores[place] - lowest >= prominence:

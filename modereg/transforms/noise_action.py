@@ -157,7 +157,8 @@ class NoiseAction(Transform):
             )
             raise KeyMismatchError(with_suggestion(sentence, missing, present))
 
-    def _noise(self, action: Tensor) -> Tensor:
+    def lift(self, action: Tensor) -> Tensor:
+        """Return the noise ``[*B, *noise_shape]`` of an action, which differs only with a basis."""
         if self.basis is None:
             return action
         shape, basis = self.policy.noise_shape, self.basis.to(action)
@@ -188,7 +189,7 @@ class NoiseAction(Transform):
             )
             raise ShapeError(with_shape_suggestion(sentence, action.shape, expected))
         with torch.no_grad():
-            noise = self._noise(action)
+            noise = self.lift(action)
             chunk = self._decoded(tensordict, noise)
         chunk = chunk.to(parent.full_action_spec[self.action_key].dtype)
         if self.noise_key is not None:

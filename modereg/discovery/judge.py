@@ -1,0 +1,200 @@
+"""What a steering policy commands, beside what the base reaches: stage 1's measure of itself."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from tensordict import NestedKey
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from modereg import functional, keys
+from modereg.discovery.cluster import ClusterModeDiscoverer
+from modereg.errors import ConfigurationError
+from modereg.estimators import check_support
+from modereg.reading import require
+from modereg.rollouts import Episodes, collect_episodes
+from modereg.steering import SteeringPolicy
+
+__all__ = ["REACHED", "CodeJudge"]
+
+REACHED = 0.8
+"""Share of its episodes in which a code must reach itself, with success, to count as commanded."""
+
+TOLERANCE = 0.05
+"""Success, or the entropy of the codes, may be so much below the base's before it counts as lost;
+or by two standard errors of a share of 0.5, where there are fewer than 400 episodes."""
+
+
+class CodeJudge:
+    """Rolls a steering policy out and tells which codes reach themselves.
+
+    Once :meth:`compare_with` has seen the base's episodes, a steering policy is accepted only if it
+    loses neither modes nor success against them, and a code counts as learned if it is reached more
+    often than by the base's own noise.
+
+    Args:
+        steering: the policy that is judged.
+        discoverer: tells which code an episode belongs to; fitted.
+        max_decisions: decisions of the longest episode; None reads ``env.layout``.
+        success_key: entry of success; an episode without it counts as soon as it reached its code.
+        labels: further entries of the last ``next`` to keep in the episodes that are returned.
+    """
+
+    def __init__(
+        self,
+        steering: SteeringPolicy,
+        discoverer: ClusterModeDiscoverer,
+        *,
+        max_decisions: int | None = None,
+        success_key: NestedKey = keys.SUCCESS,
+        labels: tuple[NestedKey, ...] = (),
+    ) -> None:
+        if not isinstance(discoverer, ClusterModeDiscoverer):
+            raise ConfigurationError(
+                f"expected a ClusterModeDiscoverer, got {type(discoverer).__name__}, which learns "
+                "beside a policy that maximises mi_reward"
+            )
+        if steering.head.log_std.in_features != discoverer.num_codes:
+            raise ConfigurationError(
+                f"expected a steering policy for {discoverer.num_codes} codes, the discoverer's, "
+                f"got one for {steering.head.log_std.in_features}"
+            )
+        self.steering, self.discoverer = steering, discoverer
+        self.max_decisions, self.success_key, self.labels = max_decisions, success_key, labels
+        self.base: dict[str, float] = {}
+        self.chance: Tensor | None = None
+        self.learned = torch.ones_like(discoverer.centroids[:, 0], dtype=torch.bool)
+        self.code_hits = torch.zeros_like(discoverer.centroids[:, 0])
+        self._accepted = copy.deepcopy(steering.state_dict())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the discoverer lives, and episodes are judged."""
+        return self.discoverer.centroids.device
+
+    @property
+    def entries(self) -> list[NestedKey]:
+        """Entries of each decision that episodes must have for :meth:`triples`."""
+        return [*self.steering.observation_keys, self.steering.action_key]
+
+    def final_entries(self, env: EnvBase) -> list[NestedKey]:
+        """Entries of the last ``next`` that episodes must have, where the environment has them."""
+        wanted = [self.discoverer.feature_key, self.discoverer.latent_key]
+        optional = [self.success_key, *self.labels]
+        there = env.observation_spec.keys(True, True)
+        return list(dict.fromkeys([*wanted, *(key for key in optional if key in there)]))
+
+    def compare_with(self, base: Episodes) -> None:
+        """Remember what episodes of the base reach; what is fitted later is compared with it."""
+        predicted, solved = self._reached(base)
+        self.base = self._outcome(predicted, solved)
+        reached = torch.bincount(predicted[solved], minlength=self.discoverer.num_codes)
+        self.chance = reached / len(base)
+
+    def roll_out(self, env: EnvBase, episodes: int) -> Episodes:
+        """Return episodes of the steering policy, with all that :meth:`judge` reads."""
+        return collect_episodes(
+            env,
+            episodes,
+            max_decisions=self.max_decisions,
+            policy=self.steering,
+            keep=self.entries,
+            final=self.final_entries(env),
+        ).to(self.device)
+
+    def judge(self, episodes: Episodes) -> dict[str, float]:
+        """Return what episodes of the steering policy reach, and learn from it which codes learned.
+
+        Returns:
+            ``hits``, the share of the episodes that reach their code, with success; ``commanded``,
+            the share of the codes that do so in at least 0.8 of theirs; ``success`` and
+            ``entropy``, of the codes that successful episodes reach, over log K; ``accepted``, 1.0
+            unless one of the last two is below the base's. ``code_hits`` has the hits of each
+            code, ``[K]``.
+
+        Raises:
+            ConfigurationError: if an episode's code is none of the discoverer's.
+        """
+        figures = self._outcome(*self._reached(episodes))
+        hits, codes = self._hits(episodes), self._codes(episodes)
+        drawn = torch.bincount(codes, minlength=self.discoverer.num_codes).clamp_min(1)
+        reached = torch.bincount(codes[hits], minlength=self.discoverer.num_codes)
+        self.code_hits = reached / drawn
+        self.learned = self.code_hits >= REACHED
+        if self.chance is None:
+            self.learned = torch.ones_like(self.learned)
+        else:
+            error = (self.chance * (1 - self.chance) / drawn).sqrt()
+            self.learned |= self.code_hits > self.chance + 2 * error
+        margin = max(TOLERANCE, len(episodes) ** -0.5)
+        kept = all(figures[name] >= value - margin for name, value in self.base.items())
+        commanded = float((self.code_hits >= REACHED).float().mean())
+        own = {"hits": float(hits.float().mean()), "commanded": commanded}
+        return own | figures | {"accepted": float(kept)}
+
+    def settle(self, figures: dict[str, float]) -> None:
+        """Go back to the last accepted steering policy, if the last fit is not; warn if it is poor.
+
+        Args:
+            figures: of :meth:`judge`, of the steering policy as it is.
+        """
+        if not figures["accepted"]:
+            self.steering.load_state_dict(self._accepted)
+        if figures["accepted"] and figures["commanded"] > 0:
+            return
+        total = self.discoverer.num_codes
+        compared = "; ".join(
+            f"{name} {figures[name]:.2f}, base {value:.2f}" for name, value in self.base.items()
+        )
+        back = "" if figures["accepted"] else "it went back to the last that loses neither, and "
+        warnings.warn(
+            f"stage 1: {round(figures['commanded'] * total)} of {total} codes command; {compared}; "
+            f"{back}a fine-tuning that starts here keeps little: collect more episodes, ask for "
+            "fewer codes, or name features that tell behaviours apart",
+            stacklevel=3,
+        )
+
+    def _codes(self, episodes: Episodes) -> Tensor:
+        """Return the codes that episodes were played with, ``[N]``."""
+        key = self.discoverer.latent_key
+        codes = require(episodes.final, key, "the discovery of modes").to(self.device)
+        check_support(self.discoverer.prior, codes, key)
+        return codes
+
+    def _reached(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Return the code that q gives each episode, and whether it succeeded, each ``[N]``."""
+        final = episodes.final.to(self.device)
+        predicted = self.discoverer.log_prob(final).argmax(-1)
+        success = final.get(self.success_key, None)
+        solved = torch.ones_like(predicted, dtype=torch.bool)
+        return predicted, solved if success is None else success.squeeze(-1)
+
+    def _hits(self, episodes: Episodes) -> Tensor:
+        predicted, solved = self._reached(episodes)
+        return (predicted == self._codes(episodes)) & solved
+
+    def _outcome(self, predicted: Tensor, solved: Tensor) -> dict[str, float]:
+        """Return success, and the entropy of the codes of what succeeded, of all if nothing did."""
+        num, counted = self.discoverer.num_codes, predicted[solved] if solved.any() else predicted
+        counts = torch.bincount(counted, minlength=num)
+        entropy = float(functional.normalized_entropy(counts, num)) + 0.0  # none of -0.0
+        return {"success": float(solved.float().mean()), "entropy": entropy}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later refinements read, as plain dictionaries of tensors and numbers."""
+        return {
+            "base": self.base,
+            "chance": self.chance,
+            "learned": self.learned,
+            "accepted": dict(self._accepted),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        self.base, self._accepted = state["base"], state["accepted"]
+        self.learned = state["learned"].to(self.device)
+        self.chance = None if state["chance"] is None else state["chance"].to(self.device)
