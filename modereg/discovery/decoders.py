@@ -52,6 +52,13 @@ class ExactDecoder:
         """Whether gradients reach the noise."""
         return self(rows[:1], action[:1].detach().requires_grad_()).requires_grad
 
+    def seconds(self, rows: TensorDictBase, action: Tensor) -> float:
+        """Return what decoding these rows takes."""
+        start = time.perf_counter()
+        with torch.no_grad():
+            self(rows, action)
+        return time.perf_counter() - start
+
     def gradient_seconds(self, rows: TensorDictBase, action: Tensor) -> float:
         """Return what one gradient with respect to the noises of these rows takes."""
         start = time.perf_counter()
@@ -84,6 +91,7 @@ class DecoderStudent(nn.Module):
         octaves: int = 3,
     ) -> None:
         super().__init__()
+        self.noise_size = noise_size
         self.observation_features = FourierFeatures(observations.shape[-1], octaves)
         self.observation_features.fit(observations)
         widths = [self.observation_features.out_features + noise_size, width, width, width]

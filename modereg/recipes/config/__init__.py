@@ -20,6 +20,7 @@ from modereg.recipes.config.training import (
     ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
+    GuidedConfig,
     PretrainConfig,
     VariationalConfig,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "DoctorConfig",
     "EvaluateConfig",
     "FinetuneConfig",
+    "GuidedConfig",
     "InspectConfig",
     "LogConfig",
     "PretrainConfig",

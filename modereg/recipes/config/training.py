@@ -15,6 +15,7 @@ __all__ = [
     "ClusterConfig",
     "DiscoverConfig",
     "FinetuneConfig",
+    "GuidedConfig",
     "PretrainConfig",
     "VariationalConfig",
 ]
@@ -79,6 +80,47 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class GuidedConfig:
+    """Learn which outcomes chunks lead to, and push the noise through the decoder to a code's own.
+
+    Nothing needs tuning: fits stop on what is held out, and rounds when hits no longer rise.
+
+    Attributes:
+        oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
+        episodes: episodes of the base.
+        refinements: at most so many rounds of rolling out and fitting again.
+        refine_episodes: episodes of a round; 40 of each code at least.
+        outcome_steps: gradient steps of the outcome model, in later rounds half of them.
+        guide_steps: gradient steps of the steering policy, in later rounds half of them.
+        student_steps: gradient steps of the decoder's student, in later rounds a quarter of them.
+        std: standard deviation of the noise in the first and the last round.
+        target: stop once this share of the codes reaches itself with success in at least 0.8 of its
+            episodes.
+    """
+
+    name: ClassVar[str] = "guided"
+
+    oversegment: float = 1.0
+    episodes: int = 2048
+    refinements: int = 6
+    refine_episodes: int = 1024
+    outcome_steps: int = 600
+    guide_steps: int = 600
+    student_steps: int = 1500
+    std: tuple[float, float] = (0.7, 0.3)
+    target: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("episodes", "refine_episodes", "outcome_steps", "guide_steps", "student_steps"),
+            natural=("refinements",),
+            positive=("oversegment", "std"),
+            share=("target",),
+        )
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """Cluster episodes of the base and imitate their noise, refining by roll-outs.
 
@@ -98,7 +140,7 @@ class ClusterConfig:
 
     name: ClassVar[str] = "cluster"
 
-    oversegment: float = 2.0
+    oversegment: float = 1.0
     episodes: int = 16384
     imitation_steps: int = 1500
     validation: float = 0.0
@@ -147,7 +189,9 @@ class VariationalConfig:
         check_numbers(self, count=("eval_every", "eval_episodes"), natural=("iterations",))
 
 
-METHODS: dict[str, type[Any]] = {kind.name: kind for kind in (ClusterConfig, VariationalConfig)}
+METHODS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (GuidedConfig, ClusterConfig, VariationalConfig)
+}
 """The methods of stage 1 by name."""
 
 
@@ -160,7 +204,7 @@ class DiscoverConfig:
         out: run folder.
         task: the task.
         method: how, with its own options.
-        num_codes: K; None lets ``cluster`` choose it and ``variational`` take 16.
+        num_codes: K; None lets ``guided`` and ``cluster`` choose it and ``variational`` take 16.
         hidden: widths of the steering policy and the discoverer.
         final_episodes: episodes that judge the result.
         device: where policies, discoverer and learner are.
@@ -177,7 +221,7 @@ class DiscoverConfig:
     base: str = "runs/base"
     out: Path = Path("runs/discover")
     task: TaskConfig = TaskConfig()
-    method: ClusterConfig | VariationalConfig = ClusterConfig()
+    method: GuidedConfig | ClusterConfig | VariationalConfig = GuidedConfig()
     num_codes: int | None = None
     hidden: tuple[int, ...] = (128, 128)
     final_episodes: int = 4096
