@@ -100,7 +100,7 @@ class GuidedConfig:
 
     name: ClassVar[str] = "guided"
 
-    oversegment: float = 1.0
+    oversegment: float = 1.5
     episodes: int = 2048
     refinements: int = 6
     refine_episodes: int = 1024
@@ -140,7 +140,7 @@ class ClusterConfig:
 
     name: ClassVar[str] = "cluster"
 
-    oversegment: float = 1.0
+    oversegment: float = 1.5
     episodes: int = 16384
     imitation_steps: int = 1500
     validation: float = 0.0
