@@ -48,7 +48,7 @@ class Linear(GenerativePolicy):
         if self.way == "differences":
             chunk = chunk.detach()
         elif self.way == "rounded":
-            chunk = chunk + (100 * chunk).round().div(100).detach() - chunk * 1.0
+            chunk = (100 * chunk).round() / 100
         return chunk.unflatten(-1, tuple(self.chunk_shape)).to(noise.dtype)
 
 
@@ -89,13 +89,10 @@ def _seeded() -> None:
 def test_what_a_linear_decoder_reads_is_found(way: str, dtype: torch.dtype) -> None:
     matrix, right = low_rank(8, 10, [3.0, 2.0, 1.0])
     policy = Linear(matrix.to(dtype), (4, 2), (5, 2), way=way)
-    layout = Layout(12)  # the whole chunk
-    found = response_basis(policy, states(dtype=dtype), layout, share=1.0)
-    tolerance = 1e-2 if way == "rounded" else 1e-5
-    if way == "rounded":  # rounding moves every action a little
-        found = response_basis(policy, states(dtype=dtype), layout, rank=3)
+    options: dict[str, Any] = {"rank": 3} if way == "rounded" else {"share": 1.0}
+    found = response_basis(policy, states(dtype=dtype), Layout(12), **options)
     assert found.basis.dtype is dtype
-    assert spans(found.basis, right, tolerance)
+    assert spans(found.basis, right, 1e-2 if way == "rounded" else 1e-5)
     NoiseAction(policy, found.basis)  # orthonormal, and of the noise's size
     for value, expected in zip(found.shares[:3], (9 / 14, 4 / 14, 1 / 14), strict=True):
         assert float(value) == pytest.approx(expected, abs=0.12)
@@ -114,12 +111,8 @@ def test_what_a_linear_decoder_reads_is_found(way: str, dtype: torch.dtype) -> N
     ],
 )
 def test_the_spectrum_chooses_the_rank(options: dict[str, Any], rank: int) -> None:
-    rows = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0, 0.0])).double()
-    rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-9) * 1.0  # all as long: no clipping
-    weights = [6, 3, 2, 1]  # of 12: .5, .75, .917, 1
-    found = gradient_basis(
-        torch.cat([rows[i : i + 1].expand(n, 6) for i, n in enumerate(weights)]), **options
-    )
+    often = torch.tensor([6, 3, 2, 1, 0, 0])  # of 12 rows: .5, .75, .917 and all of the spectrum
+    found = gradient_basis(torch.eye(6).double().repeat_interleave(often, 0), **options)
     assert found.basis.shape == (6, rank)
     assert found.shares.tolist() == pytest.approx([0.5, 0.25, 1 / 6, 1 / 12, 0.0, 0.0])
     assert found.share == pytest.approx(float(found.shares[:rank].sum()))

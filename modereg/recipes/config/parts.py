@@ -67,11 +67,11 @@ class NoiseConfig:
     it has to search.
 
     Attributes:
-        basis: ``all`` of the noise; those directions that the played actions respond to most
-            (``response``, measured at 64 states of the base); the lowest ``cosine`` waves along the
-            chunk; or the same noise at each action, ``repeated``.
-        rank: dimensions that are steered; None lets the spectrum choose at most 8 with
-            ``response``, and takes 3 waves of each dimension with ``cosine``.
+        basis: ``all`` of the noise; ``response``, the directions that the played actions respond to
+            most, measured at 64 states of the base; ``cosine``, the lowest waves along the chunk;
+            or ``repeated``, the same noise at each action of a chunk.
+        rank: dimensions that are steered; None lets the spectrum choose at most 8 for ``response``,
+            and takes 3 waves of each dimension for ``cosine``.
     """
 
     basis: Literal["all", "response", "cosine", "repeated"] = "all"

@@ -206,8 +206,7 @@ class FinetuneConfig:
         out: run folder.
         task: the task.
         learner: what learns, with its own options.
-        noise: without ``start``: the subspace of the noise that is steered; with it, that of
-            ``start`` is.
+        noise: the subspace of the noise that is steered; with ``start`` it is that of the start.
         num_codes: without ``start``: codes of a discoverer that begins with nothing.
         coef: weight of the intrinsic reward, which is divided by H(p); None takes 0.3. Only with
             codes.
