@@ -68,6 +68,23 @@ class Adapter:
     extra: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
 
+    def check_layout(self, layout: Layout, folder: Path) -> None:
+        """Check that it was made for a layout.
+
+        Args:
+            layout: of the environment in which it will steer (``env.layout``).
+            folder: where it is from, for the error.
+
+        Raises:
+            ConfigurationError: if the layout is another one; the sentence says in what.
+        """
+        if others := self.layout.differences(layout):
+            raise ConfigurationError(
+                f"the adapter in {folder} was made on another layout than that of this "
+                f"environment: {'; '.join(others)}; use the adapter's layout, or discover on this "
+                "one"
+            )
+
 
 def save_adapter(folder: Path, adapter: Adapter) -> None:
     """Save an adapter; the weights are written first, the configuration closes the save.
@@ -138,12 +155,7 @@ def load_adapter(
         raise CheckpointError(
             f"the files in {folder} do not fit each other ({error}); save the adapter again"
         ) from error
-    if layout is not None and (others := made_on.differences(layout)):
-        raise ConfigurationError(
-            f"the adapter in {folder} was made on another layout than that of this environment: "
-            f"{'; '.join(others)}; use the adapter's layout, or discover on this one"
-        )
-    return Adapter(
+    adapter = Adapter(
         steering=steering,
         estimator=estimator,
         prior=prior,
@@ -153,6 +165,9 @@ def load_adapter(
         extra=config["extra"],
         digest=config["digest"],
     )
+    if layout is not None:
+        adapter.check_layout(layout, folder)
+    return adapter
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -34,6 +34,7 @@ from modereg.recipes.events import Advanced, Planned, Progressed, Steps, counted
 from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
 from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, set_up
+from modereg.recipes.subspace import choose_subspace
 from modereg.rollouts import Episodes, iterate_episodes
 from modereg.seeding import (
     derived_seed,
@@ -59,6 +60,7 @@ DEFAULT_CODES = 16
 def discover_steps(config: DiscoverConfig, state: dict[str, Any] | None) -> Steps:
     """Run stage 1, from a checkpoint where there is one; return the summary."""
     setup = set_up(config.task, config.base, config.device)
+    setup = yield from choose_subspace(setup, config.noise, config.seed, state)
     if isinstance(config.method, VariationalConfig):
         return (yield from discover_variational(config, config.method, setup, state))
     return (yield from discover_clusters(config, config.method, setup, state))
@@ -223,17 +225,18 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     )
     state: dict[str, Any] = {
         "origin": {"base": setup.fingerprint},
+        "noise_basis": setup.layout.noise_basis,
         "discoverer": dict(discoverer.state_dict()),
         "noise": discoverer.estimator.network.module.std,
         "base": episodes.to_dict(),
         "refined": 0,
         "commanded": 0.0,
         "progress": [],
-        "env_steps": episodes.spent,
+        "env_steps": setup.spent + episodes.spent,
         "partition": figures,
         "generators": generator_state(),
     }
-    row = {"phase": "cluster", "env_steps": episodes.spent} | figures
+    row = {"phase": "cluster", "env_steps": state["env_steps"]} | figures
     yield Advanced("clustering", row, 1, 1, lambda: state)
     return state
 
@@ -291,6 +294,7 @@ def variational_stage(
     codes = estimator.prior
     env, judge_env = setup.steered(codes), setup.steered(codes, 1.0)
     online, spent = fresh_discoverer(estimator, env, derived_seed(config.seed, 4))
+    spent += setup.spent
     if steering is None:
         steering = make_steering(env, setup.base, codes, hidden=config.hidden).to(setup.device)
         spent += fit_inputs(env, steering, derived_seed(config.seed, 3))

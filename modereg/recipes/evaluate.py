@@ -13,7 +13,6 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
 from modereg import keys
-from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator
 from modereg.files import write_json
@@ -24,6 +23,7 @@ from modereg.recipes.config.text import read_config
 from modereg.recipes.events import Event, Progressed, counted, drain
 from modereg.recipes.progress import Progress
 from modereg.recipes.setup import Setup, check_trust, discrete, set_up
+from modereg.recipes.subspace import load_run
 from modereg.rollouts import Episodes, iterate_episodes
 from modereg.seeding import derived_seed, isolated_generators
 from modereg.steering import SteeringPolicy
@@ -234,7 +234,7 @@ def _judge_all(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict
     prior: Any = 1
     policy, estimator, ways = None, None, {"sampled": False}
     if config.run is not None:
-        adapter = load_adapter(Path(config.run) / "adapter", setup.base, setup.layout)
+        adapter, setup = load_run(config.run, setup)
         steering, prior, estimator = adapter.steering, discrete(adapter.prior), adapter.estimator
         policy = steering.to(setup.device)
         estimator = None if estimator is None else estimator.to(setup.device)

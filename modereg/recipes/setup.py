@@ -37,6 +37,7 @@ class Setup:
         num_envs: environments B in a batch.
         device: where policies are.
         env_device: where environments are.
+        spent: environment steps that it took to make it.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Setup:
     num_envs: int
     device: torch.device
     env_device: torch.device
+    spent: int = 0
 
     def make_env(self) -> EnvBase:
         """Return a plain environment of its own, batch ``[B]``, whose steps are its own.

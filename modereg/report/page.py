@@ -117,7 +117,7 @@ def _paths(
     found = {
         entry.name: given[entry.name]
         if entry.name in given
-        else record_paths(setup, *steering_of(setup, entry), num_episodes=episodes, seed=seed)
+        else record_paths(*steering_of(setup, entry), num_episodes=episodes, seed=seed)
         for entry in entries
     }
     fewest = min(map(len, found.values()))
@@ -138,7 +138,6 @@ def _films(
     chosen = [runs[0] for runs in seed_groups(entries).values()]
     films = [
         record_films(
-            setup,
             *steering_of(setup, entry),
             entry.sampled,
             longest=int(paths[entry.name].lengths.max()),

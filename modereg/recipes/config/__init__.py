@@ -14,7 +14,7 @@ from modereg.recipes.config.looking import (
     InspectConfig,
     ReportConfig,
 )
-from modereg.recipes.config.parts import LogConfig, ProgressConfig, TaskConfig
+from modereg.recipes.config.parts import LogConfig, NoiseConfig, ProgressConfig, TaskConfig
 from modereg.recipes.config.text import from_yaml, to_yaml
 from modereg.recipes.config.training import (
     ClusterConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "GuidedConfig",
     "InspectConfig",
     "LogConfig",
+    "NoiseConfig",
     "PretrainConfig",
     "ProgressConfig",
     "ReportConfig",

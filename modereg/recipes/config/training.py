@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from modereg.errors import ConfigurationError
 from modereg.learners.config import PPOConfig, check_numbers
-from modereg.recipes.config.parts import LogConfig, TaskConfig
+from modereg.recipes.config.parts import LogConfig, NoiseConfig, TaskConfig
 
 __all__ = [
     "METHODS",
@@ -204,6 +204,7 @@ class DiscoverConfig:
         out: run folder.
         task: the task.
         method: how, with its own options.
+        noise: the subspace of the noise that is steered.
         num_codes: K; None lets ``guided`` and ``cluster`` choose it and ``variational`` take 16.
         hidden: widths of the steering policy and the discoverer.
         final_episodes: episodes that judge the result.
@@ -222,6 +223,7 @@ class DiscoverConfig:
     out: Path = Path("runs/discover")
     task: TaskConfig = TaskConfig()
     method: GuidedConfig | ClusterConfig | VariationalConfig = GuidedConfig()
+    noise: NoiseConfig = NoiseConfig()
     num_codes: int | None = None
     hidden: tuple[int, ...] = (128, 128)
     final_episodes: int = 4096
@@ -248,6 +250,7 @@ class FinetuneConfig:
         out: run folder.
         task: the task.
         learner: what learns, with its own options.
+        noise: the subspace of the noise that is steered; with ``start`` it is that of the start.
         num_codes: without ``start``: codes of a discoverer that begins with nothing.
         coef: weight of the intrinsic reward, which is divided by H(p); None takes 0.3. Only with
             codes.
@@ -279,6 +282,7 @@ class FinetuneConfig:
     out: Path = Path("runs/finetune")
     task: TaskConfig = TaskConfig()
     learner: Any = PPOConfig()
+    noise: NoiseConfig = NoiseConfig()
     num_codes: int | None = None
     coef: float | None = None
     regulariser: Literal["discovered", "scratch"] = "discovered"
@@ -312,6 +316,11 @@ class FinetuneConfig:
             raise ConfigurationError(
                 f"expected start or num_codes, got both: the codes are those of {self.start}; "
                 "leave num_codes out"
+            )
+        if self.start is not None and self.noise != NoiseConfig():
+            raise ConfigurationError(
+                f"expected start or noise.basis, got both: what is steered is what {self.start} "
+                "steers; leave noise.basis out, or give it to discover"
             )
         idle: dict[str, Any] = {}
         if self.start is None:
