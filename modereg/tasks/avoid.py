@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.layout import Layout
-from modereg.tasks.avoid_expert import demonstrate_avoid
+from modereg.tasks.avoid_expert import lead_through
 from modereg.tasks.avoid_geometry import (
     CYLINDERS,
     GOAL_Y,
@@ -30,6 +30,7 @@ from modereg.tasks.avoid_geometry import (
     gaps_of_modes,
 )
 from modereg.tasks.base import Task
+from modereg.tasks.experts import demonstrate
 from modereg.tasks.planar import PlanarEnv
 from modereg.tasks.plots import Picture
 
@@ -156,7 +157,7 @@ def avoid_task(
         pay: ``[24]``, own pay of each mode instead.
         start_noise: half-width of the uniform noise on the start, in metres.
         action_noise: noise on the expert's executed actions, see
-            :func:`~modereg.tasks.avoid_expert.demonstrate_avoid`.
+            :func:`~modereg.tasks.experts.demonstrate`.
         lane_noise: spread of the expert's lanes within their gaps, in metres.
         num_envs: sensible number of environments in a batch.
     """
@@ -173,10 +174,11 @@ def avoid_task(
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
         demonstrate=partial(
-            demonstrate_avoid,
+            demonstrate,
             partial(Avoid, start_noise=start_noise),
+            partial(lead_through, lane_noise=lane_noise),
+            NUM_MODES,
             action_noise=action_noise,
-            lane_noise=lane_noise,
         ),
         num_envs=num_envs,
         feature_noise=0.03,

@@ -7,7 +7,7 @@ the control step, the sparse reward and its unequal pay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from modereg.errors import ShapeError
 from modereg.keys import OBSERVATION
 from modereg.layout import Layout
-from modereg.tasks.base import Demonstrations, Task
+from modereg.tasks.base import Task
 from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.planar import PlanarEnv
 from modereg.tasks.plots import Picture
@@ -25,9 +25,9 @@ __all__ = [
     "GOALS",
     "GOAL_RADIUS",
     "GaussianMixture",
-    "demonstrate_gaussian_mixture",
     "gaussian_mixture_task",
     "goal_pay",
+    "lead_to_goals",
 ]
 
 GOALS = ((0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7))
@@ -116,45 +116,11 @@ class GaussianMixture(PlanarEnv):
         return success, torch.zeros_like(success), mode
 
 
-def demonstrate_gaussian_mixture(
-    make_env: Callable[..., PlanarEnv],
-    num_episodes: int,
-    seed: int,
-    shares: Tensor | Sequence[float] | None = None,
-    *,
-    action_noise: float = 0.3,
-    keep_failures: bool = False,
-) -> Demonstrations:
-    """Episodes that go straight to a point drawn from one of the four Gaussians.
-
-    Noisy actions are executed, clean ones noted.
-
-    Args:
-        make_env: called as ``make_env(num_envs, seed=...)``.
-        num_episodes: number of episodes ``N``.
-        seed: seed of everything that is random here.
-        shares: ``[4]``, relative frequencies of the goals; None for equal ones.
-        action_noise: standard deviation of the noise on executed actions, in units of the largest
-            step.
-        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
-            repeated, and all ``N`` succeed in the mode that was asked for.
-    """
-
-    def lead(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
-        aims = torch.tensor(GOALS)[modes]
-        aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
-        return lambda root: _straight(aims - root[OBSERVATION], env.max_delta)
-
-    return demonstrate(
-        make_env,
-        lead,
-        len(GOALS),
-        num_episodes,
-        seed,
-        shares,
-        action_noise=action_noise,
-        keep_failures=keep_failures,
-    )
+def lead_to_goals(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
+    """Return what goes straight to a point drawn from the Gaussian of each mode ``[N]``."""
+    aims = torch.tensor(GOALS)[modes]
+    aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
+    return lambda root: _straight(aims - root[OBSERVATION], env.max_delta)
 
 
 def _straight(offset: Tensor, max_delta: float) -> Tensor:
@@ -187,7 +153,7 @@ def gaussian_mixture_task(
         num_modes=len(GOALS),
         mode_names=MODE_NAMES,
         demonstrate=partial(
-            demonstrate_gaussian_mixture, GaussianMixture, action_noise=action_noise
+            demonstrate, GaussianMixture, lead_to_goals, len(GOALS), action_noise=action_noise
         ),
         num_envs=num_envs,
         feature_noise=0.25,

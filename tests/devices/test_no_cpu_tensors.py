@@ -100,7 +100,7 @@ ALLOWED = {
     ("tasks/avoid_expert.py", "_draw_lanes"): EXPERT,
     ("tasks/experts.py", "assign_modes"): EXPERT,
     ("tasks/experts.py", "demonstrate"): EXPERT,
-    ("tasks/gaussian_mixture.py", "demonstrate_gaussian_mixture"): EXPERT,
+    ("tasks/gaussian_mixture.py", "lead_to_goals"): EXPERT,
     ("tasks/gaussian_mixture.py", "goal_pay"): MOVED,
     ("tasks/visual/env.py", "route_pay"): MOVED,
     ("tasks/visual/words.py", "WordTokenizer.__call__"): "tokens of texts, moved by the policy",
