@@ -15,7 +15,6 @@ from modereg.information.neighbours import (
     ksg_information,
     particle_entropy,
     ross_information,
-    subsample_error,
 )
 
 __all__ = [
@@ -27,5 +26,4 @@ __all__ = [
     "ksg_information",
     "particle_entropy",
     "ross_information",
-    "subsample_error",
 ]

@@ -11,7 +11,6 @@ and Galstyan, arXiv 1411.2003).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,7 +36,6 @@ __all__ = [
     "ksg_information",
     "particle_entropy",
     "ross_information",
-    "subsample_error",
 ]
 
 Margins = Literal["standard", "rank", "normal"]
@@ -175,34 +173,6 @@ def kozachenko_leonenko_entropy(x: Tensor, *, k: int = 3) -> float:
     _check_distinct(distances)
     terms = functional.kozachenko_leonenko_terms(torch.from_numpy(distances), k, values.shape[1])
     return float(terms.mean())
-
-
-def subsample_error(
-    estimate: Callable[..., float], *samples: Tensor, parts: int = 10, seed: int = 0
-) -> float:
-    r"""Return the standard error of an estimate from its scatter over disjoint parts of the data.
-
-    A variance that falls with 1/N is extrapolated from N/parts to N samples (Holmes and Nemenman,
-    arXiv 1903.09280): :math:`\sigma_N = s / \sqrt{n}` with s the standard deviation of
-    the estimates of n parts. The bias is no part of it.
-
-    Args:
-        estimate: function of the samples, such as :func:`ksg_information`.
-        samples: what it takes, ``[N, ...]`` each; rows stay together.
-        parts: n, number of parts.
-        seed: of the random partition.
-
-    Returns:
-        The standard error, in the estimate's unit.
-
-    Raises:
-        ConfigurationError: if there are fewer than two parts.
-    """
-    if parts < 2:
-        raise ConfigurationError(f"expected at least two parts, got {parts}")
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(samples[0])))
-    split = [estimate(*(values[part] for values in samples)) for part in order.chunk(parts)]
-    return float(np.std(split, ddof=1) / len(split) ** 0.5)
 
 
 @torch.no_grad()

@@ -23,7 +23,6 @@ from modereg.information import (
     ksg_information,
     particle_entropy,
     ross_information,
-    subsample_error,
 )
 
 SEEDS = st.integers(0, 10_000)
@@ -217,17 +216,6 @@ def test_a_constant_column_adds_nothing(value: float) -> None:
     x, y = gaussians(0, 4_000, 1, 0.8)
     padded = torch.cat([x, torch.full_like(x, value)], 1)
     assert ksg_information(padded, y) == pytest.approx(ksg_information(x, y), abs=0.02)
-
-
-def test_the_error_of_an_estimate_is_its_scatter_over_repetitions() -> None:
-    repeated = [ksg_information(*gaussians(2 * i, 1_000, 1, 0.6)) for i in range(60)]
-    errors = [
-        subsample_error(ksg_information, *gaussians(2 * i, 1_000, 1, 0.6), seed=i)
-        for i in range(20)
-    ]
-    assert np.mean(errors) == pytest.approx(np.std(repeated), rel=0.35)
-    with pytest.raises(ConfigurationError, match="two parts"):
-        subsample_error(ksg_information, *gaussians(0, 100, 1, 0.5), parts=1)
 
 
 def test_many_samples_fit_into_memory() -> None:

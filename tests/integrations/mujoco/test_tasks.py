@@ -43,9 +43,7 @@ def test_by_its_entry_point() -> None:
 def test_wrong_names_and_options() -> None:
     with pytest.raises(ConfigurationError, match="expected the task 'point_maze', got 'maze'"):
         make_task("maze")
-    with pytest.raises(
-        ConfigurationError, match="'pay_spred'.*Did you mean 'pay_spread'"
-    ):
+    with pytest.raises(ConfigurationError, match="'pay_spred'.*Did you mean 'pay_spread'"):
         resolve_task("mujoco:point_maze", pay_spred=1)
 
 
