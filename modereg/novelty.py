@@ -166,12 +166,6 @@ class RandomNetworkDistillation(nn.Module):
         """Make it from two MLPs with orthogonal weights.
 
         The predictor has one more hidden layer, so that it can follow the target.
-
-        Args:
-            in_features: F.
-            out_features: D.
-            hidden: widths of the target's hidden layers.
-            options: as for the class.
         """
         target = MLP(in_features, out_features, hidden)
         predictor = MLP(in_features, out_features, (*hidden, *hidden[-1:]))

@@ -118,10 +118,6 @@ def _digest(record: Any) -> str:
 def check_sizes(path: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration that asks for more than any policy has, before it is made.
 
-    Args:
-        path: of the configuration, for the error.
-        config: what was read from it.
-
     Raises:
         CheckpointError: if a number of steps, layers, heads or dimensions is beyond
             :data:`LARGEST`.

@@ -63,9 +63,6 @@ def report(config: ReportConfig) -> dict[str, Any]:
 def report_run(config: RunConfig) -> Path:
     """Write pictures and ``index.html`` into the folder of a finished run.
 
-    Args:
-        config: what the run was started with.
-
     Returns:
         The page.
     """

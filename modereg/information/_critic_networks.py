@@ -15,14 +15,7 @@ __all__ = ["JointCritic", "SeparableCritic", "make_critic"]
 
 
 class SeparableCritic(nn.Module):
-    r""":math:`f(x, y) = g(x) \cdot h(y) + a(x) + b(y)`: all pairs for the price of N.
-
-    Args:
-        x_features: length of x.
-        y_features: length of y.
-        hidden: widths of both networks.
-        rank: length of g and h.
-    """
+    r""":math:`f(x, y) = g(x) \cdot h(y) + a(x) + b(y)`: all pairs for the price of N."""
 
     def __init__(
         self,
@@ -47,11 +40,6 @@ class JointCritic(nn.Module):
 
     A multilayer perceptron on x and y concatenated, whose first layer is computed once for each x
     and each y, and added up for each pair.
-
-    Args:
-        x_features: length of x.
-        y_features: length of y.
-        hidden: widths of the hidden layers, at least one.
 
     Raises:
         ConfigurationError: if there is no hidden layer.

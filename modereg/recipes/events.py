@@ -30,12 +30,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins, or goes on.
-
-    Attributes:
-        folder: its folder.
-        resumed: whether it goes on where an earlier process stopped.
-    """
+    """A run begins, or goes on (``resumed``) where an earlier process stopped."""
 
     folder: Path
     resumed: bool

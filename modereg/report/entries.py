@@ -17,12 +17,7 @@ __all__ = ["ReportEntry", "StageOne", "amount", "seed_groups"]
 
 @dataclass(frozen=True)
 class StageOne:
-    """What discovery cost a run and what it left.
-
-    Attributes:
-        env_steps: environment steps of stage 1.
-        figures: of the policy that stage 1 gave, sampled; empty if its folder is gone.
-    """
+    """What discovery cost a run and what it left."""
 
     env_steps: float
     figures: Mapping[str, Any]

@@ -30,14 +30,7 @@ CARDS = 6
 
 @dataclass(frozen=True)
 class Value:
-    """A figure in large print.
-
-    Attributes:
-        text: the figure.
-        name: what it is of.
-        range: of several seeds, if they differ.
-        known: False where nothing is there yet.
-    """
+    """A figure in large print."""
 
     text: str
     name: str

@@ -27,11 +27,6 @@ def ages(rollout: TensorDictBase) -> Tensor:
 def check_episodes(task: Task, rollout: TensorDictBase, actions: str) -> None:
     """Check a rollout ``[N, T]`` over ends of episodes.
 
-    Args:
-        task: what they must agree with.
-        rollout: transitions of single environment steps.
-        actions: which actions were played, for the sentences.
-
     Raises:
         AssertionError: with a sentence that says what is broken.
     """

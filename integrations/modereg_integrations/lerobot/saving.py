@@ -40,12 +40,7 @@ _KINDS = {
 
 
 def configuration(config: Any, pipelines: tuple[Any, Any]) -> dict[str, Any]:
-    """Return what besides the weights decides what is decoded, wherever it was saved.
-
-    Args:
-        config: of LeRobot's policy.
-        pipelines: preprocessor and postprocessor.
-    """
+    """Return what besides the weights decides what is decoded, wherever it was saved."""
     encoded = library("configs.policies").draccus.encode(config)
     return {
         "lerobot": _essential(encoded),
@@ -79,12 +74,6 @@ def write_folder(
     folder: Path, policy: Any, pipelines: tuple[Any, Any], options: dict[str, Any]
 ) -> None:
     """Write a folder, at once or not at all; a policy that was saved there is replaced.
-
-    Args:
-        folder: where it goes.
-        policy: LeRobot's.
-        pipelines: its preprocessor and postprocessor.
-        options: the other arguments of :class:`LeRobotPolicy`.
 
     Raises:
         CheckpointError: if the folder holds something else.

@@ -82,9 +82,6 @@ def camera_options(
 def render_rows(sim: Any) -> Tensor:
     """Pictures ``[rows, H, W, 3]`` uint8 on the CPU of a simulation as it is; nothing moves.
 
-    Args:
-        sim: an unwrapped ManiSkill environment; several cameras' pictures come side by side.
-
     Raises:
         ConfigurationError: if the task has no camera to render by.
     """

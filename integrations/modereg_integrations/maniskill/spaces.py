@@ -71,10 +71,6 @@ def _spec(box: Any) -> TensorSpec:
 def action_boxes(space: Any, env_id: str) -> dict[str, Any]:
     """The boxes that an action consists of: one under ``""``, or one a robot under its name.
 
-    Args:
-        space: the action space of one row.
-        env_id: of the task, for the error.
-
     Raises:
         ConfigurationError: if an action is something else.
     """
@@ -137,11 +133,7 @@ def read(
 
 
 def join(parts: Sequence[Leaves]) -> Leaves:
-    """Copies of all parts' rows in one batch: a simulation writes its next step into its buffers.
-
-    Args:
-        parts: one or several with the same keys.
-    """
+    """Copies of all parts' rows in one batch: simulations write their next step into buffers."""
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

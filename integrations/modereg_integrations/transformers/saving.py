@@ -55,11 +55,6 @@ def model_options(config: Any) -> Any:
 def write_folder(folder: Path, model: Any, options: dict[str, Any]) -> None:
     """Write a folder, at once or not at all; a policy that was saved there is replaced.
 
-    Args:
-        folder: where it goes.
-        model: a ``PI0ForConditionalGeneration``.
-        options: the other arguments of :class:`PI0Policy`.
-
     Raises:
         CheckpointError: if the folder holds something else.
     """
