@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.objectives.common import LossModule
 
 from modereg import keys
-from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator, check_support
+from modereg.objectives._base import PlainLoss
 from modereg.priors import CategoricalPrior
 from modereg.reading import in_next, require, require_finite, require_rows, valid_rows
 
 __all__ = ["InferenceLoss"]
 
 
-class InferenceLoss(LossModule):
+class InferenceLoss(PlainLoss):
     r"""What an estimator minimises: for a classifier the cross entropy :math:`-E \log q(z \mid s)`.
 
     The estimator itself is held, not a functional copy of its parameters, so that a
@@ -52,39 +50,19 @@ class InferenceLoss(LossModule):
         self.estimator, self.reduction, self.figures = estimator, reduction, figures
         self.set_keys(latent=estimator.latent_key)
 
-    @property
-    def functional(self) -> bool:
-        """Whether parameters are held apart from their networks: no."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Entries that it reads; the priority weight only where there is one."""
+    def _read_keys(self) -> list[NestedKey]:
         features = self.estimator.in_keys
         after = [in_next(key) for key in features] if self.estimator.transitions else []
         return [*features, *after, self.tensor_keys.latent]
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected set_keys(...) to rename entries, got in_keys={values}")
-
-    @property
-    def out_keys(self) -> list[NestedKey]:
-        """Scalars that it returns."""
+    def _written_keys(self) -> list[NestedKey]:
         if not self.figures:
             return ["loss_inference"]
         return ["loss_inference", *(["mode_accuracy"] * self._discrete), "mi_bound"]
 
-    @out_keys.setter
-    def out_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected out_keys to stay as they are, got {values}")
-
     @property
     def _discrete(self) -> bool:
         return isinstance(self.estimator.prior, CategoricalPrior)
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: there is no value estimator."""
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return the loss and detached figures of a batch.

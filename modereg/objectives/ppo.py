@@ -10,10 +10,10 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor
 from torch.nn import functional as F
-from torchrl.objectives.common import LossModule
 
 from modereg import functional, keys
 from modereg.errors import ConfigurationError
+from modereg.objectives._base import PlainLoss
 from modereg.reading import evaluate, require, valid_rows
 
 __all__ = ["LeanPPOLoss"]
@@ -23,7 +23,7 @@ MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
 _DISTANCES = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss, "l1": F.l1_loss}
 
 
-class LeanPPOLoss(LossModule):
+class LeanPPOLoss(PlainLoss):
     r"""Clipped PPO with an optional penalty for leaving the base policy.
 
     ``loss_objective`` is :math:`-E \min(r A, \mathrm{clip}(r) A)` (Schulman et al., Proximal Policy
@@ -99,14 +99,7 @@ class LeanPPOLoss(LossModule):
         self.entropy_coeff, self.critic_coeff, self.kl_coef = entropy_coeff, critic_coeff, kl_coef
         self.normalize_advantage, self.figures = normalize_advantage, figures
 
-    @property
-    def functional(self) -> bool:
-        """Whether parameters are held apart from their networks: no."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Entries that it reads."""
+    def _read_keys(self) -> list[NestedKey]:
         accepted = self.tensor_keys
         own = [
             accepted.action,
@@ -117,23 +110,10 @@ class LeanPPOLoss(LossModule):
         inputs = [*self.actor_network.in_keys, *self.critic_network.in_keys, *own]
         return list(dict.fromkeys(inputs))
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected set_keys(...) to rename entries, got in_keys={values}")
-
-    @property
-    def out_keys(self) -> list[NestedKey]:
-        """Scalars that it returns."""
+    def _written_keys(self) -> list[NestedKey]:
         losses = ["loss_objective", "loss_critic"]
         losses += ["loss_entropy"] * bool(self.entropy_coeff) + ["loss_kl"] * bool(self.kl_coef)
         return [*losses, *(["entropy", "clip_fraction", "kl_approx"] if self.figures else [])]
-
-    @out_keys.setter
-    def out_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected out_keys to stay as they are, got {values}")
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: the value estimator belongs to the loop."""
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return the losses and detached figures of a batch.
