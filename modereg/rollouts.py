@@ -78,31 +78,13 @@ class Episodes:
         )
 
 
-def collect_episodes(
-    env: EnvBase,
-    num_episodes: int,
-    *,
-    progress: Callable[[int], None] | None = None,
-    **options: Any,
-) -> Episodes:
-    """Roll out whole episodes: the parts of :func:`iterate_episodes`, joined.
-
-    Args:
-        env: as there.
-        num_episodes: N.
-        progress: called with the number of episodes after each batch.
-        options: of :func:`iterate_episodes`.
+def collect_episodes(env: EnvBase, num_episodes: int, **options: Any) -> Episodes:
+    """Roll out N whole episodes: the parts of :func:`iterate_episodes`, with its options, joined.
 
     Raises:
         ConfigurationError: as there.
     """
-    parts, done = [], 0
-    for part in iterate_episodes(env, num_episodes, **options):
-        parts.append(part)
-        done += len(part)
-        if progress is not None:
-            progress(done)
-    return Episodes.cat(parts)
+    return Episodes.cat(list(iterate_episodes(env, num_episodes, **options)))
 
 
 def iterate_episodes(

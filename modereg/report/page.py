@@ -42,7 +42,6 @@ def write_report(
     paths: Mapping[str, Paths] | None = None,
     episodes: int = 400,
     seed: int = 12345,
-    animate: bool = True,
 ) -> Path:
     """Draw the pictures into a folder as PNG, and write them all on one page beside them.
 
@@ -58,8 +57,6 @@ def write_report(
         paths: trajectories of methods that have been rolled out before, by name.
         episodes: trajectories of each of the others.
         seed: of those.
-        animate: whether a moving picture stands beside each filmstrip, where the task has an image
-            or renders; a reader who prefers less motion sees the strips alone.
 
     Returns:
         The path of the page.
@@ -91,7 +88,7 @@ def write_report(
             results=results(task, entries, rows, colors),
             notes=[_typeset(note) for note in notes],
             seeds=over_seeds(entries, colors),
-            films=_films(folder, setup, entries, paths, seed, animate),
+            films=_films(folder, setup, entries, paths, seed),
             colors=colors,
             pictures=shown,
             kind="code" if task.num_modes is None else "mode",
@@ -130,7 +127,6 @@ def _films(
     entries: Sequence[ReportEntry],
     paths: Mapping[str, Paths],
     seed: int,
-    animate: bool,
 ) -> list[tuple[ReportEntry, list[Shown]]]:
     """Show an episode of each mode or code as pictures, of one run where several share a group."""
     if setup.task.filmstrip_key is None and not setup.task.renders:
@@ -149,7 +145,7 @@ def _films(
     height, width = films[0][0].frames.shape[1:3]
     side = side_of(sum(map(len, films)), (height, width))
     return [
-        (entry, write_strips(folder, setup.task, entry.name, row, side, animate))
+        (entry, write_strips(folder, setup.task, entry.name, row, side))
         for entry, row in zip(chosen, films, strict=True)
     ]
 

@@ -128,7 +128,7 @@ class Shown:
         parts: how it came about.
         frames: how many stand side by side.
         still: a PNG of them.
-        moving: an animated WebP, None without.
+        moving: an animated WebP.
     """
 
     name: str
@@ -136,11 +136,11 @@ class Shown:
     parts: tuple[str, ...]
     frames: int
     still: bytes
-    moving: bytes | None
+    moving: bytes
 
 
 def write_strips(
-    folder: Path, task: Task, method: str, films: Sequence[Film], side: int, animate: bool
+    folder: Path, task: Task, method: str, films: Sequence[Film], side: int
 ) -> list[Shown]:
     """Draw the films of one method, and write them into ``films`` in the folder of the page.
 
@@ -150,16 +150,14 @@ def write_strips(
         method: name of the method.
         films: its films.
         side: height of a frame, in pixels.
-        animate: whether a moving picture stands beside each strip.
     """
     found = []
     for index, film in enumerate(films):
         heading, *parts = caption(task, film)
-        still, moving = strip(film, side), animation(film, side) if animate else None
+        still, moving = strip(film, side), animation(film, side)
         name = re.sub(r"[^\w-]+", "-", f"{method}_{index:02d}_{heading}").lower()
         write_atomic(folder / "films" / f"{name}.png", still)
-        if moving is not None:
-            write_atomic(folder / "films" / f"{name}.webp", moving)
+        write_atomic(folder / "films" / f"{name}.webp", moving)
         count = min(FRAMES, len(film.frames))
         found.append(Shown(f"{method}, {heading}", heading, tuple(parts), count, still, moving))
     return found
