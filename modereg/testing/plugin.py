@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from modereg.testing import CountingEnv, TinyPolicy
 
 __all__ = [
-    "modereg_check_chunk",
     "modereg_check_discoverer",
     "modereg_check_estimator",
     "modereg_check_generative_policy",
-    "modereg_check_reward",
     "modereg_check_starts",
     "modereg_check_task",
     "modereg_check_transform",
@@ -53,9 +51,6 @@ def _check(name: str, said: str) -> Any:
     return pytest.fixture(check, scope="session", name=f"modereg_{name}")
 
 
-modereg_check_chunk = _check(
-    "check_chunk", "Open-loop chunks against single steps: check(make_chunk)."
-)
 modereg_check_discoverer = _check(
     "check_discoverer", "The battery for a ModeDiscoverer: check(make_discoverer, features)."
 )
@@ -64,9 +59,6 @@ modereg_check_estimator = _check(
 )
 modereg_check_generative_policy = _check(
     "check_generative_policy", "The contract of a GenerativePolicy: check(policy, observations)."
-)
-modereg_check_reward = _check(
-    "check_reward", "An intrinsic reward against its definition: check(make_reward)."
 )
 modereg_check_starts = _check(
     "check_starts", "Episodes that remember nothing of the one before: check(make_transform)."
