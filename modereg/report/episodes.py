@@ -107,14 +107,6 @@ def record_paths(
 ) -> Paths:
     """Roll out whole episodes as an evaluation does, and keep every position on the way.
 
-    Args:
-        setup: task and base policy.
-        steering: writes the noise; None is the base policy.
-        prior: p(z), or the number of codes.
-        num_episodes: N.
-        seed: of the episodes; an evaluation with the same seed has the same ones.
-        deterministic: whether to steer by the mean noise.
-
     Raises:
         ConfigurationError: if the task names another number of dimensions than its feature has.
     """

@@ -63,14 +63,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of several methods.
-
-    Attributes:
-        name: of its file, by which the template finds its words.
-        data: a PNG.
-        entries: the methods.
-        note: what its words need to know.
-    """
+    """A picture of several methods."""
 
     name: str
     data: bytes

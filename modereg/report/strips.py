@@ -41,11 +41,7 @@ def side_of(strips: int, shape: tuple[int, int]) -> int:
 
 
 def strip(film: Film, side: int) -> bytes:
-    """Draw at most eight frames of a film side by side, evenly over its time.
-
-    Args:
-        film: the episode.
-        side: height of a frame, at most, in pixels.
+    """Draw at most eight frames, ``side`` pixels high at most, evenly over a film's time.
 
     Returns:
         A PNG of at most 127 colours, transparent between the frames.
@@ -70,12 +66,7 @@ def strip(film: Film, side: int) -> bytes:
 
 
 def animation(film: Film, side: int) -> bytes:
-    """Return a film as an animated WebP that repeats, resting at its end.
-
-    Args:
-        film: the episode.
-        side: height of a frame, in pixels.
-    """
+    """Return a film as an animated WebP, ``side`` pixels high, that rests at its end."""
     frames = [_resized(frame, side) for frame in film.frames]
     each = max(80, 2400 // len(frames))  # milliseconds
     buffer = io.BytesIO()
@@ -142,15 +133,7 @@ class Shown:
 def write_strips(
     folder: Path, task: Task, method: str, films: Sequence[Film], side: int
 ) -> list[Shown]:
-    """Draw the films of one method, and write them into ``films`` in the folder of the page.
-
-    Args:
-        folder: of the page.
-        task: names the modes.
-        method: name of the method.
-        films: its films.
-        side: height of a frame, in pixels.
-    """
+    """Draw the films of one method, and write them into ``films`` in the folder of the page."""
     found = []
     for index, film in enumerate(films):
         heading, *parts = caption(task, film)

@@ -71,13 +71,7 @@ class Scene:
 
 
 def make_scene(task: Task, paths: Sequence[Paths], by: By | None = None) -> Scene:
-    """Choose what draws the paths: the task's own plot, or projections.
-
-    Args:
-        task: the task.
-        paths: all that will be drawn.
-        by: what the colours stand for; None takes the mode where there is a label.
-    """
+    """Choose what draws the paths: the task's own plot, or projections."""
     by = by or ("code" if task.num_modes is None else "mode")
     width = paths[0].positions.shape[-1]
     own = task.plot if task.num_modes is not None else None
@@ -114,13 +108,6 @@ def draw_trajectories(
 
     Failures lie below in light grey. A task with a plot of its own is drawn by it, any other by
     the dimensions of its features or their projections.
-
-    Args:
-        task: the task.
-        entries: the methods.
-        paths: episodes of each, by name.
-        colors: of the titles, by name.
-        by: what the colours stand for; None takes the mode where there is a label.
 
     Returns:
         A PNG.

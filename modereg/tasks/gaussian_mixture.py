@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,12 +60,8 @@ class GaussianMixture(PlanarEnv):
         num_envs: batch size ``N``.
         pay_spread: how unequally the goals pay, see :func:`goal_pay`; 0 pays 1 for each.
         pay: ``[4]``, own pay of each goal instead.
-        start_noise: half-width of the uniform noise on the start.
-        max_delta: largest step per axis.
-        max_steps: time limit in environment steps.
-        seed: seed of the environment's own generator; None draws one from torch's.
-        device: device of all tensors.
-        dtype: floating-point type of observations, actions and rewards.
+        **options: further ones of :class:`~modereg.tasks.planar.PlanarEnv`: ``start_noise`` (.05),
+            ``max_delta`` (.08), ``max_steps`` (24), ``seed``, ``device`` and ``dtype``.
 
     Raises:
         ShapeError: if ``pay`` is not of shape ``[4]``.
@@ -77,12 +74,7 @@ class GaussianMixture(PlanarEnv):
         *,
         pay_spread: float = 0.0,
         pay: Tensor | Sequence[float] | None = None,
-        start_noise: float = 0.05,
-        max_delta: float = 0.08,
-        max_steps: int = MAX_STEPS,
-        seed: int | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ) -> None:
         pay = goal_pay(pay_spread) if pay is None else torch.as_tensor(pay)
         if pay.shape != (len(GOALS),):
@@ -90,18 +82,8 @@ class GaussianMixture(PlanarEnv):
                 f"GaussianMixture needs one pay per goal, shape [{len(GOALS)}], got "
                 f"{list(pay.shape)}."
             )
-        super().__init__(
-            num_envs,
-            start=(0.0, 0.0),
-            start_noise=start_noise,
-            max_delta=max_delta,
-            max_steps=max_steps,
-            tracking=1.0,
-            pay=pay,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-        )
+        usual: dict[str, Any] = {"start_noise": 0.05, "max_delta": 0.08, "max_steps": MAX_STEPS}
+        super().__init__(num_envs, start=(0.0, 0.0), tracking=1.0, pay=pay, **(usual | options))
 
     def _allocate(self) -> None:
         super()._allocate()

@@ -88,11 +88,6 @@ def info_specs(
 ) -> dict[NestedKey, TensorSpec]:
     """Specs of one row of ``success``, ``mode`` and ``extra``, as far as an info has them.
 
-    Args:
-        info: entries ``[N, ...]``.
-        extra: names of further entries, which it must have.
-        env_id: of the task, for the error.
-
     Raises:
         ConfigurationError: if the info lacks one of ``extra``.
     """
