@@ -6,7 +6,6 @@ estimators of I(Z; S) that do are in :mod:`modereg.estimators`.
 
 from modereg.information.critics import (
     InformationEstimate,
-    JointCritic,
     SeparableCritic,
     estimate_information,
 )
@@ -19,7 +18,6 @@ from modereg.information.neighbours import (
 
 __all__ = [
     "InformationEstimate",
-    "JointCritic",
     "SeparableCritic",
     "estimate_information",
     "kozachenko_leonenko_entropy",

@@ -83,7 +83,7 @@ ALLOWED = {
     ("devices.py", "forked_generators"): "it is what keeps the generators of the others too",
     ("discovery/cluster.py", "ClusterModeDiscoverer.fit"): SEEDED,
     ("discovery/clustering.py", "choose_num_clusters"): SEEDED,
-    ("information/_critic_networks.py", "make_critic"): "networks are made on the CPU, then moved",
+    ("information/critics.py", "_make_critic"): "networks are made on the CPU, then moved",
     ("information/_samples.py", "batches"): SEEDED,
     ("information/_samples.py", "split"): SEEDED,
     ("information/critics.py", "_validate"): "sums up numbers that were moved to the CPU",
