@@ -16,6 +16,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from modereg import keys
 from modereg.devices import across_devices
 from modereg.errors import ConfigurationError
+from modereg.transforms._common import expand_mask
 
 __all__ = ["Episodes", "collect_episodes", "iterate_episodes"]
 
@@ -225,11 +226,7 @@ def _steps(
 
 
 def _take(mask: Tensor, new: TensorDictBase, old: TensorDictBase) -> TensorDictBase:
-    return new.apply(lambda a, b: torch.where(_expand(mask, a), a, b), old)
-
-
-def _expand(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
+    return new.apply(lambda a, b: torch.where(expand_mask(mask, a), a, b), old)
 
 
 def _pad(decisions: TensorDict, valid: Tensor, length: int) -> tuple[TensorDict, Tensor]:

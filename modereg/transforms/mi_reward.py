@@ -129,7 +129,9 @@ class MIReward(Transform):
                 "expected features of states for timing='difference', got an estimator that reads "
                 "those of the root (source='root'); choose 'dense' or 'final'"
             )
-        self.clamp = _checked_clamp(clamp)
+        if isinstance(clamp, tuple) and not clamp[0] <= 0.0 <= clamp[1]:
+            raise ConfigurationError(f"expected clamp bounds around 0, got {clamp}")
+        self.clamp = clamp
         self.latent_key = estimator.latent_key if latent_key is None else latent_key
         self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
         self.steps_key, self.done_key = steps_key, done_key
@@ -288,12 +290,6 @@ def _discounting(
 def _check_option(name: str, value: str | None, options: tuple[str, ...]) -> None:
     if value not in options:
         raise ConfigurationError(f"expected {name} to be one of {options}, got {value!r}")
-
-
-def _checked_clamp(clamp: Clamp) -> Clamp:
-    if isinstance(clamp, tuple) and not clamp[0] <= 0.0 <= clamp[1]:
-        raise ConfigurationError(f"expected clamp bounds around 0, got {clamp}")
-    return clamp
 
 
 def _check_codes(prior: Prior, found: TensorSpec, batch_size: torch.Size) -> None:

@@ -256,8 +256,5 @@ def _observation_keys(names: list[str], entries: Mapping[str, NestedKey]) -> lis
         raise ConfigurationError(
             f"expected entries for inputs of the policy, which are {names}, got {unknown}"
         )
-    return [entries.get(name, _default_key(name)) for name in names]
-
-
-def _default_key(name: str) -> NestedKey:
-    return INSTRUCTION_KEY if name == _TASK else tuple(name.split("."))
+    usual = {name: tuple(name.split(".")) for name in names} | {_TASK: INSTRUCTION_KEY}
+    return [entries.get(name, usual[name]) for name in names]
