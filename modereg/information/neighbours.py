@@ -116,12 +116,9 @@ def ross_information(
         latent: codes, ``[N]`` integers.
         x: samples, ``[N, D]`` or ``[N]``.
         k: number of neighbours of the same code.
-        margins: ``"normal"`` gives each column the ranks' normal scores, ``"rank"`` the ranks
-            themselves, for heavy tails and for columns of very different shapes. Equal samples
-            keep equal ranks.
-        jitter: standard deviation of Gaussian noise on the standardised columns, which separates
-            equal samples; 0 for none.
-        seed: of the jitter; the global generators are left alone.
+        margins: as in :func:`ksg_information`, and so are jitter and seed.
+        jitter: see there.
+        seed: see there.
 
     Returns:
         The estimate in nats, not clamped.

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from modereg import keys
 from modereg.tasks import Task
-from modereg.testing._expect import expect
-from modereg.testing._same import not_finite
+from modereg.testing._expect import expect, not_finite
 
 __all__ = ["ages", "check_episodes", "check_fresh"]
 

@@ -14,9 +14,8 @@ from modereg import keys
 from modereg.tasks import Task, environment_task
 from modereg.testing._actions import Replay, Rest, Wide
 from modereg.testing._episodes import check_episodes, check_fresh
-from modereg.testing._expect import expect
+from modereg.testing._expect import different_entry, expect, not_finite
 from modereg.testing._expert import check_expert
-from modereg.testing._same import different_entry, not_finite
 from modereg.transforms import ActionChunk, History, TimeLimit
 
 __all__ = ["check_task"]
