@@ -23,7 +23,7 @@ from modereg.report.films import record_films
 from modereg.report.folders import commands as commands_of
 from modereg.report.folders import read_versions
 from modereg.report.gallery import cards, columns_of, pictures
-from modereg.report.results import further_rows, over_seeds, results, summary
+from modereg.report.results import over_seeds, results, summary
 from modereg.report.strips import Shown, side_of, write_strips
 from modereg.report.style import method_colors
 
@@ -36,7 +36,6 @@ def write_report(
     entries: Sequence[ReportEntry],
     *,
     title: str,
-    rows: Sequence[Mapping[str, Any]] | None = None,
     commands: Sequence[str] = (),
     notes: Sequence[str] = (),
     paths: Mapping[str, Paths] | None = None,
@@ -50,8 +49,6 @@ def write_report(
         setup: task and base policy, with which the trajectories are rolled out.
         entries: the methods, the base first; their names must differ.
         title: of the page.
-        rows: of a ``summary.json``; they give ``seconds`` and ``env_steps`` where an entry has
-            none, and those of other methods or further seeds stand in a table of their own.
         commands: what to type for the same, a line each.
         notes: sentences below the table of results.
         paths: trajectories of methods that have been rolled out before, by name.
@@ -66,7 +63,7 @@ def write_report(
         ConfigurationError: if the task's names do not fit its feature, or it names an image that
             its environment lacks.
     """
-    folder, task, rows = Path(folder), setup.task, list(rows or ())
+    folder, task = Path(folder), setup.task
     together = [entry for runs in seed_groups(entries).values() for entry in runs]
     entries = [replace(entry, label=_typeset(entry.label)) for entry in together]
     palette = method_colors([entry.group or entry.name for entry in entries])
@@ -85,7 +82,7 @@ def write_report(
             cards=found,
             columns=columns_of(len(found)),
             summary=summary(task, entries),
-            results=results(task, entries, rows, colors),
+            results=results(task, entries, colors),
             notes=[_typeset(note) for note in notes],
             seeds=over_seeds(entries, colors),
             films=_films(folder, setup, entries, paths, seed),
@@ -94,7 +91,6 @@ def write_report(
             kind="code" if task.num_modes is None else "mode",
             judged=some.success is not None,
             drawn=len(some),
-            further=further_rows(entries, rows),
             definitions=_items(metrics.__doc__ or ""),
             **_provenance(entries, commands),
         )
