@@ -45,7 +45,6 @@ class LeanPPOLoss(PlainLoss):
         kl_coef: weight of the KL to N(0, I); 0 leaves the term out. Needs a distribution with
             ``kl_to_standard_normal``, as a SteeringPolicy's.
         loss_critic_type: distance of the value to its target.
-        normalize_advantage: whether each batch's advantages are standardised.
         figures: whether the detached figures are written beside the losses: ``entropy``,
             ``clip_fraction`` and ``kl_approx``, the mean of log old - log new probability.
 
@@ -84,7 +83,6 @@ class LeanPPOLoss(PlainLoss):
         critic_coeff: float = 1.0,
         kl_coef: float = 0.0,
         loss_critic_type: CriticLoss = "smooth_l1",
-        normalize_advantage: bool = False,
         figures: bool = True,
     ) -> None:
         super().__init__()
@@ -97,7 +95,7 @@ class LeanPPOLoss(PlainLoss):
         self.actor_network, self.critic_network = actor_network, critic_network
         self.clip_epsilon, self.loss_critic_type = clip_epsilon, loss_critic_type
         self.entropy_coeff, self.critic_coeff, self.kl_coef = entropy_coeff, critic_coeff, kl_coef
-        self.normalize_advantage, self.figures = normalize_advantage, figures
+        self.figures = figures
 
     def _read_keys(self) -> list[NestedKey]:
         accepted = self.tensor_keys
@@ -133,9 +131,8 @@ class LeanPPOLoss(PlainLoss):
         dist = _distribution(self.actor_network, tensordict)
         action = require(tensordict, accepted.action, "PPO")
         log_weight = dist.log_prob(action) - require(tensordict, accepted.sample_log_prob, "PPO")
-        gain = functional.clipped_surrogate(
-            log_weight, self._advantage(tensordict), self.clip_epsilon
-        )
+        advantage = require(tensordict, accepted.advantage, "PPO").squeeze(-1)
+        gain = functional.clipped_surrogate(log_weight, advantage, self.clip_epsilon)
         out = {"loss_objective": -gain.mean(), "loss_critic": self._critic_loss(tensordict)}
         if self.entropy_coeff:
             out["loss_entropy"] = -self.entropy_coeff * dist.entropy().mean()
@@ -144,12 +141,6 @@ class LeanPPOLoss(PlainLoss):
         if self.figures:
             out |= self._figures(dist, log_weight)
         return TensorDict(out)
-
-    def _advantage(self, tensordict: TensorDictBase) -> Tensor:
-        advantage = require(tensordict, self.tensor_keys.advantage, "PPO").squeeze(-1)
-        if not self.normalize_advantage or advantage.numel() < 2:
-            return advantage
-        return (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6)
 
     def _critic_loss(self, tensordict: TensorDictBase) -> Tensor:
         target = require(tensordict, self.tensor_keys.value_target, "PPO")

@@ -21,7 +21,7 @@ from modereg.metrics import BehaviourMetrics, behaviour_metrics
 from modereg.paths import Trace, path_key, save_paths
 from modereg.recipes.config import DiscoverConfig, EvaluateConfig, FinetuneConfig, TaskConfig
 from modereg.recipes.config.text import read_config
-from modereg.recipes.events import Event, Progressed, counted, drain
+from modereg.recipes.events import Event, counted, drain
 from modereg.recipes.progress import Progress
 from modereg.recipes.setup import Setup, check_trust, discrete, set_up
 from modereg.rollouts import Episodes, iterate_episodes
@@ -107,20 +107,7 @@ def evaluate_policy(
     **options: Any,
 ) -> Judged:
     """Judge a policy: :func:`judging` to its end; ``progress`` is told the episodes so far."""
-    return drain(_told(judging(setup, env, policy, **options), progress))
-
-
-def _told(
-    events: Generator[Event, None, Judged], progress: Callable[[int], None] | None
-) -> Generator[Event, None, Judged]:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as stop:
-            return stop.value
-        if progress is not None and isinstance(event, Progressed):
-            progress(event.done)
-        yield event
+    return drain(judging(setup, env, policy, **options), progress)
 
 
 def traced(setup: Setup, env: SteeredEnv) -> Trace:

@@ -103,14 +103,13 @@ def record_paths(
     *,
     num_episodes: int = 400,
     seed: int,
-    deterministic: bool = False,
 ) -> Paths:
     """Roll out whole episodes as an evaluation does, and keep every position on the way.
 
     Raises:
         ConfigurationError: if the task names another number of dimensions than its feature has.
     """
-    return _roll_out(setup, steering, prior, num_episodes, seed, deterministic=deterministic)[1]
+    return _roll_out(setup, steering, prior, num_episodes, seed)[1]
 
 
 def _roll_out(

@@ -22,7 +22,6 @@ from modereg.transforms._common import (
     any_flag,
     copy_sharing,
     require,
-    sibling,
     transforms_within,
     valid_rows,
 )
@@ -79,7 +78,6 @@ class MIReward(Transform):
         mi_key: entry that is written, ``[*B, 1]``.
         regularized_key: entry that is written, ``[*B, 1]``.
         steps_key: entry of n in ``next``; without it n is 1.
-        done_key: the done flag, beside which stand ``terminated`` and ``truncated``.
 
     Raises:
         ConfigurationError: if an option is unknown or out of range; for ``"final"`` with
@@ -109,7 +107,6 @@ class MIReward(Transform):
         mi_key: NestedKey = keys.MI_REWARD,
         regularized_key: NestedKey = keys.REGULARIZED_REWARD,
         steps_key: NestedKey = keys.STEPS,
-        done_key: NestedKey = "done",
     ) -> None:
         super().__init__()
         gamma, time_limit = _discounting(layout, gamma, time_limit)
@@ -134,7 +131,7 @@ class MIReward(Transform):
         self.clamp = clamp
         self.latent_key = estimator.latent_key if latent_key is None else latent_key
         self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
-        self.steps_key, self.done_key = steps_key, done_key
+        self.steps_key = steps_key
         self.register_buffer("coef", torch.tensor(float(coef)))
 
     @property
@@ -203,8 +200,8 @@ class MIReward(Transform):
 
     def _terminal(self, tensordict: TensorDictBase) -> Tensor:
         """Return which rows ``[*B]`` end their episode, all of them for good."""
-        done = any_flag(tensordict, [self.done_key])
-        terminated = tensordict.get(sibling(self.done_key, "terminated"), None)
+        done = any_flag(tensordict, ["done"])
+        terminated = tensordict.get("terminated", None)
         if terminated is not None:
             cut = done & ~terminated.view(done.shape)
             if bool(cut.any()):
@@ -219,9 +216,8 @@ class MIReward(Transform):
         valid = valid_rows(tensordict)
         if valid is None:
             return self._paid(tensordict, next_tensordict)
-        features, flags = self.estimator.in_keys, [self.done_key, self.steps_key]
+        features, flags = self.estimator.in_keys, ["done", "terminated", self.steps_key]
         root = tensordict.select(self.latent_key, *features, strict=False)
-        flags.append(sibling(self.done_key, "terminated"))
         after = next_tensordict.select(*features, *flags, strict=False)
         paid = self._paid(root[valid], after[valid])
         return paid.new_zeros(valid.shape).masked_scatter(valid, paid)
