@@ -126,12 +126,6 @@ def check_device(name: str) -> torch.device:
 def check_trust(where: str, *, task: str, base: str, trust: bool) -> None:
     """Refuse to follow references to code that were read from a file.
 
-    Args:
-        where: the file, for the error.
-        task: reference to the task.
-        base: reference to the base policy.
-        trust: whether the user says that they may be followed.
-
     Raises:
         ConfigurationError: if one names code and ``trust`` is False.
     """

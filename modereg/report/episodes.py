@@ -103,22 +103,13 @@ def record_paths(
     *,
     num_episodes: int = 400,
     seed: int,
-    deterministic: bool = False,
 ) -> Paths:
     """Roll out whole episodes as an evaluation does, and keep every position on the way.
-
-    Args:
-        setup: task and base policy.
-        steering: writes the noise; None is the base policy.
-        prior: p(z), or the number of codes.
-        num_episodes: N.
-        seed: of the episodes; an evaluation with the same seed has the same ones.
-        deterministic: whether to steer by the mean noise.
 
     Raises:
         ConfigurationError: if the task names another number of dimensions than its feature has.
     """
-    return _roll_out(setup, steering, prior, num_episodes, seed, deterministic=deterministic)[1]
+    return _roll_out(setup, steering, prior, num_episodes, seed)[1]
 
 
 def _roll_out(
