@@ -113,5 +113,5 @@ def guide(
         schedule.step()
         if step >= 0.9 * steps - 1:
             tail.append(torch.stack([reached.mean(), kl.mean()]).detach())
-    log_outcome, kl = torch.stack(tail).mean(0).tolist() if tail else (0.0, 0.0)
-    return {"log_outcome": log_outcome, "kl": kl}
+    means = torch.stack(tail).mean(0).tolist() if tail else [0.0, 0.0]
+    return dict(zip(("log_outcome", "kl"), means, strict=True))

@@ -198,7 +198,7 @@ class GuidedDiscovery(CodeJudge):
         if self.student is None or self.fresh is None:
             self.student = self._new_student(data[OBSERVED])
             self.fresh = self._decode_fresh(exact, data)
-        pairs = torch.cat([self.fresh, data.select(*self.fresh.keys())])
+        pairs = cast(TensorDict, torch.cat([self.fresh, data.select(*self.fresh.keys())]))
         steps = self.student_steps if first else self.student_steps // 4
         noise = pairs[keys.ACTION].float()
         r2 = self.student.fit(pairs[OBSERVED], noise, pairs[FEATURES], steps)
