@@ -126,6 +126,12 @@ class SteeringHead(nn.Module):
         self.steered.copy_(codes)
         self._all_steered = bool(codes.all())
 
+    @torch.no_grad()
+    def steer_all(self) -> None:
+        """Hold no code at N(0, I) any more; standard deviations stay."""
+        self.steered.fill_(1.0)
+        self._all_steered = True
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         ones = torch.ones_like(self.steered)  # adapters of before had all steered
         steered = state_dict.setdefault(f"{prefix}steered", ones)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 
 from modereg import keys
+from modereg.discovery.chance import chance_shares
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.decoders import OBSERVED, DecoderStudent, ExactDecoder
 from modereg.discovery.guidance import BATCH, CodeStates, guide
@@ -48,6 +49,9 @@ FRESH, FRESH_PART = 12_000, 1000
 
 TIMED = 64
 """Rows on which the cost of a gradient is measured."""
+
+JUDGED = 4096
+"""Decisions of the base by which it is told what chance decides."""
 
 CHUNKS, FEATURES, OUTCOME, PLAYER, EPISODE = "chunks", "features", "outcome", "player", "episode"
 
@@ -187,10 +191,7 @@ class GuidedDiscovery(CodeJudge):
 
     def _decoder(self, data: TensorDict) -> tuple[Callable[..., Tensor], dict[str, float]]:
         """Return what gives a noise's features with a gradient, and the student's figures."""
-        exact = ExactDecoder(
-            self.noise_action.policy, self.layout, self.model.chunk_features, self.noise_action.lift
-        )
-        first = self.exact is None
+        exact, first = self._exact(), self.exact is None
         if self.exact is None:
             self.exact = self._exact_is_cheap(exact, data)
         if self.exact:
@@ -203,6 +204,11 @@ class GuidedDiscovery(CodeJudge):
         noise = pairs[keys.ACTION].float()
         r2 = self.student.fit(pairs[OBSERVED], noise, pairs[FEATURES], steps)
         return self.student, {"student_r2": r2}
+
+    def _exact(self) -> ExactDecoder:
+        return ExactDecoder(
+            self.noise_action.policy, self.layout, self.model.chunk_features, self.noise_action.lift
+        )
 
     def _new_student(self, observed: Tensor) -> DecoderStudent:
         size = self.steering.noise_shape.numel()
@@ -267,6 +273,20 @@ class GuidedDiscovery(CodeJudge):
         self.kl_coef = (self.kl_coef * factor).clamp(LEAST_KL, FIRST_KL)
         own = torch.arange(self._num_codes, device=self.device)
         self.players = torch.where(self.code_hits > chance, own, self._num_codes)
+
+    def chance_shares(self) -> Tensor:
+        """Return the share of each code's outcome that chance decides, of the base's episodes."""
+        rows = self.rounds[0][:JUDGED]
+        decode = self._exact() if self.student is None else self.student
+        features = self.model.chunk_features(rows[OBSERVED], rows[CHUNKS])
+        return chance_shares(
+            self.model,
+            rows[OBSERVED],
+            features,
+            lambda: decode(rows, torch.randn_like(rows[keys.ACTION])),
+            rows[OUTCOME],
+            rows[EPISODE],
+        )
 
     # --- state
 

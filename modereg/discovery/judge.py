@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase
 
 from modereg import functional, keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
+from modereg.discovery.verdict import REACHED, Verdict, verdict_of
 from modereg.discovery.worth import worth_steering
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
@@ -21,9 +22,6 @@ from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 
 __all__ = ["REACHED", "CodeJudge", "as_rows"]
-
-REACHED = 0.8
-"""Share of its episodes in which a code must reach itself, with success, to count as commanded."""
 
 TOLERANCE = 0.05
 """Success, or the entropy of the codes, may be so much below the base's before it counts as lost;
@@ -67,6 +65,7 @@ class CodeJudge(ABC):
         self.steering, self.discoverer = steering, discoverer
         self.max_decisions, self.success_key, self.labels = max_decisions, success_key, labels
         self.base: dict[str, float] = {}
+        self.base_episodes = 0
         self.chance: Tensor | None = None
         self.learned = torch.ones_like(discoverer.centroids[:, 0], dtype=torch.bool)
         self.code_hits = torch.zeros_like(discoverer.centroids[:, 0])
@@ -116,7 +115,7 @@ class CodeJudge(ABC):
         predicted, solved = self._reached(base)
         self.base = self._outcome(predicted, solved)
         reached = torch.bincount(predicted[solved], minlength=self.discoverer.num_codes)
-        self.chance = reached / len(base)
+        self.chance, self.base_episodes = reached / len(base), len(base)
 
     @property
     def base_outcomes(self) -> Tensor:
@@ -191,6 +190,26 @@ class CodeJudge(ABC):
         self.learned = worth_steering(self.table, self.base_outcomes, episodes)
         self.steering.head.steer_only(self.learned, std)
 
+    def chance_shares(self) -> Tensor | None:
+        """Return the share of each code's outcome that chance decides; None where nobody knows."""
+        return None
+
+    def verdict(self, figures: dict[str, float]) -> Verdict:
+        """Return what became of each code.
+
+        Args:
+            figures: of :meth:`judge`, of the steering policy that is kept.
+        """
+        return verdict_of(
+            self.table,
+            self.base_outcomes,
+            self.steering.head.steered > 0,
+            self.base_episodes,
+            figures,
+            self.base,
+            self.chance_shares(),
+        )
+
     def _codes(self, episodes: Episodes) -> Tensor:
         """Return the codes that episodes were played with, ``[N]``."""
         key = self.discoverer.latent_key
@@ -227,6 +246,7 @@ class CodeJudge(ABC):
         return {
             "base": self.base,
             "chance": self.chance,
+            "base_episodes": self.base_episodes,
             "learned": self.learned,
             "best": self.best,
             "code_hits": self.code_hits,
@@ -235,6 +255,7 @@ class CodeJudge(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state of :meth:`state_dict`."""
         self.base, self.best = state["base"], state["best"]
+        self.base_episodes = state["base_episodes"]
         self.code_hits = state["code_hits"].to(self.device)
         self.learned = state["learned"].to(self.device)
         self.chance = None if state["chance"] is None else state["chance"].to(self.device)

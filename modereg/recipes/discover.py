@@ -147,7 +147,11 @@ def _close(
         layout=setup.layout,
         base_reference=setup.reference,
         base_fingerprint=setup.fingerprint,
-        extra={"method": method.name, "env_steps": state["env_steps"]},
+        extra={
+            "method": method.name,
+            "env_steps": state["env_steps"],
+            "commanded": kept["commanded"],
+        },
     )
     save_adapter(Path(config.out) / "adapter", adapter)
     return {
@@ -157,7 +161,7 @@ def _close(
         "commanded_codes": kept["commanded"],
         "steered_codes": float(stage.steering.head.steered.mean()),
         "partition": state["partition"],
-        "base": stage.base,
+        "verdict": stage.verdict(kept).to_dict(),
         "sampled": judged[0],
     }
 

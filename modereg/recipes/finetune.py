@@ -19,6 +19,7 @@ from tensordict import NestedKey, TensorDictBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.discovery.release import release
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.learners.base import Learner, Problem
@@ -32,7 +33,12 @@ from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, discrete, set_up
 from modereg.recipes.subspace import choose_subspace, load_run
 from modereg.rollouts import collect_episodes
-from modereg.seeding import derived_seed, generator_state, set_generator_state
+from modereg.seeding import (
+    derived_seed,
+    generator_state,
+    isolated_generators,
+    set_generator_state,
+)
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, make_steering, observation_size
@@ -105,7 +111,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     """Take up what stage 1 gave, or begin at the base, and make the learner."""
     adapter = None
     if config.start is not None:
-        adapter, setup = _load_start(config.start, setup)
+        adapter, setup = _load_start(config, config.start, setup)
     prior = CategoricalPrior(config.num_codes or 1) if adapter is None else discrete(adapter.prior)
     env, judge_env = setup.steered(prior), setup.steered(prior, 1.0)
     spent = setup.spent if adapter is None else int(adapter.extra["env_steps"])
@@ -115,6 +121,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         spent += fit_inputs(env, steering, derived_seed(config.seed, 3))
     else:
         steering = adapter.steering.to(setup.device)
+        spent += _let_all_learn(env, steering, derived_seed(config.seed, 5))
     if config.std is not None:
         steering.set_std(config.std)
 
@@ -260,6 +267,19 @@ def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
     return episodes.spent
 
 
+def _let_all_learn(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
+    """Hold no code at the base any more; return the environment steps that this took."""
+    if bool(steering.head.steered.all()):
+        return 0
+    env.set_seed(seed)
+    with isolated_generators(seed):
+        episodes = collect_episodes(
+            env, min(env.batch_size.numel(), 512), keep=steering.observation_keys
+        )
+        release(steering, episodes.flat())
+    return episodes.spent
+
+
 def fresh_discoverer(
     estimator: RewardEstimator, env: SteeredEnv, seed: int
 ) -> tuple[VariationalModeDiscoverer, int]:
@@ -278,13 +298,21 @@ def fresh_discoverer(
     return online, episodes.spent
 
 
-def _load_start(start: str, setup: Setup) -> tuple[Adapter, Setup]:
+def _load_start(config: FinetuneConfig, start: str, setup: Setup) -> tuple[Adapter, Setup]:
     if not (Path(start) / "adapter").is_dir():
         raise ConfigurationError(
             f"expected a finished run of discover as start, got {start} without an adapter; repeat "
             "its command with --resume first"
         )
-    return load_run(start, setup)
+    adapter, setup = load_run(start, setup)
+    if adapter.extra.get("commanded") == 0 and not config.accept_uncommanded:
+        raise ConfigurationError(
+            f"expected a start whose codes command something, got {start}, of which none does (its "
+            "summary.json has a verdict on each); fine-tuning from it would keep nothing: give "
+            "discover more episodes or other features, fine-tune plainly without --start, or add "
+            "--accept-uncommanded to go on"
+        )
+    return adapter, setup
 
 
 def _judged(

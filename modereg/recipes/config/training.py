@@ -260,6 +260,7 @@ class FinetuneConfig:
             ``variational``).
         timing: when the intrinsic reward is paid; None chooses ``final`` where the time limit
             terminates and ``difference`` elsewhere. Only with codes.
+        accept_uncommanded: whether to go on from a stage 1 of which no code commands.
         env_steps: environment steps in all, those of stage 1 included.
         std: standard deviation of the noise at the start; None leaves it.
         eval_every: batches between evaluations.
@@ -288,6 +289,7 @@ class FinetuneConfig:
     regulariser: Literal["discovered", "scratch"] = "discovered"
     discoverer: Literal["frozen", "online"] = "frozen"
     timing: Timing | None = None
+    accept_uncommanded: bool = False
     env_steps: int = 4_000_000
     std: float | None = None
     eval_every: int = 10
@@ -324,7 +326,11 @@ class FinetuneConfig:
             )
         idle: dict[str, Any] = {}
         if self.start is None:
-            idle = {"regulariser": "discovered", "discoverer": "frozen"}
+            idle = {
+                "regulariser": "discovered",
+                "discoverer": "frozen",
+                "accept_uncommanded": False,
+            }
         if self.start is None and self.num_codes is None:
             idle |= {"coef": None, "timing": None}
         given = [name for name, default in idle.items() if getattr(self, name) != default]
