@@ -338,5 +338,5 @@ class FinetuneConfig:
             raise ConfigurationError(
                 f"expected {', '.join(given)} only with codes that it acts on, got plain "
                 "fine-tuning from nothing; give start (a run of discover)"
-                + (", or num_codes" if not {"regulariser", "discoverer"} & set(given) else "")
+                + ("" if set(idle) - {"coef", "timing"} & set(given) else ", or num_codes")
             )
