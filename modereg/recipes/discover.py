@@ -82,9 +82,9 @@ def discover_clusters(
         now = {"steering": dict(steering.state_dict()), "generators": generator_state()}
         return state | now | stage.state_dict()
 
-    if "base" in state:
+    if "episodes" in state:
         yield Progressed("first fit")
-        base = Episodes.from_dict(state.pop("base")).to(setup.device)
+        base = Episodes.from_dict(state.pop("episodes")).to(setup.device)
         row = {"phase": "fit", "env_steps": state["env_steps"]} | stage.begin(base)
         yield Advanced("first fit", row, 1, 1, saved)
     episodes = episodes_of_a_round(discoverer.num_codes, method.refine_episodes)
@@ -180,7 +180,7 @@ def _stage_of(
         steering = steering.to(setup.device)
         discoverer.load_state_dict(state["discoverer"])
         stage = _method(method, env, steering, discoverer)
-        if "base" not in state:
+        if "episodes" not in state:
             stage.load_state_dict(state)
     if "steering" in state:
         steering.load_state_dict(state["steering"])
@@ -232,7 +232,7 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
         "noise_basis": setup.layout.noise_basis,
         "discoverer": dict(discoverer.state_dict()),
         "noise": discoverer.estimator.network.module.std,
-        "base": episodes.to_dict(),
+        "episodes": episodes.to_dict(),
         "refined": 0,
         "commanded": 0.0,
         "progress": [],
