@@ -139,7 +139,7 @@ def test_the_number_of_codes_is_chosen_and_over_segmented() -> None:
     options = dict(hidden=(16,), steps=100)
     discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, **options)
     assert metrics["suggested_modes"] == 5
-    assert discoverer.num_codes == metrics["num_codes"] == 10
+    assert discoverer.num_codes == metrics["num_codes"] == 8  # half as many again
     codes = discoverer.log_prob(_as_data(features)).argmax(-1)
     owners = {int(modes[codes == code].mode().values) for code in codes.unique()}
     assert owners == set(range(5))
