@@ -150,6 +150,12 @@ def test_the_number_of_codes_is_chosen_and_over_segmented() -> None:
     assert few.num_codes == 5  # at most one code for eight episodes
 
 
+def test_no_more_codes_are_chosen_than_features_differ() -> None:
+    features = CENTRES[:3].repeat(40, 1)
+    discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, hidden=(8,), steps=5)
+    assert metrics["suggested_modes"] == discoverer.num_codes == 3
+
+
 def test_observe_gathers_finished_episodes_and_update_fits_once() -> None:
     features, modes = _histories(300)
     done = torch.zeros(300, 2, 1, dtype=torch.bool)

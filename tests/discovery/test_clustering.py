@@ -158,6 +158,11 @@ def test_nested_behaviours_are_counted_whatever_their_scales() -> None:
     assert float(functional.contingency(codes, labels, 15, 7).amax(1).sum()) > 0.95 * len(points)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_features_of_few_values_are_as_many_behaviours(number: int) -> None:
+    assert count_behaviours(_circle(number).repeat(300 // number, 1)) == number
+
+
 @pytest.mark.parametrize("rare", [30, 60])
 def test_rare_behaviours_are_counted_beside_frequent_ones(rare: int) -> None:
     sizes, generator = [900, 500, 200, 100, rare], torch.Generator().manual_seed(0)
