@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -63,8 +63,8 @@ class Paths:
 class Trace(Transform):
     """Remembers an entry at every environment step; put it inside of the action chunks.
 
-    Changes nothing. Each full reset begins a new recording; a row's recording is its first
-    episode's up to the length of that episode, and whatever the environment says after it::
+    Changes nothing. Each full reset begins a new recording, in which a row's later resets begin its
+    further episodes; what the environment says between an end and a reset is left out::
 
         env.insert_transform(0, trace := Trace.of(task, env))
         paths = trace.paths(collect_episodes(env, 400, ...))
@@ -78,7 +78,7 @@ class Trace(Transform):
         super().__init__()
         self.key, self.dims = key, None if dims is None else list(dims)
         # Shared by clones: inserting into a TransformedEnv may clone the transforms it has.
-        self._recordings: list[list[Tensor]] = []
+        self._recordings: list[list[tuple[Tensor, Tensor]]] = []
 
     @classmethod
     def of(cls, task: Task, env: EnvBase) -> Trace:
@@ -88,30 +88,24 @@ class Trace(Transform):
         dims = task.layout.feature_dims
         return cls(key, dims and (tuple(dim for dim in dims if dim < width) or None))
 
-    @property
-    def recordings(self) -> list[Tensor]:
-        """A tensor ``[B, T + 1, D]`` for each full reset; T differs between them."""
-        return [torch.stack(steps, 1) for steps in self._recordings]
-
     def forget(self) -> None:
         """Drop what was recorded so far."""
         self._recordings.clear()
 
     def paths(self, episodes: Episodes) -> Paths:
-        """Join the recordings of episodes and repeat each row's last position from its end on.
+        """Join the recordings of episodes and repeat each one's last position from its end on.
 
         Args:
-            episodes: all that were rolled out since the trace was made or forgot, with their
-                codes among the final entries, and mode and success where there are any.
+            episodes: all of the one call of :func:`~modereg.rollouts.iterate_episodes` since the
+                trace was made or forgot, with their codes among the final entries, and mode and
+                success where there are any.
         """
         lengths = episodes.env_steps.cpu()
+        rows = len(self._recordings[0][0][1])
+        turns = -(-len(lengths) // rows) // len(self._recordings)  # of a recording
         slots = torch.arange(int(lengths.max()) + 1)
-        index = torch.minimum(slots, lengths[:, None])  # [N, T + 1]
-        parts, start = [], 0
-        for recording in self.recordings:
-            rows = index[start : start + len(recording)]
-            parts.append(recording[torch.arange(len(rows))[:, None], rows])
-            start += len(recording)
+        index = torch.minimum(slots, lengths[:, None]).split(turns * rows)  # [n, T + 1] each
+        parts = [_gather(*pair) for pair in zip(self._recordings, index, strict=True)]
         return Paths(
             positions=torch.cat(parts),
             lengths=lengths,
@@ -128,22 +122,41 @@ class Trace(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        if tensordict.get("_reset", None) is None:
-            self._recordings.append([self._read(tensordict_reset)])
+        values, mask = self._read(tensordict_reset), tensordict.get("_reset", None)
+        if mask is None:
+            self._recordings.append([])
+            mask = values.new_ones(len(values), dtype=torch.bool)
+        self._recordings[-1].append((values, mask.flatten().cpu()))
         return tensordict_reset
 
-    def _reset_on_native_autoreset(
-        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
-    ) -> TensorDictBase:
-        return tensordict_reset
+    _reset_on_native_autoreset = _reset
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        self._recordings[-1].append(self._read(next_tensordict))
+        values = self._read(next_tensordict)
+        self._recordings[-1].append((values, values.new_zeros(len(values), dtype=torch.bool)))
         return next_tensordict
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Return the tensordict as it is."""
         return tensordict
+
+
+def _gather(recording: Sequence[tuple[Tensor, Tensor]], index: Tensor) -> Tensor:
+    """Return the values of the first n episodes of a recording, ``[n, T, D]``.
+
+    Args:
+        recording: values ``[B, D]``, and which rows ``[B]`` begin with them: none at a step. Its
+            episode k is number k // B of row k % B.
+        index: which values of each episode, counted from its beginning, ``[n, T]``.
+    """
+    values, begins = (torch.stack(each) for each in zip(*recording, strict=True))
+    kept = begins | ~begins.any(1, keepdim=True)  # a reset is none of the other rows' steps
+    found, count = values.new_empty(*index.shape, values.shape[-1]), begins.shape[1]
+    for row in range(min(count, len(index))):
+        mine, chosen = kept[:, row], index[row::count]
+        first = begins[mine, row].nonzero()[: len(chosen)]  # [turns, 1]
+        found[row::count] = values[mine, row][first + chosen]
+    return found
 
 
 def _column(episodes: Episodes, key: NestedKey) -> Tensor | None:

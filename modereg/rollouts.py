@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -35,8 +36,8 @@ class Episodes:
         final: entries of the last ``next``, ``[N]``.
         returns: undiscounted return of each, ``[N]``.
         env_steps: environment steps of each, ``[N]`` int64.
-        spent: environment steps that were taken in all: those of episodes that were cut off or
-            began after a sub-environment's first one had ended are counted too.
+        spent: environment steps that were taken in all, or since the part before: those that a row
+            played after its last episode are counted too.
         clipped: mean share of clipped action components, 0 where nothing reports it.
     """
 
@@ -65,6 +66,20 @@ class Episodes:
         if episodes is None:
             return self.decisions[self.valid]
         return self.decisions[self.valid & episodes.to(self.valid.device)[:, None]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return them as a plain dictionary of tensors and numbers, for a checkpoint."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return values | {name: values[name].to_dict() for name in ("decisions", "final")}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Episodes:
+        """Return what :meth:`to_dict` was called on."""
+        size = values["valid"].shape
+        decisions = TensorDict(values["decisions"], size)
+        return Episodes(
+            **values | {"decisions": decisions, "final": TensorDict(values["final"], size[:1])}
+        )
 
     @staticmethod
     def cat(parts: Sequence[Episodes]) -> Episodes:
@@ -116,15 +131,20 @@ def iterate_episodes(
     deterministic: bool = False,
     cut: bool = False,
 ) -> Iterator[Episodes]:
-    """Roll out whole episodes from fresh resets, and yield them batch by batch.
+    """Roll out whole episodes from fresh resets, and yield them turn by turn.
 
-    Taking only the first episode after a reset keeps short ones from being over-represented. An
-    environment whose finished rows stay as they are (see :class:`~modereg.transforms.ActionChunk`)
-    is not reset until all have finished; others are, row by row, and what they play then is lost.
+    Each of the B rows plays its share of the N episodes, one after the other, all of which count:
+    taking those that end first would over-represent short ones. Episode k is number k // B of row
+    k % B, and a part holds one of each row, as soon as the slowest has ended it. The environment is
+    busy until the last part has come.
+
+    An environment whose finished rows stay as they are (see
+    :class:`~modereg.transforms.ActionChunk`) is reset as a whole, once all have finished; so is any
+    whose episodes may be cut.
 
     Args:
         env: batched environment ``[B]`` with decisions as steps.
-        num_episodes: N; the last batch of episodes is shortened to it.
+        num_episodes: N; the last part is shortened to it.
         max_decisions: T, decisions of the longest episode; None reads ``env.layout``.
         policy: writes the action, on whatever device it lives; None takes random actions of the
             spec, which in a steered environment are N(0, I) and thus the base policy.
@@ -148,15 +168,17 @@ def iterate_episodes(
         raise ConfigurationError(f"expected max_decisions of at least 1, got {length}")
     how = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     options = {"max_decisions": length, "keep": keep, "final": final, "how": how, "cut": cut}
-    acts = across_devices(policy or env.rand_action)
-    return _parts(partial(_one_batch, env, acts, **options), num_episodes)
+    play = partial(_play, env, across_devices(policy or env.rand_action), **options)
+    together = cut or _finished_rows_stay(env)
+    return _parts(play, num_episodes, env.batch_size[0] if together else num_episodes)
 
 
-def _parts(play: Callable[[], Episodes], num_episodes: int) -> Iterator[Episodes]:
-    while num_episodes > 0:
-        part = play()[:num_episodes]
-        num_episodes -= len(part)
-        yield part
+def _parts(
+    play: Callable[[int], Iterator[Episodes]], num_episodes: int, most: int
+) -> Iterator[Episodes]:
+    """Yield the parts of plays of at most so many episodes."""
+    for done in range(0, num_episodes, most):
+        yield from play(min(most, num_episodes - done))
 
 
 def _longest(env: EnvBase) -> int:
@@ -170,45 +192,81 @@ def _longest(env: EnvBase) -> int:
 
 
 @torch.no_grad()
-def _one_batch(
+def _play(
     env: EnvBase,
     policy: Policy,
+    num_episodes: int,
     *,
     max_decisions: int,
     keep: Sequence[NestedKey],
     final: Sequence[NestedKey],
     how: ExplorationType,
     cut: bool,
-) -> Episodes:
-    decisions, masks, figures, last = [], [], [], None
+) -> Iterator[Episodes]:
+    """Reset once and yield the episodes of each turn; those of every row where N < B, shortened."""
     stays = _finished_rows_stay(env)
-    with set_exploration_type(how):
-        for alive, step in _steps(env, policy, max_decisions, stays, cut):
-            ended = step.get("next")
-            decisions.append(step.select(*keep))
-            masks.append(alive)
-            figures.append(_figures(ended, env.reward_keys[0]))
-            chosen = ended.select(*final)
-            last = chosen if last is None else _take(alive, chosen, last)
-    valid = torch.stack(masks, 1)
-    reward, steps, share = (torch.stack(rows, 1) for rows in zip(*figures, strict=True))
-    lengths = steps * valid
-    return Episodes(
-        *_pad(torch.stack(decisions, 1), valid, max_decisions),
-        final=last,
-        returns=reward.masked_fill(~valid, 0.0).sum(1),
-        env_steps=lengths.sum(1),
-        spent=int((lengths if stays else steps).sum()),
-        clipped=float(share[valid].mean()),
-    )
+    with set_exploration_type(how):  # an open iterator leaves it to its caller
+        carrier = env.reset()
+    quota = _quota(num_episodes, carrier.get("done").squeeze(-1))
+    turn, age, spent, given = torch.zeros_like(quota), torch.zeros_like(quota), 0, 0
+    turns: dict[int, _Turn] = defaultdict(_Turn)
+    while given * len(quota) < num_episodes:
+        with set_exploration_type(how):
+            step, carrier = _step(env, policy(carrier), stays)
+        ended, playing = step.get("next"), turn < quota
+        done, last = ended.get("done").squeeze(-1), age + 1 == max_decisions
+        if not cut:
+            _check_ended(playing & last & ~done, max_decisions)
+        record, over = _record(step, keep, env.reward_keys[0]), done | last
+        spent += record.get("steps")[playing if stays else ...].sum()
+        for number in turn[playing].unique().tolist():
+            rows = playing & (turn == number)
+            turns[number].add(rows, age, record)
+            turns[number].end(rows & over, ended.select(*final))
+        turn, age = turn + over, (age + 1).masked_fill(over, 0)
+        while given in turns and bool((turn > given)[quota > given].all()):
+            part = turns.pop(given).episodes(max_decisions, int(spent))
+            yield part[: num_episodes - given * len(quota)]
+            given, spent = given + 1, 0
 
 
-def _figures(ended: TensorDictBase, reward_key: NestedKey) -> tuple[Tensor, Tensor, Tensor]:
-    """Return reward, environment steps and clipped share of a step, each ``[B]``."""
+def _quota(num_episodes: int, like: Tensor) -> Tensor:
+    """Return how many of the episodes each row plays, at least one, ``[B]``."""
+    rows = torch.arange(len(like), device=like.device)
+    return ((num_episodes - 1 - rows) // len(like) + 1).clamp_min(1)
+
+
+def _step(
+    env: EnvBase, carrier: TensorDictBase, stays: bool
+) -> tuple[TensorDictBase, TensorDictBase]:
+    """Return a transition, and the root after it, where finished rows begin anew or stay."""
+    if not stays:
+        return env.step_and_maybe_reset(carrier)
+    transition = env.step(carrier)
+    return transition, env.step_mdp(transition)
+
+
+def _check_ended(on: Tensor, max_decisions: int) -> None:
+    if bool(on.any()):
+        rows = on.nonzero().squeeze(-1).tolist()
+        raise ConfigurationError(
+            f"expected every episode to end within max_decisions={max_decisions} decisions, got "
+            f"{len(rows)} of {len(on)} that go on, in rows {rows[:8]}; give the decisions of "
+            "the longest episode, or cut=True to end episodes there"
+        )
+
+
+def _record(step: TensorDictBase, keep: Sequence[NestedKey], reward_key: NestedKey) -> TensorDict:
+    """Return kept entries, reward, environment steps and clipped share of a step, ``[B]``."""
+    ended = step.get("next")
     reward = ended.get(reward_key)
-    steps = ended.get(keys.STEPS, torch.ones_like(reward, dtype=torch.int64))
-    share = ended.get(keys.CLIPPED, torch.zeros_like(reward))
-    return reward.squeeze(-1), steps.squeeze(-1), share.squeeze(-1)
+    figures = {
+        "reward": reward,
+        "steps": ended.get(keys.STEPS, torch.ones_like(reward, dtype=torch.int64)),
+        "clipped": ended.get(keys.CLIPPED, torch.zeros_like(reward)),
+    }
+    record = {name: value.squeeze(-1) for name, value in figures.items()}
+    return TensorDict({**record, "kept": step.select(*keep)}, step.batch_size)
 
 
 def _finished_rows_stay(env: EnvBase) -> bool:
@@ -216,45 +274,45 @@ def _finished_rows_stay(env: EnvBase) -> bool:
     return bool(getattr(type(inner), "finished_rows_stay", False))
 
 
-def _steps(
-    env: EnvBase, policy: Policy, max_decisions: int, stays: bool, cut: bool
-) -> Iterator[tuple[Tensor, TensorDictBase]]:
-    """Yield which rows are still in their first episode, and the transition of all rows."""
-    carrier = env.reset()
-    alive = ~carrier.get("done").squeeze(-1)
-    for _ in range(max_decisions):
-        carrier = policy(carrier)
-        if stays:
-            transition = env.step(carrier)
-            carrier = env.step_mdp(transition)
-        else:
-            transition, carrier = env.step_and_maybe_reset(carrier)
-        yield alive, transition
-        alive = alive & ~transition.get(("next", "done")).squeeze(-1)
-        if not bool(alive.any()):
-            return
-    if not cut:
-        rows = alive.nonzero().squeeze(-1).tolist()
-        raise ConfigurationError(
-            f"expected every episode to end within max_decisions={max_decisions} decisions, got "
-            f"{len(rows)} of {len(alive)} that go on, in rows {rows[:8]}; give the decisions of "
-            "the longest episode, or cut=True to end episodes there"
+class _Turn:
+    """The episodes that rows 0 to n - 1 play at the same turn, written as they are played."""
+
+    def __init__(self) -> None:
+        self._records: list[TensorDictBase] = []
+        self._places: list[Tensor] = []  # row and decision of each record, [2, ...]
+        self._finals: list[TensorDictBase] = []
+        self._ended: list[Tensor] = []
+
+    def add(self, playing: Tensor, age: Tensor, record: TensorDictBase) -> None:
+        """Add a decision of the rows in a mask ``[B]``, the age-th of each row's episode."""
+        rows = playing.nonzero().squeeze(-1)
+        self._records.append(record[rows])
+        self._places.append(torch.stack([rows, age[rows]]))
+
+    def end(self, over: Tensor, final: TensorDictBase) -> None:
+        """Add the final entries of the rows in a mask ``[B]``, whose episodes end here."""
+        rows = over.nonzero().squeeze(-1)
+        if len(rows):
+            self._finals.append(final[rows])
+            self._ended.append(rows)
+
+    def episodes(self, length: int, spent: int) -> Episodes:
+        """Return the episodes in the order of the rows, padded by their last decisions."""
+        records = cast(TensorDict, torch.cat(self._records))
+        rows, ages = torch.cat(self._places, 1)
+        order = torch.cat(self._ended).argsort()
+        index = rows.new_zeros(len(order), length)
+        index[rows, ages] = torch.arange(len(rows), device=rows.device)
+        valid = torch.zeros_like(index, dtype=torch.bool)
+        valid[rows, ages] = True
+        index = index.cummax(1).values  # later decisions come later in records
+        reward, steps = (records.get(name)[index] * valid for name in ("reward", "steps"))
+        return Episodes(
+            decisions=records.get("kept")[index],
+            valid=valid,
+            final=torch.cat(self._finals)[order],
+            returns=reward.sum(1),
+            env_steps=steps.sum(1),
+            spent=spent,
+            clipped=float(records.get("clipped").mean()),
         )
-
-
-def _take(mask: Tensor, new: TensorDictBase, old: TensorDictBase) -> TensorDictBase:
-    return new.apply(lambda a, b: torch.where(_expand(mask, a), a, b), old)
-
-
-def _expand(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
-
-
-def _pad(decisions: TensorDict, valid: Tensor, length: int) -> tuple[TensorDict, Tensor]:
-    missing = length - valid.shape[1]
-    if not missing:
-        return decisions, valid
-    filler = decisions[:, -1:].expand(len(valid), missing)
-    return torch.cat([decisions, filler], 1), torch.cat(
-        [valid, valid.new_zeros(len(valid), missing)], 1
-    )

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tensordict import TensorDict, TensorDictBase
-from torchrl.envs import Compose, TransformedEnv
+from torchrl.envs import Compose, GymWrapper, Transform, TransformedEnv
 from torchrl.envs.utils import exploration_type
 
 from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.layout import Layout
+from modereg.paths import Trace
 from modereg.rollouts import Episodes, collect_episodes, iterate_episodes
-from modereg.tasks import GaussianMixture
+from modereg.tasks import GaussianMixture, GymnasiumEnv
 from modereg.testing import CountingEnv, TinyPolicy
-from modereg.transforms import ActionChunk, LatentConditioner, NoiseAction
+from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction, TimeLimit
 from modereg.wrapping import make_steering, steer_env
 
 LENGTHS = [3, 7, 5, 12]
@@ -71,11 +80,9 @@ def test_short_episodes_are_not_over_represented() -> None:
 
 @pytest.mark.parametrize("num", [1, 3, 4, 5, 9])
 def test_fewer_and_more_episodes_than_environments(num: int) -> None:
-    seen: list[int] = []
-    episodes = _collect(num, progress=seen.append)
+    episodes = _collect(num)
     assert len(episodes) == num == len(episodes.final) == len(episodes.decisions)
     assert episodes.env_steps.tolist() == (LENGTHS * 3)[:num]
-    assert seen == [min(4 * (i + 1), num) for i in range(-(-num // 4))]
 
 
 def test_flat_decisions_of_chosen_episodes() -> None:
@@ -113,6 +120,7 @@ def test_episodes_come_batch_by_batch_and_joined_are_those_that_were_collected()
     before, parts = exploration_type(), iterate_episodes(env, 10, **options)
     first = next(parts)
     assert exploration_type() == before  # an open iterator leaves it to its caller
+    assert torch.is_grad_enabled()
     parts = [first, *parts]
     assert [len(part) for part in parts] == [4, 4, 2]
     torch.manual_seed(0)
@@ -183,8 +191,9 @@ def test_returns_and_steps_of_chunks_equal_a_loop_over_environment_steps() -> No
     assert episodes.final.get(keys.LATENT).shape == (16,)
 
 
-def test_the_code_of_an_episode_is_the_one_it_was_played_with() -> None:
-    env = _steered()
+@pytest.mark.parametrize("rows_stay", [False, True])
+def test_the_code_of_an_episode_is_the_one_it_was_played_with(rows_stay: bool) -> None:
+    env = _steered() if rows_stay else _uneven(range(16))
     episodes = collect_episodes(env, 40, max_decisions=6, keep=[keys.LATENT], final=[keys.LATENT])
     codes = episodes.decisions.get(keys.LATENT)
     same = codes == episodes.final.get(keys.LATENT)[:, None]
@@ -231,3 +240,162 @@ def test_an_unbatched_or_empty_environment_and_no_episodes_are_refused() -> None
     ):
         with pytest.raises(ConfigurationError, match="at least one episode"):
             collect_episodes(env, num, max_decisions=5)
+
+
+def _lengths(row: int) -> np.random.Generator:
+    """Return what draws the lengths of a row's episodes, and where they start."""
+    return np.random.default_rng(row)
+
+
+class Walk(gymnasium.Env):
+    """Counts a random number of steps down, from below to 0, and adds up the actions."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = spaces.Box(-0.5, 0.5, (2,), np.float32)
+
+    def __init__(self, row: int) -> None:
+        self.rng = _lengths(row)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        length = self.rng.integers(1, 12)
+        self.state = np.array([-length, *self.rng.uniform(-1.0, 1.0, 2)], np.float32)
+        return self.state.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.state += np.array([1.0, *action], np.float32)
+        done = bool(self.state[0] >= 0)
+        return self.state.copy(), float(self.state[1]), done, False, {}
+
+
+class Uneven(CountingEnv):
+    """Counts up to a random number of steps, another in each episode of each row."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__([1] * len(rows))
+        self.draws = [_lengths(row) for row in rows]
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        fresh = range(len(self.draws)) if mask is None else mask.flatten().nonzero().flatten()
+        for row in map(int, fresh):
+            self.lengths[row] = int(self.draws[row].integers(1, 12))
+        return super()._reset(tensordict, **kwargs)
+
+
+def _decisions(*inner: Transform) -> Compose:
+    return Compose(*inner, ActionChunk(2), History(length=6), LatentConditioner(3))
+
+
+def _uneven(rows: Sequence[int]) -> TransformedEnv:
+    return TransformedEnv(Uneven(rows), _decisions(TimeLimit(8, "truncates")))
+
+
+def _walk(rows: Sequence[int]) -> TransformedEnv:
+    remaining = iter(rows)
+    env = GymnasiumEnv(lambda: Walk(next(remaining)), len(rows))
+    return TransformedEnv(env, _decisions(TimeLimit(8, "truncates")))
+
+
+def _back(tensordict: TensorDictBase) -> TensorDictBase:
+    """Push back to the middle, twice; exact in every batch size."""
+    action = -0.25 * tensordict.get(keys.OBSERVATION)[..., 1:] + 0.125
+    return tensordict.set(keys.ACTION, torch.stack([action, 0.5 * action], -2))
+
+
+SEEN = [keys.OBSERVATION, keys.HISTORY]
+
+
+@pytest.mark.parametrize("make", [_uneven, _walk])
+def test_every_episode_is_that_of_its_row_alone(
+    make: Callable[[Sequence[int]], TransformedEnv],
+) -> None:
+    """Episode k is number k // 5 of row k % 5, whatever ends before it."""
+    torch.manual_seed(1)
+    options = dict(max_decisions=6, policy=_back, keep=SEEN, final=SEEN)
+    parts = list(iterate_episodes(make(range(5)), 17, **options))
+    episodes = Episodes.cat(parts)
+    assert [len(part) for part in parts] == [5, 5, 5, 2]
+    assert len(episodes.env_steps.unique()) > 3
+    for row in range(5):
+        alone = make([row])
+        for number in range(row, 17, 5):
+            data = alone.rollout(6, _back)[0]
+            length = len(data)
+            assert int(episodes.valid[number].sum()) == length
+            for key in SEEN:
+                assert torch.equal(episodes.decisions.get(key)[number, :length], data.get(key))
+                assert torch.equal(episodes.final.get(key)[number], data.get(("next", key))[-1])
+            assert int(episodes.env_steps[number]) == int(data.get(("next", keys.STEPS)).sum())
+            assert float(episodes.returns[number]) == pytest.approx(
+                float(data.get(("next", keys.REWARD)).sum())
+            )
+
+
+def test_every_episode_of_an_environment_that_resets_itself_goes_on_as_it_began() -> None:
+    vector = SyncVectorEnv(
+        [partial(Walk, row) for row in range(5)], autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    env = GymWrapper(vector)
+    env.append_transform(_decisions())
+    episodes = collect_episodes(env, 17, max_decisions=6, policy=_back, keep=SEEN, final=SEEN)
+    assert len(episodes.env_steps.unique()) > 3
+    for number in range(17):
+        state, seen = episodes.decisions.get(keys.OBSERVATION)[number, 0].clone(), []
+        while state[0] < 0:
+            seen.append(state.clone())
+            action = 0.125 - 0.25 * state[1:]
+            for scale in (1.0, 0.5)[: int(-state[0])]:
+                state += torch.cat([torch.ones(1), scale * action])
+        decisions = episodes.decisions.get(keys.OBSERVATION)[number, episodes.valid[number]]
+        assert torch.equal(decisions, torch.stack(seen))
+        assert torch.equal(episodes.final.get(keys.OBSERVATION)[number], state)
+        assert int(episodes.env_steps[number]) == -int(seen[0][0])
+        history = torch.stack([*seen, *[state] * (7 - len(seen))])
+        assert torch.equal(episodes.final.get(keys.HISTORY)[number], history.flatten())
+
+
+def test_rows_go_on_until_each_has_played_its_share() -> None:
+    """What the fast rows play after their last episode is spent, and nothing else is lost."""
+    env, steps = Uneven(range(5)), []
+
+    def act(tensordict: TensorDictBase) -> TensorDictBase:
+        steps.append(5)
+        return _half(tensordict)
+
+    parts = list(iterate_episodes(env, 20, max_decisions=12, policy=act))
+    episodes = Episodes.cat(parts)
+    each_row = episodes.env_steps.view(4, 5).sum(0)
+    assert episodes.spent == sum(steps) == 5 * int(each_row.max())
+    by_turn = [sum(part.spent for part in parts[:count]) for count in range(1, 5)]
+    assert by_turn == (5 * episodes.env_steps.view(4, 5).cumsum(0).amax(1)).tolist()
+    together = 5 * int(episodes.env_steps.view(4, 5).amax(1).sum())
+    assert episodes.spent < together
+
+
+def test_a_later_episode_that_outlives_the_last_decision_is_named() -> None:
+    env = Uneven(range(5))
+    longest = collect_episodes(env, 5, max_decisions=12, policy=_half).env_steps
+    assert int(longest.max()) < 11
+    with pytest.raises(ConfigurationError, match=r"max_decisions=10 .* 1 of 5 that go on, in rows"):
+        collect_episodes(Uneven(range(5)), 100, max_decisions=10, policy=_half)
+
+
+def test_codes_are_drawn_anew_for_every_episode() -> None:
+    episodes = collect_episodes(
+        _uneven(range(5)), 50, max_decisions=6, policy=_back, final=[keys.LATENT]
+    )
+    codes = episodes.final.get(keys.LATENT).view(10, 5)
+    assert bool((codes != codes[0]).any(0).all())
+
+
+def test_positions_of_every_episode_of_every_row_are_found_again() -> None:
+    env = _walk(range(5))
+    env.insert_transform(0, trace := Trace(keys.OBSERVATION))
+    options = dict(max_decisions=6, policy=_back, keep=[keys.OBSERVATION])
+    episodes = collect_episodes(env, 17, final=[keys.OBSERVATION, keys.LATENT], **options)
+    positions = trace.paths(episodes).positions
+    for number, length in enumerate(episodes.env_steps.tolist()):
+        seen = episodes.decisions.get(keys.OBSERVATION)[number, episodes.valid[number]]
+        assert torch.equal(positions[number, : 2 * len(seen) : 2], seen)
+        last = episodes.final.get(keys.OBSERVATION)[number]
+        assert torch.equal(positions[number, length:], last.expand_as(positions[number, length:]))
