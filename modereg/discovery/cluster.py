@@ -107,7 +107,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         success: Tensor | None = None,
         *,
         num_codes: int | None = None,
-        oversegment: float = 1.5,
+        oversegment: float = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> tuple[ClusterModeDiscoverer, dict[str, float]]:

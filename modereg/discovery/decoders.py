@@ -10,6 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from modereg.discovery.chunk_features import ChunkFeatures
+from modereg.discovery.outcome import MOST_OCTAVES
 from modereg.layout import Layout
 from modereg.networks import FourierFeatures
 from modereg.policies import GenerativePolicy
@@ -92,7 +93,8 @@ class DecoderStudent(nn.Module):
     ) -> None:
         super().__init__()
         self.noise_size = noise_size
-        self.observation_features = FourierFeatures(observations.shape[-1], octaves)
+        size = observations.shape[-1]
+        self.observation_features = FourierFeatures(size, octaves if size <= MOST_OCTAVES else 0)
         self.observation_features.fit(observations)
         widths = [self.observation_features.out_features + noise_size, width, width, width]
         layers: list[nn.Module] = []
@@ -118,7 +120,7 @@ class DecoderStudent(nn.Module):
         steps: int,
         *,
         learning_rate: float = 2e-3,
-        batch_size: int = 512,
+        batch_size: int = 256,
         held: float = 0.1,
     ) -> float:
         """Learn from pairs, and return the share of the features' variance explained, held out.

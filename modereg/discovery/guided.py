@@ -54,6 +54,7 @@ JUDGED = 4096
 """Decisions of the base by which it is told what chance decides."""
 
 CHUNKS, FEATURES, OUTCOME, PLAYER, EPISODE = "chunks", "features", "outcome", "player", "episode"
+KEPT = (OBSERVED, CHUNKS, OUTCOME, PLAYER, EPISODE)
 
 
 def decision_entries(env: TransformedEnv) -> list[NestedKey]:
@@ -187,6 +188,9 @@ class GuidedDiscovery(CodeJudge):
         guided = guide(
             self.steering, self.model, decode, data, states, self.players, self.kl_coef, steps
         )
+        if not self.exact:  # what the decoder alone reads, such as images, is not needed again
+            needed = {*self.steering.observation_keys, keys.ACTION, *KEPT}
+            self.rounds = [part.select(*needed) for part in self.rounds]
         return figures | learned | guided
 
     def _decoder(self, data: TensorDict) -> tuple[Callable[..., Tensor], dict[str, float]]:
@@ -255,7 +259,8 @@ class GuidedDiscovery(CodeJudge):
         figures = self.judge(rolled)
         self.remember(figures)
         self._adapt(before)
-        self.rounds.append(self._rows(rolled, self._codes(rolled)))
+        rows = self._rows(rolled, self._codes(rolled))
+        self.rounds.append(rows.select(*self.rounds[0].keys()))
         del self.rounds[1:-KEPT_ROUNDS]
         figures |= self.fit()
         self.steering.head.set_std(next_std)

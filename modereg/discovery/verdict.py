@@ -19,7 +19,11 @@ FEW = 20
 MOSTLY = 0.5
 """Share of chance in an outcome's variance above which chance decides it."""
 
+NEARLY = 0.5
+"""Hits from which a code is on its way."""
+
 ADVICE = {
+    "nearly": "it is on its way: more rounds (--method.refinements), or fine-tuning from here",
     "chance": "what the environment does after the noise was drawn decides it: a residual on the "
     "chunk reaches further than noise, and more decisions an episode (a smaller execute) react "
     "sooner",
@@ -141,10 +145,12 @@ def verdict_of(
 
 def _reason(hits: float, other: Tensor, reached: float, chance: float | None) -> str:
     """Return why a code does not command: the first that applies."""
-    if reached < FEW:
-        return "few episodes"
     if len(other) and float(other.max()) > max(hits, 1 - REACHED):
         return "feature"
+    if hits >= NEARLY:
+        return "nearly"
+    if reached < FEW:
+        return "few episodes"
     if chance is not None and chance > MOSTLY:
         return "chance"
     return "noise"

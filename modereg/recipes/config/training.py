@@ -87,7 +87,8 @@ class GuidedConfig:
 
     Attributes:
         oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
-        episodes: episodes of the base.
+        episodes: episodes of the base; twice or four times as many where it shows so many
+            behaviours that each would have fewer than 60.
         refinements: at most so many rounds of rolling out and fitting again.
         refine_episodes: episodes of a round; 40 of each code at least.
         outcome_steps: gradient steps of the outcome model, in later rounds half of them.
@@ -100,7 +101,7 @@ class GuidedConfig:
 
     name: ClassVar[str] = "guided"
 
-    oversegment: float = 1.5
+    oversegment: float = 1.0
     episodes: int = 2048
     refinements: int = 6
     refine_episodes: int = 1024
@@ -140,7 +141,7 @@ class ClusterConfig:
 
     name: ClassVar[str] = "cluster"
 
-    oversegment: float = 1.5
+    oversegment: float = 1.0
     episodes: int = 16384
     imitation_steps: int = 1500
     validation: float = 0.0
@@ -338,5 +339,5 @@ class FinetuneConfig:
             raise ConfigurationError(
                 f"expected {', '.join(given)} only with codes that it acts on, got plain "
                 "fine-tuning from nothing; give start (a run of discover)"
-                + (", or num_codes" if not {"regulariser", "discoverer"} & set(given) else "")
+                + ("" if set(idle) - {"coef", "timing"} & set(given) else ", or num_codes")
             )
