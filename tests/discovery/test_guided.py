@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import NestedKey
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
@@ -60,6 +59,9 @@ def slow_gradient(noise: Tensor, *observed: Tensor) -> Tensor:
 WORLDS: dict[str, Callable[[], Wrapped]] = {
     "as it is": wrapped,
     "two nested observations": lambda: wrapped(entries=NESTED),
+    "no gradient, steered by one of two observations": lambda: wrapped(
+        without_gradient, replace(LAYOUT, steering_keys=(NESTED[0],)), entries=NESTED
+    ),
     "double precision": lambda: wrapped(dtype=torch.float64),
     "no gradient, double precision": lambda: wrapped(without_gradient, dtype=torch.float64),
     "a subspace": lambda: wrapped(layout=replace(LAYOUT, noise_basis=of_means())),
