@@ -261,8 +261,8 @@ def _clusters(
 
 
 def _too_few(figures: dict[str, float]) -> bool:
-    """Whether behaviours were found of so few episodes each that rare ones may hide in others."""
-    return figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 1)
+    """Whether so few episodes show each behaviour found that rare ones may hide in others."""
+    return figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 0)
 
 
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:

@@ -134,15 +134,17 @@ def test_only_successes_are_clustered_where_there_are_enough() -> None:
     assert capped["clustered_episodes"] == 200
 
 
-def test_the_number_of_codes_is_chosen_and_over_segmented() -> None:
+def test_the_number_of_codes_is_chosen_and_may_be_over_segmented() -> None:
     features, modes = _histories()
     options = dict(hidden=(16,), steps=100)
     discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, **options)
     assert metrics["suggested_modes"] == 5
-    assert discoverer.num_codes == metrics["num_codes"] == 8  # half as many again
+    assert discoverer.num_codes == metrics["num_codes"] == 5
     codes = discoverer.log_prob(_as_data(features)).argmax(-1)
     owners = {int(modes[codes == code].mode().values) for code in codes.unique()}
     assert owners == set(range(5))
+    more, metrics = ClusterModeDiscoverer.from_episodes(features, oversegment=1.5, **options)
+    assert (more.num_codes, metrics["suggested_modes"]) == (8, 5)
     given, metrics = ClusterModeDiscoverer.from_episodes(features, num_codes=3, **options)
     assert given.num_codes == 3
     assert "suggested_modes" not in metrics
