@@ -10,6 +10,7 @@ from modereg import layout as layout
 from modereg import learners as learners
 from modereg import metrics as metrics
 from modereg import networks as networks
+from modereg import noise_bases as noise_bases
 from modereg import objectives as objectives
 from modereg import plugins as plugins
 from modereg import policies as policies

@@ -63,10 +63,6 @@ class Stepper:
     It is what ``TransformedEnv.step`` does. The public ``transform.parent.step`` steps clones of
     the transforms, and checks and completes at every step of a chunk what the outer environment
     checks once a decision: a tenth of the time of a step of 1024 small environments.
-
-    Args:
-        env: the environment.
-        inner: its transforms, from the inside out.
     """
 
     def __init__(self, env: EnvBase, inner: Sequence[Transform]) -> None:

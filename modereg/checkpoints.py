@@ -18,7 +18,6 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from tensordict import NestedKey
 from torch import Tensor, nn
 
 from modereg import keys
@@ -35,7 +34,7 @@ from modereg.networks import MLP, InputNoise
 from modereg.policies import GenerativePolicy
 from modereg.priors import Prior, prior_from_config
 from modereg.steering import SteeringPolicy
-from modereg.storage import fingerprint
+from modereg.storage import state_fingerprint
 
 __all__ = ["Adapter", "load_adapter", "save_adapter"]
 
@@ -67,6 +66,23 @@ class Adapter:
     base_fingerprint: str
     extra: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
+
+    def check_layout(self, layout: Layout, folder: Path) -> None:
+        """Check that it was made for a layout.
+
+        Args:
+            layout: of the environment in which it will steer (``env.layout``).
+            folder: where it is from, for the error.
+
+        Raises:
+            ConfigurationError: if the layout is another one; the sentence says in what.
+        """
+        if others := self.layout.differences(layout):
+            raise ConfigurationError(
+                f"the adapter in {folder} was made on another layout than that of this "
+                f"environment: {'; '.join(others)}; use the adapter's layout, or discover on this "
+                "one"
+            )
 
 
 def save_adapter(folder: Path, adapter: Adapter) -> None:
@@ -138,12 +154,7 @@ def load_adapter(
         raise CheckpointError(
             f"the files in {folder} do not fit each other ({error}); save the adapter again"
         ) from error
-    if layout is not None and (others := made_on.differences(layout)):
-        raise ConfigurationError(
-            f"the adapter in {folder} was made on another layout than that of this environment: "
-            f"{'; '.join(others)}; use the adapter's layout, or discover on this one"
-        )
-    return Adapter(
+    adapter = Adapter(
         steering=steering,
         estimator=estimator,
         prior=prior,
@@ -153,6 +164,9 @@ def load_adapter(
         extra=config["extra"],
         digest=config["digest"],
     )
+    if layout is not None:
+        adapter.check_layout(layout, folder)
+    return adapter
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -198,11 +212,9 @@ def _check_finite(weights: dict[str, Tensor], whose: str) -> None:
 
 def _digest(config: dict[str, Any], weights: dict[str, Tensor]) -> str:
     """Return one digest of the options and the weights: whatever decides how it acts."""
-    holder = nn.Module()
-    for name, value in weights.items():
-        holder.register_buffer(name.replace(".", "/"), value)
+    named = {name.replace(".", "/"): value for name, value in weights.items()}
     text = json.dumps(config, sort_keys=True)
-    return hashlib.sha256((text + fingerprint(holder)).encode()).hexdigest()
+    return hashlib.sha256((text + state_fingerprint(named)).encode()).hexdigest()
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -243,9 +255,9 @@ def _mlp_config(network: MLP) -> dict[str, Any]:
 def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
     return {
         "network": _mlp_config(network),
-        "observation_keys": [_write_key(key) for key in steering.observation_keys],
-        "latent_key": _write_key(steering.latent_key),
-        "action_key": _write_key(steering.action_key),
+        "observation_keys": [keys.to_json(key) for key in steering.observation_keys],
+        "latent_key": keys.to_json(steering.latent_key),
+        "action_key": keys.to_json(steering.action_key),
         "latent_dim": steering.head.log_std.in_features,
         "noise_shape": list(steering.noise_shape),
         "mean_bound": steering.head.mean_bound,
@@ -257,13 +269,13 @@ def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
     network = MLP(**config["network"], zero_init=True)
     latent_dim = config["latent_dim"]
     return SteeringPolicy(
-        [_read_key(key) for key in config["observation_keys"]],
+        [keys.from_json(key) for key in config["observation_keys"]],
         network.in_features - latent_dim,
         latent_dim,
         config["noise_shape"],
         network=network,
-        latent_key=_read_key(config["latent_key"]),
-        action_key=_read_key(config["action_key"]),
+        latent_key=keys.from_json(config["latent_key"]),
+        action_key=keys.from_json(config["action_key"]),
         mean_bound=config["mean_bound"],
         log_std_range=tuple(config["log_std_range"]),
     )
@@ -284,8 +296,8 @@ def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:
         "source": estimator.source,
         "network": _mlp_config(_default_mlp(noisy.network, "an inference model")),
         "noise": noisy.std,
-        "in_keys": [_write_key(key) for key in estimator.in_keys],
-        "latent_key": _write_key(estimator.latent_key),
+        "in_keys": [keys.to_json(key) for key in estimator.in_keys],
+        "latent_key": keys.to_json(estimator.latent_key),
     }
 
 
@@ -301,14 +313,6 @@ def _build_estimator(
         prior_from_config(config.get("prior", prior)),
         **config.get("options", {}),
         **source,
-        in_keys=[_read_key(key) for key in config["in_keys"]],
-        latent_key=_read_key(config.get("latent_key", keys.LATENT)),
+        in_keys=[keys.from_json(key) for key in config["in_keys"]],
+        latent_key=keys.from_json(config.get("latent_key", keys.LATENT)),
     )
-
-
-def _write_key(key: NestedKey) -> str | list[str]:
-    return list(key) if isinstance(key, tuple) else key
-
-
-def _read_key(key: str | list[str]) -> NestedKey:
-    return tuple(key) if isinstance(key, list) else key

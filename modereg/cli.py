@@ -155,7 +155,11 @@ def _run(config: Any) -> dict[str, Any]:
             for library in ("matplotlib", "jinja2"):
                 optional(library, "The page at the end (--no-page leaves it out)", REPORT_EXTRA)
         summary: dict[str, Any] = getattr(follow, _name(config))(config)
-        return summary if not getattr(config, "page", False) else _with_page(summary, config)
+        if getattr(config, "page", False):
+            from modereg.commands.report import report_run
+
+            summary = summary | {"page": str(report_run(config))}  # type: ignore[arg-type]
+        return summary
     if isinstance(config, EvaluateConfig):
         from modereg.recipes.evaluate import evaluate
 
@@ -175,13 +179,6 @@ def _run(config: Any) -> dict[str, Any]:
 
 def _name(config: Any) -> str:
     return next(name for name, kind in COMMANDS.items() if kind is type(config))
-
-
-def _with_page(result: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Draw the run's pictures, and add where they are."""
-    from modereg.commands.report import report_run
-
-    return result | {"page": str(report_run(config))}
 
 
 def _explain_interruption(config: Any, given: list[str]) -> None:

@@ -37,8 +37,10 @@ __all__ = [
     "STACKED",
     "STEPS",
     "SUCCESS",
+    "from_json",
     "key_list",
     "stacked",
+    "to_json",
 ]
 
 OBSERVATION = "observation"
@@ -120,3 +122,13 @@ def key_list(in_keys: Sequence[NestedKey]) -> list[NestedKey]:
     if isinstance(in_keys, str) or not list(in_keys):
         raise ConfigurationError(f"expected a sequence of at least one key, got {in_keys!r}")
     return list(in_keys)
+
+
+def to_json(key: NestedKey) -> str | list[str]:
+    """Return a nested key as JSON holds it: its name, or a list of names."""
+    return key if isinstance(key, str) else list(key)
+
+
+def from_json(value: str | list[str]) -> NestedKey:
+    """Return the nested key that JSON holds."""
+    return tuple(value) if isinstance(value, list) else value

@@ -48,7 +48,8 @@ class Layout:
         feature_keys: entries whose history the discoverer sees, in common physical units.
         feature_dims: dimensions of them that are kept, side by side; None keeps all.
         noise_basis: orthonormal columns ``[prod(noise_shape), k]`` of the subspace in which noise
-            is steered; None steers all of it.
+            is steered, such as :func:`~modereg.noise_bases.response_basis` finds; None steers all
+            of it.
 
     Raises:
         ConfigurationError: for an option out of range.
@@ -180,7 +181,8 @@ class Layout:
             ours, theirs = getattr(self, entry.name), getattr(other, entry.name)
             if entry.name == "noise_basis":
                 if not _same_tensor(ours, theirs):
-                    found.append(f"noise_basis {_shape(ours)} and {_shape(theirs)}")
+                    again = "another " if _shape(ours) == _shape(theirs) else ""
+                    found.append(f"noise_basis {_shape(ours)} and {again}{_shape(theirs)}")
             elif entry.name != "gamma" and ours != theirs:
                 found.append(f"{entry.name} {ours!r} and {theirs!r}")
         return found

@@ -16,7 +16,7 @@ Definitions, which every recipe and benchmark shares:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,10 +33,7 @@ __all__ = [
     "PRESENT",
     "BehaviourMetrics",
     "behaviour_metrics",
-    "bootstrap_interval",
-    "interquartile_mean",
     "mean_interval",
-    "probability_of_improvement",
 ]
 
 PRESENT = 0.01
@@ -103,19 +100,6 @@ class BehaviourMetrics:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; NaN becomes None."""
         return {key: _jsonable(value) for key, value in asdict(self).items()}
-
-    def sentence(self) -> str:
-        """Return a line for logs: success and, with a label, the modes beside it."""
-        text = f"return {self.mean_return:z.3f}"
-        if self.success is not None:
-            text = f"success {self.success:.3f} +- {self.success_error:.3f}"
-        if self.present_modes is None:
-            codes = "" if self.effective_codes is None else f", codes {self.effective_codes:.1f}"
-            return text + codes
-        return (
-            f"{text}, entropy {self.entropy:z.3f}, modes present {self.present_modes}, "
-            f"commandable {self.commandable_modes}, undecided {self.undecided:.3f}"
-        )
 
 
 def behaviour_metrics(
@@ -216,43 +200,6 @@ def _count_commandable(table: Tensor, counts: Tensor) -> int:
     return int(commands.any(0).sum())
 
 
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Return the mean of the middle half of the values (Agarwal et al., arXiv 2108.13264)."""
-    ordered = np.sort(np.asarray(values, dtype=float).ravel())
-    cut = int(len(ordered) * 0.25)
-    return float(ordered[cut : len(ordered) - cut].mean())
-
-
-def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[[np.ndarray], float] = interquartile_mean,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return a percentile bootstrap interval, stratified by task.
-
-    With few runs of one task it covers less than it says: 95 % cover 83 % of the time with five
-    runs, 75 % with three. :func:`mean_interval` is for the mean over those.
-
-    Args:
-        values: ``[runs]`` or ``[runs, tasks]``; runs are resampled within each task.
-        statistic: maps such an array to a number.
-        confidence: coverage of the interval.
-        resamples: number of resamples.
-        seed: of numpy's generator.
-    """
-    values = np.asarray(values, dtype=float)
-    values = values[:, None] if values.ndim == 1 else values
-    rng, (runs, tasks) = np.random.default_rng(seed), values.shape
-    index = rng.integers(0, runs, (resamples, runs, tasks))
-    draws = [statistic(np.take_along_axis(values, rows, 0)) for rows in index]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def mean_interval(
     values: Sequence[float] | np.ndarray, *, confidence: float = 0.95
 ) -> tuple[float, float] | None:
@@ -273,12 +220,6 @@ def mean_interval(
     quantile = t.ppf((1 + confidence) / 2, len(values) - 1)
     margin = float(quantile * values.std(ddof=1) / len(values) ** 0.5)
     return float(values.mean()) - margin, float(values.mean()) + margin
-
-
-def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return P(X > Y) over pairs of runs, ties counting half (Agarwal et al., arXiv 2108.13264)."""
-    difference = np.asarray(ours, float)[:, None] - np.asarray(theirs, float)[None, :]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
 def _jsonable(value: Any) -> Any:

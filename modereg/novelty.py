@@ -118,8 +118,6 @@ class RandomNetworkDistillation(nn.Module):
             :math:`\frac{1}{D} \|\hat f - f\|^2` of RND, or ``"root"``, its square root, as NovelD
             has it.
         input_clip: bound of the standardised features; infinite clips nothing.
-        normalize_input: whether features are standardised and clipped.
-        normalize_novelty: whether the novelty is divided by its root mean square.
 
     Raises:
         ConfigurationError: if an option cannot work, the predictor has nothing to train, or the
@@ -136,8 +134,6 @@ class RandomNetworkDistillation(nn.Module):
         in_keys: Sequence[NestedKey] = (keys.OBSERVATION,),
         measure: Literal["squared", "root"] = "squared",
         input_clip: float = 5.0,
-        normalize_input: bool = True,
-        normalize_novelty: bool = True,
     ) -> None:
         super().__init__()
         if measure not in ("squared", "root"):
@@ -150,7 +146,6 @@ class RandomNetworkDistillation(nn.Module):
         self.predictor, self.target = predictor, target.requires_grad_(False)
         self.in_features, self.in_keys = in_features, keys.key_list(in_keys)
         self.measure, self.input_clip = measure, input_clip
-        self.normalize_input, self.normalize_novelty = normalize_input, normalize_novelty
         dtype = next(predictor.parameters()).dtype
         self.input_moments = RunningMoments((in_features,), dtype)
         self.novelty_moments = RunningMoments((), dtype)
@@ -166,12 +161,6 @@ class RandomNetworkDistillation(nn.Module):
         """Make it from two MLPs with orthogonal weights.
 
         The predictor has one more hidden layer, so that it can follow the target.
-
-        Args:
-            in_features: F.
-            out_features: D.
-            hidden: widths of the target's hidden layers.
-            options: as for the class.
         """
         target = MLP(in_features, out_features, hidden)
         predictor = MLP(in_features, out_features, (*hidden, *hidden[-1:]))
@@ -237,17 +226,12 @@ class RandomNetworkDistillation(nn.Module):
     @torch.no_grad()
     def scaled(self, error: Tensor) -> Tensor:
         """Return the novelty that belongs to squared errors ``[*B]``."""
-        measured = self._measured(error)
-        if not self.normalize_novelty:
-            return measured
-        return measured / self.novelty_moments.root_mean_square
+        return self._measured(error) / self.novelty_moments.root_mean_square
 
     def _measured(self, error: Tensor) -> Tensor:
         return error.sqrt() if self.measure == "root" else error
 
     def _standardized(self, features: Tensor) -> Tensor:
-        if not self.normalize_input:
-            return features
         moments = self.input_moments
         return ((features - moments.mean) / moments.scale).clamp(-self.input_clip, self.input_clip)
 

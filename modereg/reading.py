@@ -21,11 +21,6 @@ __all__ = ["evaluate", "in_next", "require", "require_finite", "require_rows", "
 def require(tensordict: TensorDictBase, key: NestedKey, reader: str) -> Tensor:
     """Return an entry.
 
-    Args:
-        tensordict: where to look.
-        key: the entry.
-        reader: who needs it, for the error.
-
     Raises:
         KeyMismatchError: if it is missing; the sentence names the reader and what is there.
     """

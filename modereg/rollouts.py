@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, cast
 
@@ -66,6 +66,20 @@ class Episodes:
         if episodes is None:
             return self.decisions[self.valid]
         return self.decisions[self.valid & episodes.to(self.valid.device)[:, None]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return them as a plain dictionary of tensors and numbers, for a checkpoint."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return values | {name: values[name].to_dict() for name in ("decisions", "final")}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Episodes:
+        """Return what :meth:`to_dict` was called on."""
+        size = values["valid"].shape
+        decisions = TensorDict(values["decisions"], size)
+        return Episodes(
+            **values | {"decisions": decisions, "final": TensorDict(values["final"], size[:1])}
+        )
 
     @staticmethod
     def cat(parts: Sequence[Episodes]) -> Episodes:

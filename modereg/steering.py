@@ -79,6 +79,8 @@ class SteeringHead(nn.Module):
         log_std_range: bounds of the log standard deviation.
     """
 
+    steered: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -96,6 +98,8 @@ class SteeringHead(nn.Module):
             )
         self.network, self.noise_shape = network, torch.Size(noise_shape)
         self.mean_bound, self.log_std_range = mean_bound, log_std_range
+        self._all_steered = True  # known without a look at the buffer's device
+        self.register_buffer("steered", torch.ones(latent_dim))
         self.log_std = nn.Linear(latent_dim, self.noise_shape.numel())
         nn.init.zeros_(self.log_std.weight)
         nn.init.zeros_(self.log_std.bias)
@@ -104,9 +108,35 @@ class SteeringHead(nn.Module):
         """Return loc and scale, each ``[*B, *noise_shape]``; the last input is the code's."""
         mean = self.network(*inputs)
         mean = self.mean_bound * torch.tanh(mean / self.mean_bound)
+        if not self._all_steered:
+            mean = mean * (inputs[-1] @ self.steered).unsqueeze(-1)
         log_std = self._squash(self.log_std(inputs[-1]))
         shape = (*mean.shape[:-1], *self.noise_shape)
         return mean.reshape(shape), log_std.exp().reshape(shape)
+
+    @torch.no_grad()
+    def steer_only(self, codes: Tensor, std: float) -> None:
+        """Steer some of the one-hot codes; the others play N(0, I), the base, exactly.
+
+        Args:
+            codes: which are steered, ``[K]`` bool.
+            std: their standard deviation in every dimension.
+        """
+        self.set_std(std, codes)
+        self.steered.copy_(codes)
+        self._all_steered = bool(codes.all())
+
+    @torch.no_grad()
+    def steer_all(self) -> None:
+        """Hold no code at N(0, I) any more; standard deviations stay."""
+        self.steered.fill_(1.0)
+        self._all_steered = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        ones = torch.ones_like(self.steered)  # adapters of before had all steered
+        steered = state_dict.setdefault(f"{prefix}steered", ones)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._all_steered = bool((steered == 1).all())
 
     def _squash(self, raw: Tensor) -> Tensor:
         low, high = self.log_std_range

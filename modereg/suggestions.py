@@ -37,13 +37,7 @@ def with_suggestion(sentence: str, wrong: Any, known: Iterable[Any]) -> str:
 
 
 def with_shape_suggestion(sentence: str, got: Sequence[int], expected: Sequence[int]) -> str:
-    """Return an error's sentence with what makes the one shape of the other behind it, if obvious.
-
-    Args:
-        sentence: of the error.
-        got: the shape that came.
-        expected: the shape that was expected.
-    """
+    """Return an error's sentence, and what makes the one shape of the other, if that is obvious."""
     change = _change(tuple(got), tuple(expected))
     return _joined(sentence, f" Did you mean {change}?" if change else "")
 

@@ -318,7 +318,7 @@ def test_a_code_network_of_one_s_own_is_refused(tmp_path: Path) -> None:
         ({"max_steps": 15}, "max_steps 12 and 15"),
         ({"steering_keys": (PLACE,)}, r"steering_keys .*'time'\) and \(\('agent', 'position'\),\)"),
         ({"noise_basis": None}, r"noise_basis of shape \(8, 3\) and None"),
-        ({"noise_basis": -BASIS}, r"noise_basis of shape \(8, 3\) and of shape \(8, 3\)"),
+        ({"noise_basis": -BASIS}, r"noise_basis of shape \(8, 3\) and another of shape \(8, 3\)"),
         ({"time_limit": "terminates"}, "time_limit 'truncates' and 'terminates'"),
         ({"observation_steps": 2}, "observation_steps 1 and 2"),
         ({"horizon": 8}, "horizon 4 and 8"),

@@ -132,13 +132,6 @@ def test_the_novelty_has_root_mean_square_one_at_first(measure: Any) -> None:
     torch.testing.assert_close(rnd.scaled(error), expected)
 
 
-def test_without_normalisation_it_is_the_error_itself() -> None:
-    rnd, x = distillation(normalize_input=False, normalize_novelty=False), 9 * torch.randn(8, 3)
-    rnd.observe(x)
-    expected = (rnd.predictor(x) - rnd.target(x)).square().mean(-1)
-    torch.testing.assert_close(rnd.novelty(x), expected.detach())
-
-
 def test_standardised_features_are_clipped() -> None:
     rnd = distillation(input_clip=2.0)
     rnd.observe(torch.randn(100, 3))

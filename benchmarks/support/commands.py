@@ -13,7 +13,7 @@ from modereg.files import read_json, write_json
 __all__ = ["cpu_seconds", "run"]
 
 
-def run(command: str, *flags: str, **options: Any) -> None:
+def run(command: str, *flags: str, cwd: Path | None = None, **options: Any) -> None:
     """Print and run ``modereg COMMAND --name value ...`` on one thread, without its output.
 
     The CPU seconds of the process, its start included, are kept beside the folder ``out``; those of
@@ -22,6 +22,7 @@ def run(command: str, *flags: str, **options: Any) -> None:
     Args:
         command: of modereg.
         flags: options without a value, as they are typed.
+        cwd: where it is typed; paths among the options are absolute then.
         options: options by name; ``__`` stands for a dot, ``_`` for a dash, and a tuple for several
             values. ``out`` is required.
 
@@ -41,6 +42,7 @@ def run(command: str, *flags: str, **options: Any) -> None:
             [sys.executable, "-W", "ignore", "-m", "modereg.cli", *arguments],
             env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
+            cwd=cwd,
         )
     finally:
         if not was_finished:

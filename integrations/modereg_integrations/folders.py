@@ -14,12 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tensordict import NestedKey
-
 from modereg import files
 from modereg.errors import CheckpointError
 
-__all__ = ["LARGEST", "OPTIONS", "as_key", "check_sizes", "is_key", "open_folder", "sealed_folder"]
+__all__ = ["LARGEST", "OPTIONS", "check_sizes", "is_key", "open_folder", "sealed_folder"]
 
 OPTIONS = "modereg_policy.json"
 """File of the options and digests."""
@@ -118,10 +116,6 @@ def _digest(record: Any) -> str:
 def check_sizes(path: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration that asks for more than any policy has, before it is made.
 
-    Args:
-        path: of the configuration, for the error.
-        config: what was read from it.
-
     Raises:
         CheckpointError: if a number of steps, layers, heads or dimensions is beyond
             :data:`LARGEST`.
@@ -139,8 +133,3 @@ def is_key(value: Any) -> bool:
     """Whether JSON holds a nested key: a name, or a list of them."""
     parts = value if isinstance(value, list) else [value]
     return bool(parts) and all(isinstance(part, str) and part for part in parts)
-
-
-def as_key(value: Any) -> NestedKey:
-    """Return the nested key that JSON holds."""
-    return tuple(value) if isinstance(value, list) else value

@@ -155,7 +155,7 @@ def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
     task = _task(config.pay_spread)
     setup = set_up(task, str(out / "base" / "policy"))
     archive = Archive(setup, task.options, out / "base", SEED)
-    figures = read_figures(out / "base" / "evaluation.json")
+    figures = read_figures(out / "base" / "evaluation.json") | {"env_steps": 0, "seconds": 0.0}
     entries = [ReportEntry("base", LABELS["base"], None, figures)]
     for method, folder, spread in _runs(config, out):
         label = LABELS[method] + ("" if spread == config.pay_spread else f", pay +- {spread}")
@@ -165,7 +165,6 @@ def _report(config: DemoConfig, out: Path, rows: list[dict[str, Any]]) -> Path:
         setup,
         entries,
         title="modereg: fine-tuning on Avoid with its 24 modes kept",
-        rows=rows,
         paths={
             entry.name: archive.find(entry) or archive.roll_out(entry, DRAWN) for entry in entries
         },

@@ -63,9 +63,6 @@ def report(config: ReportConfig) -> dict[str, Any]:
 def report_run(config: RunConfig) -> Path:
     """Write pictures and ``index.html`` into the folder of a finished run.
 
-    Args:
-        config: what the run was started with.
-
     Returns:
         The page.
     """
@@ -166,7 +163,7 @@ def _write(
 ) -> Path:
     """Judge the base, and write the page with the task's options of the first run."""
     setup = set_up(runs[0].task, runs[0].base)
-    judged = min(_judged(run) for run in runs)
+    judged = min(run.final_episodes for run in runs)
     archive = Archive(setup, runs[0].task.options, home_of(runs[0].base, out), SEED)
     progress.phase("base", min(EPISODES, judged))
     figures, base = archive.base(min(EPISODES, judged), DRAWN, progress.update)
@@ -202,10 +199,6 @@ def _trajectories(
 def _after(before: int, progress: Progress) -> Callable[[int], None]:
     """Return what shows the progress of a part that begins after so many of the whole."""
     return lambda done: progress.update(before + done)
-
-
-def _judged(config: RunConfig) -> int:
-    return config.final_episodes
 
 
 def _notes(folders: Sequence[Path], tasks: Sequence[TaskConfig]) -> list[str]:

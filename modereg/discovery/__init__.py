@@ -3,18 +3,25 @@
 from modereg.discovery.base import ModeDiscoverer
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmeans
+from modereg.discovery.guided import GuidedDiscovery, decision_entries
 from modereg.discovery.imitation import NoiseImitation
-from modereg.discovery.self_imitation import SelfImitation, annealed
+from modereg.discovery.outcome import OutcomeModel
+from modereg.discovery.self_imitation import SelfImitation
+from modereg.discovery.stage1 import annealed, discover_modes
 from modereg.discovery.variational import VariationalModeDiscoverer
 
 __all__ = [
     "ClusterCount",
     "ClusterModeDiscoverer",
+    "GuidedDiscovery",
     "ModeDiscoverer",
     "NoiseImitation",
+    "OutcomeModel",
     "SelfImitation",
     "VariationalModeDiscoverer",
     "annealed",
     "choose_num_clusters",
+    "decision_entries",
+    "discover_modes",
     "kmeans",
 ]

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 __all__ = ["ChunkFeatures"]
 
 RIDGE = 1e-6
-ROWS = 8192
-"""Rows whose spectrum is taken."""
 
 
 class ChunkFeatures(nn.Module):
@@ -47,12 +45,13 @@ class ChunkFeatures(nn.Module):
         )
         rest = flat - inputs @ self.linear
         spread = rest.std(0).clamp_min(1e-6)
-        rows = (rest / spread)[torch.randperm(len(rest), device=rest.device)[:ROWS]]
-        _, values, directions = torch.linalg.svd(rows, full_matrices=False)
-        held = (values.square() / values.square().sum().clamp_min(1e-12)).cumsum(0)
-        kept = min(int((held < share).sum()) + 1, most, len(values))
-        deviation = (values[:kept] / len(rows) ** 0.5).clamp_min(1e-6)
-        self.register_buffer("components", directions[:kept].mT / spread[:, None] / deviation)
+        scaled = rest / spread
+        values, directions = torch.linalg.eigh(scaled.mT @ scaled / len(scaled))
+        variances, directions = values.flip(0).clamp_min(0.0), directions.flip(1)
+        held = (variances / variances.sum().clamp_min(1e-12)).cumsum(0)
+        kept = min(int((held < share).sum()) + 1, most, len(variances))
+        deviation = variances[:kept].sqrt().clamp_min(1e-6)
+        self.register_buffer("components", directions[:, :kept] / spread[:, None] / deviation)
 
     @property
     def out_features(self) -> int:

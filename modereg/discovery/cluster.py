@@ -117,8 +117,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             features: whole-episode features, ``[N, F]``.
             success: ``[N]`` bool, or None.
             num_codes: K, or None: the number of clusters that :func:`count_behaviours` finds,
-                times ``oversegment``, at most one for eight episodes, at least 2. Where it finds a
-                single one a warning says so: the codes then split one behaviour.
+                times ``oversegment``, at most one for eight episodes and one for each distinct
+                feature, at least 2. Where it finds a single one a warning says so: the codes then
+                split one behaviour.
             oversegment: see above.
             seed: of subsamples and k-means.
             options: of the constructor.
@@ -133,7 +134,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             metrics["suggested_modes"] = found = count_behaviours(chosen, seed=seed)
             if found == 1:
                 warnings.warn(ONE_BEHAVIOUR, stacklevel=2)
-            num_codes = max(2, min(round(oversegment * found), len(chosen) // 8))
+            most = min(len(chosen) // 8, len(chosen.unique(dim=0)))
+            num_codes = max(2, min(round(oversegment * found), most))
         discoverer = cls(features.shape[-1], num_codes, seed=seed, **options)
         return discoverer, {**metrics, **discoverer.fit(features, success)}
 

@@ -10,6 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from modereg.discovery.chunk_features import ChunkFeatures
+from modereg.discovery.outcome import MOST_OCTAVES
 from modereg.layout import Layout
 from modereg.networks import FourierFeatures
 from modereg.policies import GenerativePolicy
@@ -52,6 +53,13 @@ class ExactDecoder:
         """Whether gradients reach the noise."""
         return self(rows[:1], action[:1].detach().requires_grad_()).requires_grad
 
+    def seconds(self, rows: TensorDictBase, action: Tensor) -> float:
+        """Return what decoding these rows takes."""
+        start = time.perf_counter()
+        with torch.no_grad():
+            self(rows, action)
+        return time.perf_counter() - start
+
     def gradient_seconds(self, rows: TensorDictBase, action: Tensor) -> float:
         """Return what one gradient with respect to the noises of these rows takes."""
         start = time.perf_counter()
@@ -84,7 +92,9 @@ class DecoderStudent(nn.Module):
         octaves: int = 3,
     ) -> None:
         super().__init__()
-        self.observation_features = FourierFeatures(observations.shape[-1], octaves)
+        self.noise_size = noise_size
+        size = observations.shape[-1]
+        self.observation_features = FourierFeatures(size, octaves if size <= MOST_OCTAVES else 0)
         self.observation_features.fit(observations)
         widths = [self.observation_features.out_features + noise_size, width, width, width]
         layers: list[nn.Module] = []
@@ -110,7 +120,7 @@ class DecoderStudent(nn.Module):
         steps: int,
         *,
         learning_rate: float = 2e-3,
-        batch_size: int = 512,
+        batch_size: int = 256,
         held: float = 0.1,
     ) -> float:
         """Learn from pairs, and return the share of the features' variance explained, held out.

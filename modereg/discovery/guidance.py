@@ -14,6 +14,9 @@ from modereg.steering import SteeringPolicy
 
 __all__ = ["CodeStates", "guide"]
 
+BATCH = 256
+"""States of a gradient step."""
+
 ANYWHERE = 0.25
 """Share of the states that are drawn from all, whatever their episode reached."""
 
@@ -60,7 +63,7 @@ def guide(
     steps: int,
     *,
     learning_rate: float = 2e-3,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
 ) -> dict[str, float]:
     r"""Push the steering policy uphill on the outcome model, by its reparametrised noise.
 
@@ -110,5 +113,5 @@ def guide(
         schedule.step()
         if step >= 0.9 * steps - 1:
             tail.append(torch.stack([reached.mean(), kl.mean()]).detach())
-    log_outcome, kl = torch.stack(tail).mean(0).tolist() if tail else (0.0, 0.0)
-    return {"log_outcome": log_outcome, "kl": kl}
+    means = torch.stack(tail).mean(0).tolist() if tail else [0.0, 0.0]
+    return dict(zip(("log_outcome", "kl"), means, strict=True))

@@ -1,43 +1,98 @@
-"""Guided discovery: a steering policy pushed through the frozen decoder to where its codes lead."""
+"""Guided discovery: a steering policy pushed through the frozen decoder to where its codes lead.
+
+Imitating the noises of clusters fails where a policy has many noise dimensions: the posterior of a
+noise, given where its episode ended, is hardly narrower than N(0, I), and where there is chance
+what was hit was hit by luck. In *action space* the question is well posed: which outcome does a
+played chunk lead to? :class:`~modereg.discovery.outcome.OutcomeModel` learns that from whole
+episodes, and the steering policy is pushed uphill on it through the decoder. Rolling out and
+fitting both again is policy iteration, with a Monte-Carlo critic of all outcomes at once.
+"""
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict
 from torch import Tensor
-from torchrl.envs import TransformedEnv
+from torchrl.envs import EnvBase, TransformedEnv
 
 from modereg import keys
+from modereg.discovery.chance import chance_shares
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.decoders import OBSERVED, DecoderStudent, ExactDecoder
-from modereg.discovery.guidance import CodeStates, guide
-from modereg.discovery.judge import CodeJudge
+from modereg.discovery.guidance import BATCH, CodeStates, guide
+from modereg.discovery.judge import CodeJudge, as_rows
 from modereg.discovery.outcome import OutcomeData, OutcomeModel, observe
+from modereg.errors import ConfigurationError
 from modereg.networks import MLP
 from modereg.rollouts import Episodes
+from modereg.seeding import isolated_generators
 from modereg.steering import SteeringPolicy
 from modereg.transforms import NoiseAction
 
-__all__ = ["GuidedDiscovery"]
+__all__ = ["GuidedDiscovery", "decision_entries"]
 
 KEPT_ROUNDS = 3
 """Refinements whose episodes are fitted together with the base's."""
 
-KL_COEF = 0.1, 0.02, 0.3
-"""Weight of the KL to N(0, I): at first, at least and at most."""
+FIRST_KL, LEAST_KL = 0.1, 0.02
+"""Weight of the KL to N(0, I): of every code at first and at most, and of any at least."""
 
-FRESH_DECODES = 12_000
+KL_FALLS, KL_RISES = 0.6, 1.5
+"""Its factors after a round in which the code was hit more often than before, and any other."""
+
+FRESH, FRESH_PART = 12_000, 1000
 """Noises at visited states that are decoded for the student, at no environment step."""
 
-FEATURES, OUTCOME, PLAYER, EPISODE = "features", "outcome", "player", "episode"
+TIMED = 64
+"""Rows on which the cost of a gradient is measured."""
+
+JUDGED = 4096
+"""Decisions of the base by which it is told what chance decides."""
+
+CHUNKS, FEATURES, OUTCOME, PLAYER, EPISODE = "chunks", "features", "outcome", "player", "episode"
+KEPT = (OBSERVED, CHUNKS, OUTCOME, PLAYER, EPISODE)
+
+
+def decision_entries(env: TransformedEnv) -> list[NestedKey]:
+    """Return the entries of decisions that guided discovery reads of a steered environment's."""
+    policy = _noise_action(env).policy
+    read = policy.observation_keys
+    if policy.observation_steps > 1:
+        read = [keys.stacked(key) for key in read]
+    steered = env.layout.steered_by
+    return list(dict.fromkeys([*steered, keys.ACTION, *read, ("next", keys.CHUNK)]))
 
 
 class GuidedDiscovery(CodeJudge):
+    """Makes a steering policy command what a fitted discoverer tells apart.
+
+    :meth:`begin` learns the outcome model from the base's episodes and pushes the steering policy
+    uphill on it, and each :meth:`refine` rolls out and does both again on all
+    that was seen. :meth:`settle` keeps the best round, and gives those codes back to the base whose
+    steering did not pay.
+
+    The gradient goes through the decoder itself, or through a student of it where that costs less
+    by measured time; a decoder without gradients always has one.
+
+    Args:
+        env: steered environment.
+        steering: the policy to fit.
+        discoverer: tells which code an episode belongs to; fitted.
+        outcome_steps: gradient steps of the outcome model; later rounds take half.
+        guide_steps: gradient steps of the steering policy; later rounds take half.
+        student_steps: gradient steps of the student; later rounds take a quarter.
+        options: of :class:`CodeJudge`.
+
+    Raises:
+        ConfigurationError: if the environment has no :class:`~modereg.transforms.NoiseAction`.
+    """
+
+    model: OutcomeModel
+
     def __init__(
         self,
         env: TransformedEnv,
@@ -47,153 +102,234 @@ class GuidedDiscovery(CodeJudge):
         outcome_steps: int = 600,
         guide_steps: int = 600,
         student_steps: int = 1500,
-        kl: float = KL_COEF[0],
         **options: Any,
     ) -> None:
         super().__init__(steering, discoverer, **options)
-        self.noise_action = noise_action_of(env)
-        self.policy, self.layout = self.noise_action.policy, env.layout
+        self.noise_action, self.layout = _noise_action(env), env.layout
+        self.read = decision_entries(env)
         self.outcome_steps, self.guide_steps = outcome_steps, guide_steps
         self.student_steps = student_steps
         num_codes = discoverer.num_codes
-        self.kl_coef = torch.full((num_codes,), kl, device=self.device)
+        self.kl_coef = torch.full((num_codes,), FIRST_KL, device=self.device)
         self.players = torch.full((num_codes,), num_codes, device=self.device)
         self.rounds: list[TensorDict] = []
-        self.episodes_seen = 0
+        self.seen = 0
+        self.exact: bool | None = None
         self.student: DecoderStudent | None = None
+        self.fresh: TensorDict | None = None
 
     @property
     def entries(self) -> list[NestedKey]:
-        own = [*self.steering.observation_keys, self.steering.action_key]
-        read = self.policy.observation_keys
-        if self.policy.observation_steps > 1:
-            read = [keys.stacked(key) for key in read]
-        return list(dict.fromkeys([*own, *read, ("next", keys.CHUNK)]))
+        """Entries of each decision that episodes must have."""
+        return self.read
 
     @property
-    def observed(self) -> list[NestedKey]:
+    def _observation_keys(self) -> list[NestedKey]:
         """What outcome model and student read."""
-        return [
-            k for k in self.entries if k not in (self.steering.action_key, ("next", keys.CHUNK))
-        ]
+        return [key for key in self.read if key not in (keys.ACTION, ("next", keys.CHUNK))]
 
     def observe_base(self, base: Episodes) -> None:
+        """Take in episodes of the base: what is learned from first, and compared with for good."""
         base = base.to(self.device)
         self.compare_with(base)
-        rows, chunks = self._rows(base, self._everyone(base, self.discoverer.num_codes))
-        self.model = OutcomeModel(self.discoverer.num_codes, self.observed, rows[OBSERVED], chunks)
-        rows.set(FEATURES, self.model.chunk_features(rows[OBSERVED], chunks))
-        self.rounds = [rows]
+        self.rounds = [self._rows(base, torch.full_like(base.env_steps, self._num_codes))]
+        self._make_model()
+
+    @property
+    def _num_codes(self) -> int:
+        return self.discoverer.num_codes
+
+    def begin(self, base: Episodes) -> dict[str, float]:
+        """Observe the base's episodes and fit to them."""
+        self.observe_base(base)
+        return self.fit()
+
+    def _make_model(self) -> None:
+        """Make the outcome model for the base's decisions, and standardise psi by them."""
+        rows = self.rounds[0]
+        self.model = OutcomeModel(
+            self._num_codes, self._observation_keys, rows[OBSERVED], rows[CHUNKS]
+        ).to(self.device)
         network = self.steering.head.network
         if isinstance(network, MLP):
-            flat = [rows.get(key).flatten(1) for key in self.steering.observation_keys]
-            network.features.fit(torch.cat(flat, -1))
+            network.features.fit(observe(rows, self.steering.observation_keys))
 
-    def _everyone(self, episodes: Episodes, code: int) -> Tensor:
-        return torch.full((len(episodes),), code, device=self.device)
-
-    def _rows(self, episodes: Episodes, players: Tensor) -> tuple[TensorDict, Tensor]:
-        valid = episodes.valid
-        predicted, solved = self._reached(episodes)
-        outcomes = torch.where(solved, predicted, self.discoverer.num_codes)
-        names = torch.arange(len(episodes), device=self.device) + self.episodes_seen
-        self.episodes_seen += len(episodes)
-        rows = cast(TensorDict, episodes.decisions.select(*self.entries)[valid])
+    def _rows(self, episodes: Episodes, players: Tensor) -> TensorDict:
+        """Return the decisions of episodes, ``[n]``, with what was played and what came of it."""
+        valid, outcomes = episodes.valid, self._outcomes(episodes)
+        names = torch.arange(len(episodes), device=self.device) + self.seen
+        self.seen += len(episodes)
+        rows = cast(TensorDict, episodes.decisions.select(*self.read)[valid])
         for key, value in ((OUTCOME, outcomes), (PLAYER, players), (EPISODE, names)):
             rows.set(key, value[:, None].expand(valid.shape)[valid])
-        rows.set(OBSERVED, observe(rows, self.observed))
-        start = self.layout.offset
-        chunks = rows.get(("next", keys.CHUNK))[:, start : start + self.layout.played].float()
-        return rows.exclude("next"), chunks
+        first = self.layout.offset
+        chunks = rows.get(("next", keys.CHUNK))[:, first : first + self.layout.played].float()
+        rows.set(OBSERVED, observe(rows, self._observation_keys)).set(CHUNKS, chunks)
+        return cast(TensorDict, rows.exclude("next"))
+
+    # --- fitting
 
     def fit(self) -> dict[str, float]:
-        later = len(self.rounds) > 1
-        data = cast(TensorDict, torch.cat(self.rounds))
-        share = 0.5 if later else 1.0
-        clock = time.perf_counter()
-        figures = self.model.fit(
-            OutcomeData(*(data[k] for k in (OBSERVED, FEATURES, PLAYER, OUTCOME, EPISODE))),
-            int(share * self.outcome_steps),
-        )
-        figures["outcome_seconds"] = time.perf_counter() - clock
-        clock = time.perf_counter()
-        decode = self._decoder(data, figures)
-        figures["student_seconds"] = time.perf_counter() - clock
-        clock = time.perf_counter()
-        states = CodeStates(data[OUTCOME], data[PLAYER], self.discoverer.num_codes)
-        figures |= guide(
-            self.steering,
-            self.model,
-            decode,
-            data,
-            states,
-            self.players,
-            self.kl_coef,
-            int(share * self.guide_steps),
-        )
-        figures["guide_seconds"] = time.perf_counter() - clock
-        return figures
+        """Fit the outcome model, the student if there is one, and the steering policy, in turn.
 
-    def _decoder(self, data: TensorDict, figures: dict[str, float]) -> Callable[..., Tensor]:
-        exact = ExactDecoder(
-            self.policy, self.layout, self.model.chunk_features, self.noise_action.lift
+        Returns:
+            Figures of :meth:`OutcomeModel.fit` and :func:`guide`, and ``student_r2``.
+        """
+        data = cast(TensorDict, torch.cat(self.rounds))
+        with torch.no_grad():
+            data.set(FEATURES, self.model.chunk_features(data[OBSERVED], data[CHUNKS]))
+        share = 0.5 if len(self.rounds) > 1 else 1.0
+        entries = (OBSERVED, FEATURES, PLAYER, OUTCOME, EPISODE)
+        outcomes = OutcomeData(*(data[key] for key in entries))
+        figures = self.model.fit(outcomes, int(share * self.outcome_steps))
+        decode, learned = self._decoder(data)
+        states = CodeStates(data[OUTCOME], data[PLAYER], self._num_codes)
+        steps = int(share * self.guide_steps)
+        guided = guide(
+            self.steering, self.model, decode, data, states, self.players, self.kl_coef, steps
         )
-        if getattr(self, "force", None) == "exact":
-            return exact
-        if self.student is None:
-            self.student = DecoderStudent(
-                data[OBSERVED],
-                self.steering.noise_shape.numel(),
-                self.model.chunk_features.out_features,
-            )
+        if not self.exact:  # what the decoder alone reads, such as images, is not needed again
+            needed = {*self.steering.observation_keys, keys.ACTION, *KEPT}
+            self.rounds = [part.select(*needed) for part in self.rounds]
+        return figures | learned | guided
+
+    def _decoder(self, data: TensorDict) -> tuple[Callable[..., Tensor], dict[str, float]]:
+        """Return what gives a noise's features with a gradient, and the student's figures."""
+        exact, first = self._exact(), self.exact is None
+        if self.exact is None:
+            self.exact = self._exact_is_cheap(exact, data)
+        if self.exact:
+            return exact, {}
+        if self.student is None or self.fresh is None:
+            self.student = self._new_student(data[OBSERVED])
             self.fresh = self._decode_fresh(exact, data)
-            steps = self.student_steps
-        else:
-            steps = self.student_steps // 2
-        pairs = torch.cat([self.fresh, data.select(OBSERVED, FEATURES, self.steering.action_key)])
-        figures["student_r2"] = self.student.fit(
-            pairs[OBSERVED], pairs[self.steering.action_key], pairs[FEATURES], steps
+        pairs = cast(TensorDict, torch.cat([self.fresh, data.select(*self.fresh.keys())]))
+        steps = self.student_steps if first else self.student_steps // 4
+        noise = pairs[keys.ACTION].float()
+        r2 = self.student.fit(pairs[OBSERVED], noise, pairs[FEATURES], steps)
+        return self.student, {"student_r2": r2}
+
+    def _exact(self) -> ExactDecoder:
+        return ExactDecoder(
+            self.noise_action.policy, self.layout, self.model.chunk_features, self.noise_action.lift
         )
-        return self.student
+
+    def _new_student(self, observed: Tensor) -> DecoderStudent:
+        size = self.steering.noise_shape.numel()
+        student = DecoderStudent(observed, size, self.model.chunk_features.out_features)
+        return student.to(self.device)
+
+    def _exact_is_cheap(self, exact: ExactDecoder, data: TensorDict) -> bool:
+        """Whether gradients of the decoder cost less than those of a student and its training."""
+        rows = data[:TIMED]
+        noise = rows[keys.ACTION]
+        if not exact.differentiable(rows, noise):
+            return False
+        decode = min(exact.seconds(rows, noise) for _ in range(2)) / len(rows)
+        gradient = min(exact.gradient_seconds(rows, noise) for _ in range(2)) / len(rows)
+        with isolated_generators():
+            student = self._new_student(data[OBSERVED])
+            start = time.perf_counter()
+            student.fit(rows[OBSERVED], noise.float(), rows[FEATURES], 4)
+        step = (time.perf_counter() - start) / 4
+        guided = 2 * self.guide_steps  # over all rounds, about
+        with_student = FRESH * decode + (2 * self.student_steps + guided / 2) * step
+        return guided * BATCH * gradient < with_student
 
     @torch.no_grad()
     def _decode_fresh(self, exact: ExactDecoder, data: TensorDict) -> TensorDict:
+        """Decode noises of N(0, I) at states that the base visited."""
         parts = []
-        for _ in range(0, FRESH_DECODES, 1000):
-            rows = data[torch.randint(len(data), (1000,), device=self.device)]
-            noise = torch.randn_like(rows[self.steering.action_key])
+        for _ in range(0, FRESH, FRESH_PART):
+            rows = data[torch.randint(len(data), (FRESH_PART,), device=self.device)]
+            noise = torch.randn_like(rows[keys.ACTION])
             part = rows.select(OBSERVED).set(FEATURES, exact(rows, noise))
-            parts.append(part.set(self.steering.action_key, noise))
+            parts.append(part.set(keys.ACTION, noise))
         return cast(TensorDict, torch.cat(parts))
 
-    def refine(self, env: TransformedEnv, episodes: int, *, std: float, next_std: float):
+    # --- rounds
+
+    def refine(
+        self, env: EnvBase, episodes: int, *, std: float, next_std: float
+    ) -> tuple[dict[str, float], Episodes]:
+        """Roll out, learn from it which codes are hit, and fit all three again."""
         self.steering.head.set_std(std)
-        weights = copy.deepcopy(self.steering.state_dict())
         rolled = self.roll_out(env, episodes)
-        before = self.code_hits.clone()
+        before = self.code_hits
         figures = self.judge(rolled)
-        if figures["accepted"]:
-            self._accepted = weights
-        self.adapt(before)
-        rows, chunks = self._rows(rolled, self._codes(rolled))
-        rows.set(FEATURES, self.model.chunk_features(rows[OBSERVED], chunks))
-        self.rounds = [self.rounds[0], *[*self.rounds[1:], rows][-KEPT_ROUNDS:]]
+        self.remember(figures)
+        self._adapt(before)
+        rows = self._rows(rolled, self._codes(rolled))
+        self.rounds.append(rows.select(*self.rounds[0].keys()))
+        del self.rounds[1:-KEPT_ROUNDS]
         figures |= self.fit()
         self.steering.head.set_std(next_std)
         return figures, rolled
 
-    def adapt(self, before: Tensor) -> None:
-        first, least, most = KL_COEF
-        better = self.code_hits > torch.maximum(before, self.chance)
-        factor = torch.where(better, 0.6, 1.5)
-        self.kl_coef = (self.kl_coef * factor).clamp(least, first)
-        num = self.discoverer.num_codes
-        own = torch.arange(num, device=self.device)
-        self.players = torch.where(self.code_hits > self.chance, own, num)
+    def _adapt(self, before: Tensor) -> None:
+        """Loosen codes that are hit more often than before; those that learned play on themselves.
+
+        A code that is not hit is tied to the base again and guided as if the base played on, so
+        that it goes on exploring.
+        """
+        chance = torch.zeros_like(before) if self.chance is None else self.chance
+        better = self.code_hits > torch.maximum(before, chance)
+        factor = torch.where(better, KL_FALLS, KL_RISES)
+        self.kl_coef = (self.kl_coef * factor).clamp(LEAST_KL, FIRST_KL)
+        own = torch.arange(self._num_codes, device=self.device)
+        self.players = torch.where(self.code_hits > chance, own, self._num_codes)
+
+    def chance_shares(self) -> Tensor:
+        """Return the share of each code's outcome that chance decides, of the base's episodes."""
+        rows = self.rounds[0][:JUDGED]
+        decode = self._exact() if self.student is None else self.student
+        features = self.model.chunk_features(rows[OBSERVED], rows[CHUNKS])
+        return chance_shares(
+            self.model,
+            rows[OBSERVED],
+            features,
+            lambda: decode(rows, torch.randn_like(rows[keys.ACTION])),
+            rows[OUTCOME],
+            rows[EPISODE],
+        )
+
+    # --- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later refinements read, as plain dictionaries of tensors and numbers."""
+        student = {} if self.student is None else dict(self.student.state_dict())
+        return super().state_dict() | {
+            "rounds": [part.to_dict() for part in self.rounds],
+            "exact": self.exact,
+            "fresh": None if self.fresh is None else self.fresh.to_dict(),
+            "student": student,
+            "model": dict(self.model.state_dict()),
+            "kl_coef": self.kl_coef,
+            "players": self.players,
+            "seen": self.seen,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self.rounds = [as_rows(part).to(self.device) for part in state["rounds"]]
+        self._make_model()
+        self.model.load_state_dict(state["model"])
+        for name in ("kl_coef", "players"):
+            setattr(self, name, state[name].to(self.device))
+        self.seen, self.exact = state["seen"], state["exact"]
+        if state["fresh"] is not None:
+            self.fresh = as_rows(state["fresh"]).to(self.device)
+            self.student = self._new_student(self.rounds[0][OBSERVED])
+            self.student.load_state_dict(state["student"])
+            self.student.requires_grad_(False)
 
 
-def noise_action_of(env: TransformedEnv) -> NoiseAction:
-    for transform in env.transform:
+def _noise_action(env: EnvBase) -> NoiseAction:
+    for transform in getattr(env, "transform", ()):
         if isinstance(transform, NoiseAction):
             return transform
-    raise ValueError
+    raise ConfigurationError(
+        f"expected a steered environment, got {type(env).__name__} without NoiseAction; make it by "
+        "steer_env or wrap"
+    )

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import copy
-import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from modereg import functional, keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
+from modereg.discovery.verdict import REACHED, Verdict, verdict_of
+from modereg.discovery.worth import worth_steering
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
 from modereg.reading import require
 from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 
-__all__ = ["REACHED", "CodeJudge"]
-
-REACHED = 0.8
-"""Share of its episodes in which a code must reach itself, with success, to count as commanded."""
+__all__ = ["REACHED", "CodeJudge", "as_rows"]
 
 TOLERANCE = 0.05
 """Success, or the entropy of the codes, may be so much below the base's before it counts as lost;
 or by two standard errors of a share of 0.5, where there are fewer than 400 episodes."""
 
 
-class CodeJudge:
+class CodeJudge(ABC):
     """Rolls a steering policy out and tells which codes reach themselves.
 
     Once :meth:`compare_with` has seen the base's episodes, a steering policy is accepted only if it
@@ -66,10 +65,12 @@ class CodeJudge:
         self.steering, self.discoverer = steering, discoverer
         self.max_decisions, self.success_key, self.labels = max_decisions, success_key, labels
         self.base: dict[str, float] = {}
+        self.base_episodes = 0
         self.chance: Tensor | None = None
         self.learned = torch.ones_like(discoverer.centroids[:, 0], dtype=torch.bool)
         self.code_hits = torch.zeros_like(discoverer.centroids[:, 0])
-        self._accepted = copy.deepcopy(steering.state_dict())
+        self.table = torch.zeros(discoverer.num_codes, discoverer.num_codes + 1, device=self.device)
+        self.best: dict[str, Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -77,9 +78,30 @@ class CodeJudge:
         return self.discoverer.centroids.device
 
     @property
+    @abstractmethod
     def entries(self) -> list[NestedKey]:
-        """Entries of each decision that episodes must have for :meth:`triples`."""
-        return [*self.steering.observation_keys, self.steering.action_key]
+        """Entries of each decision that episodes must have."""
+
+    @abstractmethod
+    def begin(self, base: Episodes) -> dict[str, float]:
+        """Take in the base's episodes, compare all that follows with them, and fit to them."""
+
+    @abstractmethod
+    def refine(
+        self, env: EnvBase, episodes: int, *, std: float, next_std: float
+    ) -> tuple[dict[str, float], Episodes]:
+        """Roll out, judge what is commanded, and fit again.
+
+        Args:
+            env: steered environment with the discoverer's codes.
+            episodes: number of episodes.
+            std: standard deviation of the noise while rolling out.
+            next_std: standard deviation afterwards.
+
+        Returns:
+            What :meth:`judge` gives of the steering policy before this fit, with the figures of the
+            fit; and the episodes.
+        """
 
     def final_entries(self, env: EnvBase) -> list[NestedKey]:
         """Entries of the last ``next`` that episodes must have, where the environment has them."""
@@ -93,7 +115,16 @@ class CodeJudge:
         predicted, solved = self._reached(base)
         self.base = self._outcome(predicted, solved)
         reached = torch.bincount(predicted[solved], minlength=self.discoverer.num_codes)
-        self.chance = reached / len(base)
+        self.chance, self.base_episodes = reached / len(base), len(base)
+
+    @property
+    def base_outcomes(self) -> Tensor:
+        """Share of each outcome among the base's episodes, ``[K + 1]``; the last is no code."""
+        if self.chance is None:
+            raise ConfigurationError(
+                "expected episodes of the base to compare with, got none; call compare_with first"
+            )
+        return torch.cat([self.chance, 1 - self.chance.sum(0, keepdim=True)])
 
     def roll_out(self, env: EnvBase, episodes: int) -> Episodes:
         """Return episodes of the steering policy, with all that :meth:`judge` reads."""
@@ -114,16 +145,18 @@ class CodeJudge:
             the share of the codes that do so in at least 0.8 of theirs; ``success`` and
             ``entropy``, of the codes that successful episodes reach, over log K; ``accepted``, 1.0
             unless one of the last two is below the base's. ``code_hits`` has the hits of each
-            code, ``[K]``.
+            code, ``[K]``, and ``table`` the share of each outcome in its episodes, ``[K, K + 1]``.
 
         Raises:
             ConfigurationError: if an episode's code is none of the discoverer's.
         """
         figures = self._outcome(*self._reached(episodes))
         hits, codes = self._hits(episodes), self._codes(episodes)
-        drawn = torch.bincount(codes, minlength=self.discoverer.num_codes).clamp_min(1)
-        reached = torch.bincount(codes[hits], minlength=self.discoverer.num_codes)
-        self.code_hits = reached / drawn
+        num = self.discoverer.num_codes
+        drawn = torch.bincount(codes, minlength=num).clamp_min(1)
+        table = functional.contingency(codes, self._outcomes(episodes), num, num + 1)
+        self.table = table / drawn[:, None]
+        self.code_hits = self.table.diagonal().clone()
         self.learned = self.code_hits >= REACHED
         if self.chance is None:
             self.learned = torch.ones_like(self.learned)
@@ -136,26 +169,45 @@ class CodeJudge:
         own = {"hits": float(hits.float().mean()), "commanded": commanded}
         return own | figures | {"accepted": float(kept)}
 
-    def settle(self, figures: dict[str, float]) -> None:
-        """Go back to the last accepted steering policy, if the last fit is not; warn if it is poor.
+    def remember(self, figures: dict[str, float]) -> None:
+        """Keep the steering policy as it is, if it was judged to hit more than any before."""
+        if figures["hits"] >= self.best.get("hits", 0.0):
+            weights = copy.deepcopy(self.steering.state_dict())
+            self.best = {"hits": figures["hits"], "weights": weights, "table": self.table.clone()}
+
+    def settle(self, figures: dict[str, float], episodes: int, std: float = 0.3) -> None:
+        """Keep the best round, and steer the codes that are worth it; the others play the base.
 
         Args:
             figures: of :meth:`judge`, of the steering policy as it is.
+            episodes: how many were judged, for the error of what is compared.
+            std: standard deviation of the steered codes.
         """
-        if not figures["accepted"]:
-            self.steering.load_state_dict(self._accepted)
-        if figures["accepted"] and figures["commanded"] > 0:
-            return
-        total = self.discoverer.num_codes
-        compared = "; ".join(
-            f"{name} {figures[name]:.2f}, base {value:.2f}" for name, value in self.base.items()
-        )
-        back = "" if figures["accepted"] else "it went back to the last that loses neither, and "
-        warnings.warn(
-            f"stage 1: {round(figures['commanded'] * total)} of {total} codes command; {compared}; "
-            f"{back}a fine-tuning that starts here keeps little: collect more episodes, ask for "
-            "fewer codes, or name features that tell behaviours apart",
-            stacklevel=3,
+        self.remember(figures)
+        self.steering.load_state_dict(self.best["weights"])
+        self.table = self.best["table"]
+        self.code_hits = self.table.diagonal().clone()
+        self.learned = worth_steering(self.table, self.base_outcomes, episodes)
+        self.steering.head.steer_only(self.learned, std)
+
+    def chance_shares(self) -> Tensor | None:
+        """Return the share of each code's outcome that chance decides; None where nobody knows."""
+        return None
+
+    def verdict(self, figures: dict[str, float]) -> Verdict:
+        """Return what became of each code.
+
+        Args:
+            figures: of :meth:`judge`, of the steering policy that is kept.
+        """
+        return verdict_of(
+            self.table,
+            self.base_outcomes,
+            self.steering.head.steered > 0,
+            self.base_episodes,
+            figures,
+            self.base,
+            self.chance_shares(),
         )
 
     def _codes(self, episodes: Episodes) -> Tensor:
@@ -173,6 +225,11 @@ class CodeJudge:
         solved = torch.ones_like(predicted, dtype=torch.bool)
         return predicted, solved if success is None else success.squeeze(-1)
 
+    def _outcomes(self, episodes: Episodes) -> Tensor:
+        """Return the code that each episode reached with success, K for the others, ``[N]``."""
+        predicted, solved = self._reached(episodes)
+        return torch.where(solved, predicted, self.discoverer.num_codes)
+
     def _hits(self, episodes: Episodes) -> Tensor:
         predicted, solved = self._reached(episodes)
         return (predicted == self._codes(episodes)) & solved
@@ -189,12 +246,22 @@ class CodeJudge:
         return {
             "base": self.base,
             "chance": self.chance,
+            "base_episodes": self.base_episodes,
             "learned": self.learned,
-            "accepted": dict(self._accepted),
+            "best": self.best,
+            "code_hits": self.code_hits,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state of :meth:`state_dict`."""
-        self.base, self._accepted = state["base"], state["accepted"]
+        self.base, self.best = state["base"], state["best"]
+        self.base_episodes = state["base_episodes"]
+        self.code_hits = state["code_hits"].to(self.device)
         self.learned = state["learned"].to(self.device)
         self.chance = None if state["chance"] is None else state["chance"].to(self.device)
+
+
+def as_rows(data: dict[str, Any]) -> TensorDict:
+    """Return a dictionary of tensors that share their first dimension as a tensordict ``[n]``."""
+    rows = TensorDict(data)
+    return rows.auto_batch_size_(1)

@@ -22,13 +22,36 @@ LOOKS = 12
 HELD = 0.15
 """Share of the episodes that is held out of a fit."""
 
+WIDE, LONG, CELLS = 512, 16, 8
+"""An entry of more numbers than the first is averaged, along dimensions longer than the second, to
+the third."""
+
+MOST_OCTAVES = 64
+"""Length of an observation up to which sines of it are features too."""
+
 MOST_HELD = 4096
 
 
 def observe(rows: TensorDictBase, observation_keys: Sequence[NestedKey]) -> Tensor:
-    """Return entries of rows ``[n]`` side by side, flat, in single precision: ``[n, d]``."""
+    """Return entries of rows ``[n]`` side by side, flat, in single precision: ``[n, d]``.
+
+    Images are averaged to 8 by 8, in whichever order their dimensions are.
+    """
     values = [require(rows, key, "the outcome model") for key in observation_keys]
-    return torch.cat([value.flatten(1).float() for value in values], -1)
+    return torch.cat([_small(value.float()).flatten(1) for value in values], -1)
+
+
+def _small(value: Tensor) -> Tensor:
+    """Return an entry ``[n, ...]``, its long dimensions averaged to few if it is wide."""
+    if value[0].numel() <= WIDE:
+        return value
+    for dim in range(1, value.ndim):
+        if value.shape[dim] > LONG:
+            moved = value.movedim(dim, -1)
+            flat = moved.reshape(len(value), -1, value.shape[dim])
+            pooled = nn.functional.adaptive_avg_pool1d(flat, CELLS)
+            value = pooled.reshape(*moved.shape[:-1], CELLS).movedim(-1, dim)
+    return value
 
 
 class Ensemble(nn.Module):
@@ -108,7 +131,8 @@ class OutcomeModel(nn.Module):
         super().__init__()
         self.num_codes, self.observation_keys = num_codes, list(observation_keys)
         self.chunk_features = ChunkFeatures(observations, chunks)
-        self.observation_features = FourierFeatures(observations.shape[-1], octaves)
+        size = observations.shape[-1]
+        self.observation_features = FourierFeatures(size, octaves if size <= MOST_OCTAVES else 0)
         self.observation_features.fit(observations)
         size = self.observation_features.out_features + self.chunk_features.out_features
         self.networks = Ensemble(members, [size + num_codes + 1, *hidden, num_codes + 1])
@@ -142,7 +166,7 @@ class OutcomeModel(nn.Module):
         steps: int,
         *,
         learning_rate: float = 2e-3,
-        batch_size: int = 512,
+        batch_size: int = 256,
         weight_decay: float = 1e-3,
     ) -> dict[str, float]:
         """Fit by maximum likelihood; each member keeps the weights that were best held out.

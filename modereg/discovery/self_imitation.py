@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, cast
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.imitation import NoiseImitation
-from modereg.discovery.judge import CodeJudge
+from modereg.discovery.judge import CodeJudge, as_rows
 from modereg.networks import MLP
 from modereg.rollouts import Episodes
 from modereg.steering import SteeringPolicy
 
-__all__ = ["SelfImitation", "annealed"]
+__all__ = ["SelfImitation"]
 
 KEPT_ROUNDS = 3
 """Refinements whose episodes are fitted together."""
@@ -26,18 +25,18 @@ KEPT_ROUNDS = 3
 class SelfImitation(CodeJudge):
     """Makes a steering policy command what a fitted discoverer tells apart.
 
-    :meth:`fit_triples` imitates the noises of the base's episodes, cluster by cluster. Each
+    :meth:`begin` imitates the noises of the base's episodes, cluster by cluster. Each
     :meth:`refine` then rolls out the steering policy, keeps the episodes that succeeded and that q
     gives to the code they were commanded, and fits to the last few rounds of them: the
     cross-entropy method over noises, with one target a code.
 
-    Once :meth:`compare_with` has seen the base's episodes, a code that is reached no more often
-    than by the base's own noise keeps that noise, N(0, I), and :meth:`settle` goes back to the last
-    steering policy that loses neither modes nor success against the base.
+    A code that is reached no more often than by the base's own noise keeps that noise, N(0, I).
 
     Args:
         steering: the policy to fit.
         discoverer: tells which code an episode belongs to; fitted.
+        imitation_steps: gradient steps of the first fit.
+        refine_steps: gradient steps of a refinement.
         validation: share of the noises that is held out of every fit and stops it; see
             :class:`NoiseImitation`.
         options: of :class:`CodeJudge`.
@@ -48,6 +47,8 @@ class SelfImitation(CodeJudge):
         steering: SteeringPolicy,
         discoverer: ClusterModeDiscoverer,
         *,
+        imitation_steps: int = 1500,
+        refine_steps: int = 400,
         validation: float = 0.0,
         **options: Any,
     ) -> None:
@@ -55,7 +56,19 @@ class SelfImitation(CodeJudge):
         self.imitation = NoiseImitation(
             steering, validation=validation, latent_key=discoverer.latent_key
         )
+        self.imitation_steps, self.refine_steps = imitation_steps, refine_steps
         self.rounds: list[TensorDict] = []
+
+    @property
+    def entries(self) -> list[NestedKey]:
+        """Entries of each decision that episodes must have for :meth:`triples`."""
+        return [*self.steering.observation_keys, self.steering.action_key]
+
+    def begin(self, base: Episodes) -> dict[str, float]:
+        """Imitate the noises of the base's episodes, cluster by cluster."""
+        self.compare_with(base)
+        data = self.triples(base, self.discoverer.worth_imitating(base))
+        return {"nll": self.fit_triples(data, self.imitation_steps)}
 
     def fit_triples(self, data: TensorDictBase, steps: int) -> float:
         """Standardise the network's inputs by the data and fit to it.
@@ -76,39 +89,19 @@ class SelfImitation(CodeJudge):
         return self.imitation.fit(data, self.discoverer.num_codes, steps)
 
     def refine(
-        self,
-        env: EnvBase,
-        episodes: int,
-        *,
-        std: float,
-        next_std: float,
-        steps: int,
+        self, env: EnvBase, episodes: int, *, std: float, next_std: float
     ) -> tuple[dict[str, float], Episodes]:
-        """Roll out, keep what reached its code, and fit again; without a hit nothing is fitted.
-
-        Args:
-            env: steered environment with the discoverer's codes.
-            episodes: number of episodes.
-            std: standard deviation of the noise while rolling out.
-            next_std: standard deviation afterwards.
-            steps: gradient steps.
-
-        Returns:
-            What :meth:`judge` gives of the steering policy before this fit, ``nll`` if there was
-            a fit; and the episodes.
-        """
+        """Roll out, keep what reached its code, and fit again; without a hit nothing is fitted."""
         self.steering.head.set_std(std, self.learned)
-        weights = copy.deepcopy(self.steering.state_dict())
         rolled = self.roll_out(env, episodes)
         figures = self.judge(rolled)
-        if figures["accepted"]:
-            self._accepted = weights
+        self.remember(figures)
         hits = self._hits(rolled)
         if bool(hits.any()):
             self.rounds = [*self.rounds, self.triples(rolled, hits)][-KEPT_ROUNDS:]
         if self.rounds:
             data = torch.cat([*self.rounds, self._of_the_base(rolled)])
-            figures["nll"] = self.imitation.fit(data, self.discoverer.num_codes, steps)
+            figures["nll"] = self.imitation.fit(data, self.discoverer.num_codes, self.refine_steps)
         self.steering.head.set_std(next_std, self.learned)
         return figures, rolled
 
@@ -135,15 +128,3 @@ class SelfImitation(CodeJudge):
         """Take up a state of :meth:`state_dict`."""
         super().load_state_dict(state)
         self.rounds = [as_rows(part).to(self.device) for part in state["rounds"]]
-
-
-def as_rows(data: dict[str, Any]) -> TensorDict:
-    """Return a dictionary of tensors that share their first dimension as a tensordict ``[n]``."""
-    rows = TensorDict(data)
-    return rows.auto_batch_size_(1)
-
-
-def annealed(std: tuple[float, float], number: int, total: int) -> float:
-    """Return the standard deviation of a refinement, geometric between the first and the last."""
-    first, last = std
-    return first * (last / first) ** min(number / max(total - 1, 1), 1.0)

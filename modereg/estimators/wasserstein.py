@@ -225,15 +225,9 @@ class LSD(WassersteinDependency):
     unit: Tensor
 
     def __init__(
-        self,
-        network: nn.Module | int,
-        prior: int | Distribution | Prior,
-        *,
-        dual: float = 30.0,
-        tolerance: float = 1e-3,
-        **options: Unpack[NetworkOptions],
+        self, network: nn.Module | int, prior: int | Distribution | Prior, **options: Any
     ) -> None:
-        super().__init__(network, prior, dual=dual, tolerance=tolerance, **options)
+        super().__init__(network, prior, **options)
         self.register_buffer("unit", torch.ones(()))
 
     @torch.no_grad()

@@ -7,8 +7,6 @@ from modereg.functional.continuous import (
     gaussian_log_ratio,
     soft_range,
     sphere_log_area,
-    von_mises_fisher_log_normalizer,
-    von_mises_fisher_log_ratio,
     von_mises_fisher_natural_log_ratio,
     von_mises_fisher_peak,
 )
@@ -23,7 +21,6 @@ from modereg.functional.critics import (
     donsker_varadhan,
     info_nce,
     jensen_shannon,
-    jensen_shannon_information,
     log_mean_exp,
     mine,
     nwj,
@@ -89,7 +86,6 @@ __all__ = [
     "inference_nll",
     "info_nce",
     "jensen_shannon",
-    "jensen_shannon_information",
     "kl_standard_normal",
     "kozachenko_leonenko_terms",
     "ksg_rectangle_terms",
@@ -114,8 +110,6 @@ __all__ = [
     "sphere_log_area",
     "split_scores",
     "squared_distances",
-    "von_mises_fisher_log_normalizer",
-    "von_mises_fisher_log_ratio",
     "von_mises_fisher_natural_log_ratio",
     "von_mises_fisher_peak",
 ]

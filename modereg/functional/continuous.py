@@ -20,8 +20,6 @@ __all__ = [
     "gaussian_log_ratio",
     "soft_range",
     "sphere_log_area",
-    "von_mises_fisher_log_normalizer",
-    "von_mises_fisher_log_ratio",
     "von_mises_fisher_natural_log_ratio",
     "von_mises_fisher_peak",
 ]
@@ -67,20 +65,6 @@ def sphere_log_area(dim: int) -> float:
     return math.log(2.0) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 
-def von_mises_fisher_log_normalizer(kappa: Tensor, dim: int) -> Tensor:
-    r""":math:`\log C_d(\kappa)`; its derivative is :math:`-I_{d/2}(\kappa) / I_{d/2-1}(\kappa)`.
-
-    Args:
-        kappa: concentration, ``[*B]``, not negative.
-        dim: d, at least 2.
-
-    Returns:
-        ``[*B]``, computed in float64, of kappa's dtype.
-    """
-    log_mgf = _log_mgf(kappa.to(torch.float64).square(), dim)
-    return (-sphere_log_area(dim) - log_mgf).to(kappa.dtype)
-
-
 def von_mises_fisher_peak(kappa: Tensor, dim: int) -> Tensor:
     r"""Return the log ratio to the uniform density at its peak, where z is mu.
 
@@ -98,25 +82,11 @@ def von_mises_fisher_peak(kappa: Tensor, dim: int) -> Tensor:
     return (wide - _log_mgf(wide.square(), dim)).to(kappa.dtype)
 
 
-def von_mises_fisher_log_ratio(loc: Tensor, kappa: Tensor, latent: Tensor) -> Tensor:
-    r""":math:`\log vMF(z; \mu, \kappa) - \log U(z)` to the uniform density: 0 exactly at kappa 0.
-
-    Args:
-        loc: unit vectors mu, ``[*B, D]`` with D of at least 2.
-        kappa: concentration, ``[*B]``, not negative.
-        latent: unit vectors z, ``[*B, D]``.
-
-    Returns:
-        ``[*B]`` nats, computed in float64, of kappa's dtype; at most
-        :func:`von_mises_fisher_peak` of kappa.
-    """
-    unit = functional.normalize(loc.to(torch.float64), dim=-1)
-    natural = kappa.to(torch.float64).unsqueeze(-1) * unit
-    return von_mises_fisher_natural_log_ratio(natural, latent).to(kappa.dtype)
-
-
 def von_mises_fisher_natural_log_ratio(natural: Tensor, latent: Tensor) -> Tensor:
-    r"""Return the same of the natural parameter: :math:`\eta \cdot z - F_d(|\eta|)`.
+    r"""Return the log ratio to the uniform density of a natural parameter, 0 exactly at 0.
+
+    :math:`\log vMF(z; \mu, \kappa) - \log U(z) = \eta \cdot z - F_d(|\eta|)` is at most
+    :func:`von_mises_fisher_peak` of kappa.
 
     :math:`\eta = \kappa \mu`, and :math:`F_d` is the log of the uniform density's moment
     generating function. It is smooth at 0, where the direction mu is not defined.

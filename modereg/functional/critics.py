@@ -18,7 +18,6 @@ __all__ = [
     "donsker_varadhan",
     "info_nce",
     "jensen_shannon",
-    "jensen_shannon_information",
     "log_mean_exp",
     "mine",
     "nwj",
@@ -117,7 +116,7 @@ def jensen_shannon(joint: Tensor, marginal: Tensor) -> Tensor:
     The f-GAN bound (Nowozin et al., 2016, arXiv 1606.00709) in the form of Deep InfoMax (Hjelm et
     al., 2019, arXiv 1808.06670), scaled and shifted so that it is a bound of the divergence itself:
     at most log 2, and 0 for f = 0. Its maximum is at :math:`f = \log p(x, y) / p(x) p(y)`; what
-    information such an f shows is read by :func:`jensen_shannon_information`.
+    information such an f shows is read by :func:`nwj` of f + 1.
 
     Args:
         joint: scores of pairs from P, ``[N]``.
@@ -127,22 +126,6 @@ def jensen_shannon(joint: Tensor, marginal: Tensor) -> Tensor:
         A scalar, nats; a divergence, not an information.
     """
     return math.log(2.0) - 0.5 * (F.softplus(-joint).mean() + F.softplus(marginal).mean())
-
-
-def jensen_shannon_information(joint: Tensor, marginal: Tensor) -> Tensor:
-    r""":math:`1 + E_P[f] - E_Q[e^f] \le I(X; Y)`: :func:`nwj` of f + 1.
-
-    For an f trained by :func:`jensen_shannon`, whose maximum is the log ratio itself (Poole et al.,
-    2019, arXiv 1905.06922; Song and Ermon, 2020, arXiv 1910.06222). A bound for every f.
-
-    Args:
-        joint: scores of pairs from P, ``[N]``.
-        marginal: scores of pairs from Q, of any shape.
-
-    Returns:
-        A scalar, nats.
-    """
-    return nwj(joint + 1, marginal + 1)
 
 
 def mine(

@@ -6,7 +6,6 @@ estimators of I(Z; S) that do are in :mod:`modereg.estimators`.
 
 from modereg.information.critics import (
     InformationEstimate,
-    JointCritic,
     SeparableCritic,
     estimate_information,
 )
@@ -15,17 +14,14 @@ from modereg.information.neighbours import (
     ksg_information,
     particle_entropy,
     ross_information,
-    subsample_error,
 )
 
 __all__ = [
     "InformationEstimate",
-    "JointCritic",
     "SeparableCritic",
     "estimate_information",
     "kozachenko_leonenko_entropy",
     "ksg_information",
     "particle_entropy",
     "ross_information",
-    "subsample_error",
 ]

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from modereg import functional
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.information import _samples
-from modereg.information._critic_networks import JointCritic, SeparableCritic, make_critic
+from modereg.networks import MLP
 
 __all__ = [
     "Bound",
     "InformationEstimate",
-    "JointCritic",
     "SeparableCritic",
     "estimate_information",
 ]
@@ -70,7 +69,7 @@ def estimate_information(
     y: Tensor,
     *,
     bound: Bound = "info_nce",
-    critic: Literal["separable", "joint"] | nn.Module = "separable",
+    critic: nn.Module | None = None,
     hidden: Sequence[int] = (128, 128),
     steps: int = 1000,
     batch_size: int = 256,
@@ -107,9 +106,10 @@ def estimate_information(
         x: ``[N, ...]`` floating point, or codes ``[N]`` int64 in [0, K).
         y: the same, of the same N.
         bound: see above.
-        critic: "separable", "joint", or a module from ``x [n, Dx]`` and ``y [m, Dy]``, both as
-            standardised, to the scores ``[n, m]`` of all pairs, of which a copy is trained.
-        hidden: widths of the critics of the first two kinds.
+        critic: a module from ``x [n, Dx]`` and ``y [m, Dy]``, both as standardised, to the scores
+            ``[n, m]`` of all pairs, of which a copy is trained; None makes a
+            :class:`SeparableCritic`.
+        hidden: widths of its networks.
         steps: optimiser steps.
         batch_size: samples of a step; all their pairs are scored.
         lr: learning rate at the start.
@@ -132,7 +132,8 @@ def estimate_information(
     def rows(index: Tensor) -> tuple[Tensor, Tensor]:
         return inputs[index.to(x.device)], targets[index.to(x.device)]
 
-    network = make_critic(critic, inputs, targets, hidden, seed).to(x.device)
+    made = _make_critic(inputs, targets, hidden, seed) if critic is None else copy.deepcopy(critic)
+    network = made.to(x.device)
     batches = (
         rows(train[index]) for index in _samples.batches(len(train), batch_size, steps, generator)
     )
@@ -141,6 +142,29 @@ def estimate_information(
     value, error = _evaluate(network, bound, *rows(test), clip, chunk_size)
     train_value, _ = _evaluate(network, bound, *rows(train[: len(test)]), clip, chunk_size)
     return InformationEstimate(value, error, train_value, len(test))
+
+
+class SeparableCritic(nn.Module):
+    r""":math:`f(x, y) = g(x) \cdot h(y) + a(x) + b(y)`: all pairs for the price of N."""
+
+    def __init__(
+        self, x_features: int, y_features: int, hidden: Sequence[int] = (128, 128), rank: int = 32
+    ) -> None:
+        super().__init__()
+        self.scale = rank**-0.5
+        self.x_network = MLP(x_features, rank + 1, hidden, activation=nn.SiLU)
+        self.y_network = MLP(y_features, rank + 1, hidden, activation=nn.SiLU)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the scores of all pairs, ``[N, M]``, of ``x [N, Dx]`` and ``y [M, Dy]``."""
+        g, h = self.x_network(x), self.y_network(y)
+        return self.scale * g[:, 1:] @ h[:, 1:].T + g[:, :1] + h[:, 0]
+
+
+def _make_critic(x: Tensor, y: Tensor, hidden: Sequence[int], seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return SeparableCritic(x.shape[-1], y.shape[-1], hidden)
 
 
 def _train(

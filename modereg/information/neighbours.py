@@ -11,7 +11,6 @@ and Galstyan, arXiv 1411.2003).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,7 +36,6 @@ __all__ = [
     "ksg_information",
     "particle_entropy",
     "ross_information",
-    "subsample_error",
 ]
 
 Margins = Literal["standard", "rank", "normal"]
@@ -118,12 +116,9 @@ def ross_information(
         latent: codes, ``[N]`` integers.
         x: samples, ``[N, D]`` or ``[N]``.
         k: number of neighbours of the same code.
-        margins: ``"normal"`` gives each column the ranks' normal scores, ``"rank"`` the ranks
-            themselves, for heavy tails and for columns of very different shapes. Equal samples
-            keep equal ranks.
-        jitter: standard deviation of Gaussian noise on the standardised columns, which separates
-            equal samples; 0 for none.
-        seed: of the jitter; the global generators are left alone.
+        margins: as in :func:`ksg_information`, and so are jitter and seed.
+        jitter: see there.
+        seed: see there.
 
     Returns:
         The estimate in nats, not clamped.
@@ -177,49 +172,17 @@ def kozachenko_leonenko_entropy(x: Tensor, *, k: int = 3) -> float:
     return float(terms.mean())
 
 
-def subsample_error(
-    estimate: Callable[..., float], *samples: Tensor, parts: int = 10, seed: int = 0
-) -> float:
-    r"""Return the standard error of an estimate from its scatter over disjoint parts of the data.
-
-    A variance that falls with 1/N is extrapolated from N/parts to N samples (Holmes and Nemenman,
-    arXiv 1903.09280): :math:`\sigma_N = s / \sqrt{n}` with s the standard deviation of
-    the estimates of n parts. The bias is no part of it.
-
-    Args:
-        estimate: function of the samples, such as :func:`ksg_information`.
-        samples: what it takes, ``[N, ...]`` each; rows stay together.
-        parts: n, number of parts.
-        seed: of the random partition.
-
-    Returns:
-        The standard error, in the estimate's unit.
-
-    Raises:
-        ConfigurationError: if there are fewer than two parts.
-    """
-    if parts < 2:
-        raise ConfigurationError(f"expected at least two parts, got {parts}")
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(samples[0])))
-    split = [estimate(*(values[part] for values in samples)) for part in order.chunk(parts)]
-    return float(np.std(split, ddof=1) / len(split) ** 0.5)
-
-
 @torch.no_grad()
-def particle_entropy(
-    features: Tensor, *, k: int = 12, reference: Tensor | None = None, chunk_size: int = 1024
-) -> Tensor:
+def particle_entropy(features: Tensor, *, k: int = 12, chunk_size: int = 1024) -> Tensor:
     r"""Reward each particle with :math:`\log(1 + \frac{1}{k} \sum_j \|x_i - x_j\|)`.
 
     The reward of APT (Liu and Abbeel, arXiv 2103.04551, with c = 1): the mean Euclidean distance to
-    the k nearest particles. No gradient flows. Memory grows with ``chunk_size`` times M.
+    the k nearest others (duplicates of a particle count). No gradient flows. Memory grows with
+    ``chunk_size`` times N.
 
     Args:
         features: the particles, ``[N, D]`` floating point, on any device.
         k: number of neighbours.
-        reference: where neighbours are sought, ``[M, D]``, all of it: a particle that is also in
-            the reference has itself as a neighbour. None seeks among the features, where each
-            particle leaves itself out (its duplicates count).
         chunk_size: particles at a time.
 
     Returns:
@@ -230,18 +193,16 @@ def particle_entropy(
         ConfigurationError: if there are fewer than k neighbours, or k or the chunk is not positive.
         NonFiniteError: if a feature is not finite.
     """
-    others = features if reference is None else reference
-    _check_particles(features, others)
-    _check_neighbours(k, len(others) - (reference is None))
+    _check_particles(features)
+    _check_neighbours(k, len(features) - 1)
     if chunk_size < 1:
         raise ConfigurationError(f"expected a positive chunk_size, got {chunk_size}")
     rewards = features.new_empty(len(features))
     for start in range(0, len(features), chunk_size):
         chunk = features[start : start + chunk_size]
         # From the differences themselves, so that duplicates are at 0 exactly.
-        distances = torch.cdist(chunk, others, compute_mode="donot_use_mm_for_euclid_dist")
-        if reference is None:
-            distances.diagonal(start).fill_(torch.inf)
+        distances = torch.cdist(chunk, features, compute_mode="donot_use_mm_for_euclid_dist")
+        distances.diagonal(start).fill_(torch.inf)
         nearest = distances.topk(k, largest=False, sorted=False).values
         rewards[start : start + chunk_size] = functional.particle_reward(nearest)
     return rewards
@@ -316,13 +277,10 @@ def _check_distinct(distances: Array) -> None:
         )
 
 
-def _check_particles(features: Tensor, reference: Tensor) -> None:
-    for name, value in (("features", features), ("reference", reference)):
-        if value.ndim != 2 or value.shape[-1] != features.shape[-1]:
-            raise ShapeError(
-                f"expected features [N, D] and a reference [M, D] of one D, got {name} of shape "
-                f"{list(value.shape)} beside features of shape {list(features.shape)}; flatten "
-                "batch dimensions"
-            )
-        if not bool(torch.isfinite(value).all()):
-            raise NonFiniteError(f"expected finite {name}, got NaN or infinities; drop those rows")
+def _check_particles(features: Tensor) -> None:
+    if features.ndim != 2:
+        raise ShapeError(
+            f"expected features [N, D], got shape {list(features.shape)}; flatten batch dimensions"
+        )
+    if not bool(torch.isfinite(features).all()):
+        raise NonFiniteError("expected finite features, got NaN or infinities; drop those rows")

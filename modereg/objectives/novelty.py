@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
 from torch import Tensor
-from torchrl.objectives.common import LossModule
 
 from modereg.errors import ConfigurationError
 from modereg.keys import key_list
 from modereg.novelty import RandomNetworkDistillation
+from modereg.objectives._base import PlainLoss
 from modereg.reading import require_rows, valid_rows
 
 __all__ = ["DistillationLoss"]
 
 
-class DistillationLoss(LossModule):
+class DistillationLoss(PlainLoss):
     r"""Squared error :math:`E \frac{1}{D} \|\hat f(s) - f(s)\|^2` of the next states (RND).
 
     The distillation is shared with :class:`~modereg.transforms.NoveltyReward`, which sees every
@@ -73,31 +72,11 @@ class DistillationLoss(LossModule):
         self._in_keys = key_list(in_keys)
         self.proportion, self.observe, self.reduction = proportion, observe, reduction
 
-    @property
-    def functional(self) -> bool:
-        """Whether parameters are held apart from their networks: no."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Entries that it reads; the priority weight only where there is one."""
+    def _read_keys(self) -> list[NestedKey]:
         return list(self._in_keys)
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected in_keys at construction, got in_keys={values} later")
-
-    @property
-    def out_keys(self) -> list[NestedKey]:
-        """Scalars that it returns."""
+    def _written_keys(self) -> list[NestedKey]:
         return ["loss_distillation", "novelty"]
-
-    @out_keys.setter
-    def out_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected out_keys to stay as they are, got {values}")
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: there is no value estimator."""
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return the loss and a detached figure of a batch.

@@ -10,10 +10,10 @@ from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor
 from torch.nn import functional as F
-from torchrl.objectives.common import LossModule
 
 from modereg import functional, keys
 from modereg.errors import ConfigurationError
+from modereg.objectives._base import PlainLoss
 from modereg.reading import evaluate, require, valid_rows
 
 __all__ = ["LeanPPOLoss"]
@@ -23,7 +23,7 @@ MASKS: tuple[NestedKey, ...] = (("collector", "mask"), "shifted_valid")
 _DISTANCES = {"smooth_l1": F.smooth_l1_loss, "l2": F.mse_loss, "l1": F.l1_loss}
 
 
-class LeanPPOLoss(LossModule):
+class LeanPPOLoss(PlainLoss):
     r"""Clipped PPO with an optional penalty for leaving the base policy.
 
     ``loss_objective`` is :math:`-E \min(r A, \mathrm{clip}(r) A)` (Schulman et al., Proximal Policy
@@ -45,7 +45,6 @@ class LeanPPOLoss(LossModule):
         kl_coef: weight of the KL to N(0, I); 0 leaves the term out. Needs a distribution with
             ``kl_to_standard_normal``, as a SteeringPolicy's.
         loss_critic_type: distance of the value to its target.
-        normalize_advantage: whether each batch's advantages are standardised.
         figures: whether the detached figures are written beside the losses: ``entropy``,
             ``clip_fraction`` and ``kl_approx``, the mean of log old - log new probability.
 
@@ -84,7 +83,6 @@ class LeanPPOLoss(LossModule):
         critic_coeff: float = 1.0,
         kl_coef: float = 0.0,
         loss_critic_type: CriticLoss = "smooth_l1",
-        normalize_advantage: bool = False,
         figures: bool = True,
     ) -> None:
         super().__init__()
@@ -97,16 +95,9 @@ class LeanPPOLoss(LossModule):
         self.actor_network, self.critic_network = actor_network, critic_network
         self.clip_epsilon, self.loss_critic_type = clip_epsilon, loss_critic_type
         self.entropy_coeff, self.critic_coeff, self.kl_coef = entropy_coeff, critic_coeff, kl_coef
-        self.normalize_advantage, self.figures = normalize_advantage, figures
+        self.figures = figures
 
-    @property
-    def functional(self) -> bool:
-        """Whether parameters are held apart from their networks: no."""
-        return False
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Entries that it reads."""
+    def _read_keys(self) -> list[NestedKey]:
         accepted = self.tensor_keys
         own = [
             accepted.action,
@@ -117,23 +108,10 @@ class LeanPPOLoss(LossModule):
         inputs = [*self.actor_network.in_keys, *self.critic_network.in_keys, *own]
         return list(dict.fromkeys(inputs))
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected set_keys(...) to rename entries, got in_keys={values}")
-
-    @property
-    def out_keys(self) -> list[NestedKey]:
-        """Scalars that it returns."""
+    def _written_keys(self) -> list[NestedKey]:
         losses = ["loss_objective", "loss_critic"]
         losses += ["loss_entropy"] * bool(self.entropy_coeff) + ["loss_kl"] * bool(self.kl_coef)
         return [*losses, *(["entropy", "clip_fraction", "kl_approx"] if self.figures else [])]
-
-    @out_keys.setter
-    def out_keys(self, values: Any) -> None:
-        raise ConfigurationError(f"expected out_keys to stay as they are, got {values}")
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """Do nothing: the value estimator belongs to the loop."""
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return the losses and detached figures of a batch.
@@ -153,9 +131,8 @@ class LeanPPOLoss(LossModule):
         dist = _distribution(self.actor_network, tensordict)
         action = require(tensordict, accepted.action, "PPO")
         log_weight = dist.log_prob(action) - require(tensordict, accepted.sample_log_prob, "PPO")
-        gain = functional.clipped_surrogate(
-            log_weight, self._advantage(tensordict), self.clip_epsilon
-        )
+        advantage = require(tensordict, accepted.advantage, "PPO").squeeze(-1)
+        gain = functional.clipped_surrogate(log_weight, advantage, self.clip_epsilon)
         out = {"loss_objective": -gain.mean(), "loss_critic": self._critic_loss(tensordict)}
         if self.entropy_coeff:
             out["loss_entropy"] = -self.entropy_coeff * dist.entropy().mean()
@@ -164,12 +141,6 @@ class LeanPPOLoss(LossModule):
         if self.figures:
             out |= self._figures(dist, log_weight)
         return TensorDict(out)
-
-    def _advantage(self, tensordict: TensorDictBase) -> Tensor:
-        advantage = require(tensordict, self.tensor_keys.advantage, "PPO").squeeze(-1)
-        if not self.normalize_advantage or advantage.numel() < 2:
-            return advantage
-        return (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6)
 
     def _critic_loss(self, tensordict: TensorDictBase) -> Tensor:
         target = require(tensordict, self.tensor_keys.value_target, "PPO")

@@ -19,11 +19,7 @@ __all__ = ["NormalPrior", "SphericalPrior"]
 
 
 class NormalPrior(Prior):
-    """Continuous codes ``z ~ N(0, I)``; their features are the codes themselves.
-
-    Args:
-        dim: length of the code.
-    """
+    """Continuous codes ``z ~ N(0, I)``; their features are the codes themselves."""
 
     def __init__(self, dim: int) -> None:
         if dim < 1:

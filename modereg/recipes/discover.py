@@ -6,23 +6,37 @@ put around them by :func:`~modereg.recipes.follow.follow`. Copy this file and ch
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
-from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
-from modereg.discovery.self_imitation import as_rows
+from modereg.discovery import (
+    ClusterModeDiscoverer,
+    GuidedDiscovery,
+    SelfImitation,
+    annealed,
+    decision_entries,
+)
+from modereg.discovery.judge import CodeJudge
+from modereg.discovery.stage1 import Progress, episodes_of_a_round
 from modereg.estimators import RewardEstimator, estimator_class
 from modereg.learners.base import Problem
 from modereg.priors import CategoricalPrior
-from modereg.recipes.config import ClusterConfig, DiscoverConfig, VariationalConfig
+from modereg.recipes.config import (
+    ClusterConfig,
+    DiscoverConfig,
+    GuidedConfig,
+    VariationalConfig,
+)
 from modereg.recipes.evaluate import judging, keep_paths, steps_per_second, traced
-from modereg.recipes.events import Advanced, Planned, Progressed, Steps, counted
+from modereg.recipes.events import Advanced, Event, Planned, Progressed, Steps, counted
 from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
 from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, set_up
-from modereg.rollouts import iterate_episodes
+from modereg.recipes.subspace import choose_subspace
+from modereg.rollouts import Episodes, iterate_episodes
 from modereg.seeding import (
     derived_seed,
     generator_state,
@@ -31,9 +45,15 @@ from modereg.seeding import (
 )
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
-from modereg.wrapping import make_steering, observation_size
+from modereg.wrapping import SteeredEnv, make_steering, observation_size
 
 __all__ = ["discover_clusters", "discover_steps", "discover_variational", "variational_stage"]
+
+Clustered = GuidedConfig | ClusterConfig
+
+A_BEHAVIOUR, MOST_TIMES = 60, 4
+"""Episodes that each behaviour found should have, for which more are collected, and how many times
+as many as asked for."""
 
 CLASSIFIER_STEPS = 800
 """Gradient steps of the discoverer on the clusters."""
@@ -45,19 +65,116 @@ DEFAULT_CODES = 16
 def discover_steps(config: DiscoverConfig, state: dict[str, Any] | None) -> Steps:
     """Run stage 1, from a checkpoint where there is one; return the summary."""
     setup = set_up(config.task, config.base, config.device)
+    setup = yield from choose_subspace(setup, config.noise, config.seed, state)
     if isinstance(config.method, VariationalConfig):
         return (yield from discover_variational(config, config.method, setup, state))
     return (yield from discover_clusters(config, config.method, setup, state))
 
 
 def discover_clusters(
-    config: DiscoverConfig, method: ClusterConfig, setup: Setup, state: dict[str, Any] | None
+    config: DiscoverConfig, method: Clustered, setup: Setup, state: dict[str, Any] | None
 ) -> Steps:
-    """Cluster the base's episodes, imitate their noises, roll out and fit again."""
+    """Cluster the base's episodes, then learn to command the clusters: roll out and fit again."""
     if state is None:
         state = yield from _partition(config, method, setup)
     else:
         check_origin(state, {"base": setup.fingerprint})
+    stage, env = _stage_of(config, method, setup, state)
+    discoverer, steering = stage.discoverer, stage.steering
+    set_generator_state(state["generators"])
+
+    def saved() -> dict[str, Any]:
+        now = {"steering": dict(steering.state_dict()), "generators": generator_state()}
+        return state | now | stage.state_dict()
+
+    if "episodes" in state:
+        yield Progressed("first fit")
+        base = Episodes.from_dict(state.pop("episodes")).to(setup.device)
+        row = {"phase": "fit", "env_steps": state["env_steps"]} | stage.begin(base)
+        yield Advanced("first fit", row, 1, 1, saved)
+    episodes = episodes_of_a_round(discoverer.num_codes, method.refine_episodes)
+    progress = Progress(method.target)
+    for figures in state["progress"]:
+        progress.see(figures, episodes)
+    for number in range(state["refined"], method.refinements):
+        if progress.over:
+            break
+        env.set_seed(derived_seed(config.seed, 2, number))
+        yield Progressed(f"refinement {number + 1} of at most {method.refinements}")
+        figures, rolled = stage.refine(
+            env,
+            episodes,
+            std=annealed(method.std, number, method.refinements),
+            next_std=annealed(method.std, number + 1, method.refinements),
+        )
+        progress.see(figures, episodes)
+        state["progress"].append({name: figures[name] for name in ("hits", "commanded")})
+        state |= {"commanded": figures["commanded"], "refined": number + 1}
+        state["env_steps"] += rolled.spent
+        row = {"phase": "refine", "env_steps": state["env_steps"]} | figures
+        row |= discoverer.estimator.figures(rolled.final) | {"clipped_share": rolled.clipped}
+        yield Advanced("refinements", row, number + 1, method.refinements, saved)
+
+    env.set_seed(derived_seed(config.seed, 3))
+    yield Progressed("choosing codes")
+    rolled = stage.roll_out(env, episodes)
+    state["env_steps"] += rolled.spent
+    stage.settle(stage.judge(rolled), episodes, method.std[1])
+    return (yield from _close(config, method, setup, stage, env, state))
+
+
+def _close(
+    config: DiscoverConfig,
+    method: Clustered,
+    setup: Setup,
+    stage: CodeJudge,
+    env: SteeredEnv,
+    state: dict[str, Any],
+) -> Steps:
+    """Judge what is kept, save it as an adapter, and return the summary."""
+    estimator, seed = stage.discoverer.estimator, config.seed + 10_000
+    trace = traced(setup, env)
+    judged = yield from judging(
+        setup,
+        env,
+        stage.steering,
+        num_codes=stage.discoverer.num_codes,
+        episodes=config.final_episodes,
+        seed=seed,
+        estimator=estimator,
+    )
+    kept = stage.judge(judged[1])
+    keep_paths(config, setup, stage.steering, trace, judged, seed)
+    adapter = Adapter(
+        steering=stage.steering,
+        estimator=estimator,
+        prior=estimator.prior,
+        layout=setup.layout,
+        base_reference=setup.reference,
+        base_fingerprint=setup.fingerprint,
+        extra={
+            "method": method.name,
+            "env_steps": state["env_steps"],
+            "commanded": kept["commanded"],
+        },
+    )
+    save_adapter(Path(config.out) / "adapter", adapter)
+    return {
+        "method": method.name,
+        "env_steps": state["env_steps"],
+        "refinements": state["refined"],
+        "commanded_codes": kept["commanded"],
+        "steered_codes": float(stage.steering.head.steered.mean()),
+        "partition": state["partition"],
+        "verdict": stage.verdict(kept).to_dict(),
+        "sampled": judged[0],
+    }
+
+
+def _stage_of(
+    config: DiscoverConfig, method: Clustered, setup: Setup, state: dict[str, Any]
+) -> tuple[CodeJudge, SteeredEnv]:
+    """Return the method at work, and its environment, as the state has them."""
     num_codes, feature_dim = state["discoverer"]["centroids"].shape
     with isolated_generators(derived_seed(config.seed, 1)):  # whether it begins here or goes on
         discoverer = ClusterModeDiscoverer(
@@ -65,101 +182,72 @@ def discover_clusters(
         ).to(setup.device)
         env = setup.steered(discoverer.prior, 1.0)
         steering = make_steering(env, setup.base, discoverer.prior, hidden=config.hidden)
-    discoverer.load_state_dict(state["discoverer"])
-    steering = steering.to(setup.device)
-    imitation = SelfImitation(
-        steering, discoverer, validation=method.validation, labels=(keys.MODE,)
-    )
-    imitation.load_state_dict(state)
+        steering = steering.to(setup.device)
+        discoverer.load_state_dict(state["discoverer"])
+        stage = _method(method, env, steering, discoverer)
+        if "episodes" not in state:
+            stage.load_state_dict(state)
     if "steering" in state:
         steering.load_state_dict(state["steering"])
-    set_generator_state(state["generators"])
-
-    def saved() -> dict[str, Any]:
-        now = {"steering": dict(steering.state_dict()), "generators": generator_state()}
-        return state | now | imitation.state_dict()
-
-    if "data" in state:
-        yield Progressed("imitation")
-        data = as_rows(state.pop("data")).to(setup.device)
-        loss = imitation.fit_triples(data, method.imitation_steps)
-        row = {"phase": "imitate", "env_steps": state["env_steps"], "nll": loss}
-        yield Advanced("imitation", row, 1, 1, saved)
-    for number in range(state["refined"], method.refinements):
-        if state["commanded"] >= method.target:
-            break
-        env.set_seed(derived_seed(config.seed, 2, number))
-        phase = f"refinement {number + 1} of at most {method.refinements}"
-        yield Progressed(phase)
-        figures, episodes = imitation.refine(
-            env,
-            method.refine_episodes,
-            std=annealed(method.std, number, method.refinements),
-            next_std=annealed(method.std, number + 1, method.refinements),
-            steps=method.refine_steps,
-        )
-        state |= {"commanded": figures["commanded"], "refined": number + 1}
-        state["env_steps"] += episodes.spent
-        row = {"phase": "refine", "env_steps": state["env_steps"]} | figures
-        row |= discoverer.estimator.figures(episodes.final) | {"clipped_share": episodes.clipped}
-        yield Advanced("refinements", row, number + 1, method.refinements, saved)
-
-    judge: dict[str, Any] = {
-        "num_codes": discoverer.num_codes,
-        "episodes": config.final_episodes,
-        "seed": config.seed + 10_000,
-        "estimator": discoverer.estimator,
-    }
-    trace = traced(setup, env)
-    judged = yield from judging(setup, env, steering, **judge)
-    verdict = imitation.judge(judged[1])
-    imitation.settle(verdict)  # the last fit counts only if it loses neither success nor modes
-    if not verdict["accepted"]:
-        state["env_steps"] += judged[1].spent
-        trace.forget()
-        judged = yield from judging(setup, env, steering, **judge)
-    keep_paths(config, setup, steering, trace, judged, judge["seed"])
-    adapter = Adapter(
-        steering=steering,
-        estimator=discoverer.estimator,
-        prior=discoverer.estimator.prior,
-        layout=setup.layout,
-        base_reference=setup.reference,
-        base_fingerprint=setup.fingerprint,
-        extra={"method": method.name, "env_steps": state["env_steps"]},
-    )
-    save_adapter(Path(config.out) / "adapter", adapter)
-    return {
-        "method": method.name,
-        "env_steps": state["env_steps"],
-        "refinements": state["refined"],
-        "commanded_codes": state["commanded"],
-        "partition": state["partition"],
-        "accepted": bool(verdict["accepted"]),
-        "sampled": judged[0],
-    }
+    return stage, env
 
 
-def _partition(config: DiscoverConfig, method: ClusterConfig, setup: Setup) -> Any:
+def _method(
+    method: Clustered,
+    env: SteeredEnv,
+    steering: SteeringPolicy,
+    discoverer: ClusterModeDiscoverer,
+) -> CodeJudge:
+    if isinstance(method, GuidedConfig):
+        names = ("outcome_steps", "guide_steps", "student_steps")
+        options: dict[str, Any] = {name: getattr(method, name) for name in names}
+        return GuidedDiscovery(env, steering, discoverer, labels=(keys.MODE,), **options)
+    names = ("imitation_steps", "refine_steps", "validation")
+    options = {name: getattr(method, name) for name in names}
+    return SelfImitation(steering, discoverer, labels=(keys.MODE,), **options)
+
+
+def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     """Roll out the base, cluster its episodes, and return the state that later steps share."""
     env = setup.steered(1, 1.0)
-    longest = setup.layout.max_steps
-    most = longest * (method.episodes + method.refinements * method.refine_episodes)
-    yield Planned(most, steps_per_second(env))
+    yield Planned(_most_steps(config, method, setup), steps_per_second(env))
     env.set_seed(derived_seed(config.seed, 0))
-    episodes = yield from counted(
-        "episodes of the base",
-        method.episodes,
-        iterate_episodes(
-            env,
-            method.episodes,
-            keep=[*setup.layout.steered_by, keys.ACTION],
-            final=setup.final_keys(env),
-        ),
-    )
+    episodes = yield from _of_the_base(env, setup, method.episodes)
+    discoverer, figures = yield from _clusters(config, method, setup, episodes)
+    while _too_few(figures) and len(episodes) < MOST_TIMES * method.episodes:
+        more = yield from _of_the_base(env, setup, len(episodes))
+        episodes = Episodes.cat([episodes, more])
+        discoverer, figures = yield from _clusters(config, method, setup, episodes)
+    state: dict[str, Any] = {
+        "origin": {"base": setup.fingerprint},
+        "noise_basis": setup.layout.noise_basis,
+        "discoverer": dict(discoverer.state_dict()),
+        "noise": discoverer.estimator.network.module.std,
+        "episodes": episodes.to_dict(),
+        "refined": 0,
+        "commanded": 0.0,
+        "progress": [],
+        "env_steps": setup.spent + episodes.spent,
+        "partition": figures,
+        "generators": generator_state(),
+    }
+    row = {"phase": "cluster", "env_steps": state["env_steps"]} | figures
+    yield Advanced("clustering", row, 1, 1, lambda: state)
+    return state
+
+
+def _of_the_base(env: SteeredEnv, setup: Setup, number: int) -> Generator[Event, None, Episodes]:
+    parts = iterate_episodes(env, number, keep=decision_entries(env), final=setup.final_keys(env))
+    return (yield from counted("episodes of the base", number, parts))
+
+
+def _clusters(
+    config: DiscoverConfig, method: Clustered, setup: Setup, episodes: Episodes
+) -> Generator[Event, None, tuple[ClusterModeDiscoverer, dict[str, float]]]:
+    """Return the discoverer of the base's behaviours, and its figures."""
     yield Progressed("clustering")
     success = episodes.final.get(keys.SUCCESS, None)
-    discoverer, figures = ClusterModeDiscoverer.from_episodes(
+    return ClusterModeDiscoverer.from_episodes(
         episodes.final.get(keys.HISTORY),
         None if success is None else success.squeeze(-1),
         num_codes=config.num_codes,
@@ -170,24 +258,17 @@ def _partition(config: DiscoverConfig, method: ClusterConfig, setup: Setup) -> A
         seed=config.seed,
         steps=CLASSIFIER_STEPS,
     )
-    steering = make_steering(env, setup.base, discoverer.num_codes)
-    imitation = SelfImitation(steering, discoverer)
-    imitation.compare_with(episodes)
-    data = imitation.triples(episodes, discoverer.worth_imitating(episodes))
-    state: dict[str, Any] = imitation.state_dict() | {
-        "origin": {"base": setup.fingerprint},
-        "discoverer": dict(discoverer.state_dict()),
-        "noise": discoverer.estimator.network.module.std,
-        "data": data.to_dict(),
-        "refined": 0,
-        "commanded": 0.0,
-        "env_steps": episodes.spent,
-        "partition": figures,
-        "generators": generator_state(),
-    }
-    row = {"phase": "cluster", "env_steps": episodes.spent} | figures
-    yield Advanced("clustering", row, 1, 1, lambda: state)
-    return state
+
+
+def _too_few(figures: dict[str, float]) -> bool:
+    """Whether behaviours were found of so few episodes each that rare ones may hide in others."""
+    return figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 1)
+
+
+def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
+    """Return the environment steps that stage 1 may take, with codes as many as are likely."""
+    episodes = episodes_of_a_round(config.num_codes or 1, method.refine_episodes)
+    return setup.layout.max_steps * (method.episodes + (method.refinements + 1) * episodes)
 
 
 def discover_variational(
@@ -237,6 +318,7 @@ def variational_stage(
     codes = estimator.prior
     env, judge_env = setup.steered(codes), setup.steered(codes, 1.0)
     online, spent = fresh_discoverer(estimator, env, derived_seed(config.seed, 4))
+    spent += setup.spent
     if steering is None:
         steering = make_steering(env, setup.base, codes, hidden=config.hidden).to(setup.device)
         spent += fit_inputs(env, steering, derived_seed(config.seed, 3))

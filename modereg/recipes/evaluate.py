@@ -13,7 +13,6 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
 from modereg import keys
-from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator
 from modereg.files import write_json
@@ -21,9 +20,10 @@ from modereg.metrics import BehaviourMetrics, behaviour_metrics
 from modereg.paths import Trace, path_key, save_paths
 from modereg.recipes.config import DiscoverConfig, EvaluateConfig, FinetuneConfig, TaskConfig
 from modereg.recipes.config.text import read_config
-from modereg.recipes.events import Event, Progressed, counted, drain
+from modereg.recipes.events import Event, counted, drain
 from modereg.recipes.progress import Progress
 from modereg.recipes.setup import Setup, check_trust, discrete, set_up
+from modereg.recipes.subspace import load_run
 from modereg.rollouts import Episodes, iterate_episodes
 from modereg.seeding import derived_seed, isolated_generators
 from modereg.steering import SteeringPolicy
@@ -76,18 +76,9 @@ def judging(
 ) -> Generator[Event, None, Judged]:
     """Roll out whole episodes with codes from the prior, tell how many, and judge them.
 
-    The global generators are left as they were.
-
-    Args:
-        setup: task and base.
-        env: steered environment.
-        policy: writes the noise; None is the base policy.
-        num_codes: K.
-        episodes: number of episodes.
-        seed: of the episodes.
-        estimator: q, which reads the code off each episode.
-        deterministic: whether to steer by the mean noise.
-        phase: what is said to be done.
+    The policy is the base where it is None, and steers by its mean noise if ``deterministic``;
+    ``estimator`` is q, which reads the code off each episode. The global generators are left as
+    they were.
 
     Returns:
         The figures, as they go to ``summary.json``, and the episodes behind them.
@@ -115,29 +106,8 @@ def evaluate_policy(
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Judged:
-    """Judge a policy: :func:`judging` to its end, with its options.
-
-    Args:
-        setup: task and base.
-        env: steered environment.
-        policy: writes the noise; None is the base policy.
-        progress: called with the number of episodes so far.
-        **options: of :func:`judging`.
-    """
-    return drain(_told(judging(setup, env, policy, **options), progress))
-
-
-def _told(
-    events: Generator[Event, None, Judged], progress: Callable[[int], None] | None
-) -> Generator[Event, None, Judged]:
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as stop:
-            return stop.value
-        if progress is not None and isinstance(event, Progressed):
-            progress(event.done)
-        yield event
+    """Judge a policy: :func:`judging` to its end; ``progress`` is told the episodes so far."""
+    return drain(judging(setup, env, policy, **options), progress)
 
 
 def traced(setup: Setup, env: SteeredEnv) -> Trace:
@@ -155,16 +125,7 @@ def keep_paths(
     judged: Judged,
     seed: int,
 ) -> None:
-    """Keep judged episodes in the run's folder, so that its page rolls none out again.
-
-    Args:
-        config: of the run.
-        setup: task and base.
-        steering: what was judged.
-        trace: of the environment that it was judged on, since :func:`traced` was called.
-        judged: figures and episodes.
-        seed: of the episodes.
-    """
+    """Keep judged episodes in the run's folder, so that its page rolls none out again."""
     key = path_key(setup.task, config.task.options, setup.num_envs, setup.fingerprint, steering)
     save_paths(Path(config.out), key, trace.paths(judged[1]), judged[0], seed=seed)
 
@@ -234,7 +195,7 @@ def _judge_all(config: EvaluateConfig, setup: Setup, progress: Progress) -> dict
     prior: Any = 1
     policy, estimator, ways = None, None, {"sampled": False}
     if config.run is not None:
-        adapter = load_adapter(Path(config.run) / "adapter", setup.base, setup.layout)
+        adapter, setup = load_run(config.run, setup)
         steering, prior, estimator = adapter.steering, discrete(adapter.prior), adapter.estimator
         policy = steering.to(setup.device)
         estimator = None if estimator is None else estimator.to(setup.device)

@@ -30,12 +30,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins, or goes on.
-
-    Attributes:
-        folder: its folder.
-        resumed: whether it goes on where an earlier process stopped.
-    """
+    """A run begins, or goes on (``resumed``) where an earlier process stopped."""
 
     folder: Path
     resumed: bool
@@ -146,10 +141,14 @@ def counted(phase: str, total: int, parts: Iterable[Episodes]) -> Generator[Even
     return Episodes.cat(joined)
 
 
-def drain(events: Generator[Any, None, Result]) -> Result:
-    """Go through events to the end, and return what their generator returns."""
+def drain(
+    events: Generator[Any, None, Result], progress: Callable[[int], None] | None = None
+) -> Result:
+    """Go through events to the end, telling how far they are; return what their generator does."""
     while True:
         try:
-            next(events)
+            event = next(events)
         except StopIteration as stop:
             return stop.value
+        if progress is not None and isinstance(event, Progressed):
+            progress(event.done)

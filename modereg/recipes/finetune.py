@@ -17,8 +17,9 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 
 from modereg import keys
-from modereg.checkpoints import Adapter, load_adapter, save_adapter
+from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.discovery.release import release
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.learners.base import Learner, Problem
@@ -30,8 +31,14 @@ from modereg.recipes.evaluate import Judged, judging, keep_paths, steps_per_seco
 from modereg.recipes.events import Advanced, Evaluated, Event, Planned, Progressed, Steps
 from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, discrete, set_up
+from modereg.recipes.subspace import choose_subspace, load_run
 from modereg.rollouts import collect_episodes
-from modereg.seeding import derived_seed, generator_state, set_generator_state
+from modereg.seeding import (
+    derived_seed,
+    generator_state,
+    isolated_generators,
+    set_generator_state,
+)
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, make_steering, observation_size
@@ -85,7 +92,9 @@ class Stage:
 
 def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Steps:
     """Run stage 2, from a checkpoint where there is one; return the summary."""
-    stage = make_stage(config, set_up(config.task, config.base, config.device))
+    setup = set_up(config.task, config.base, config.device)
+    setup = yield from choose_subspace(setup, config.noise, config.seed, state)
+    stage = make_stage(config, setup)
     env_steps = yield from reinforce(
         stage,
         state,
@@ -100,16 +109,19 @@ def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Step
 
 def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     """Take up what stage 1 gave, or begin at the base, and make the learner."""
-    adapter = None if config.start is None else _load_start(config.start, setup)
+    adapter = None
+    if config.start is not None:
+        adapter, setup = _load_start(config, config.start, setup)
     prior = CategoricalPrior(config.num_codes or 1) if adapter is None else discrete(adapter.prior)
     env, judge_env = setup.steered(prior), setup.steered(prior, 1.0)
-    spent = 0 if adapter is None else int(adapter.extra["env_steps"])
+    spent = setup.spent if adapter is None else int(adapter.extra["env_steps"])
 
     if adapter is None or config.regulariser == "scratch":
         steering = make_steering(env, setup.base, prior, hidden=config.hidden).to(setup.device)
         spent += fit_inputs(env, steering, derived_seed(config.seed, 3))
     else:
         steering = adapter.steering.to(setup.device)
+        spent += _let_all_learn(env, steering, derived_seed(config.seed, 5))
     if config.std is not None:
         steering.set_std(config.std)
 
@@ -255,6 +267,19 @@ def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
     return episodes.spent
 
 
+def _let_all_learn(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
+    """Hold no code at the base any more; return the environment steps that this took."""
+    if bool(steering.head.steered.all()):
+        return 0
+    env.set_seed(seed)
+    with isolated_generators(seed):
+        episodes = collect_episodes(
+            env, min(env.batch_size.numel(), 512), keep=steering.observation_keys
+        )
+        release(steering, episodes.flat())
+    return episodes.spent
+
+
 def fresh_discoverer(
     estimator: RewardEstimator, env: SteeredEnv, seed: int
 ) -> tuple[VariationalModeDiscoverer, int]:
@@ -273,13 +298,21 @@ def fresh_discoverer(
     return online, episodes.spent
 
 
-def _load_start(start: str, setup: Setup) -> Adapter:
+def _load_start(config: FinetuneConfig, start: str, setup: Setup) -> tuple[Adapter, Setup]:
     if not (Path(start) / "adapter").is_dir():
         raise ConfigurationError(
             f"expected a finished run of discover as start, got {start} without an adapter; repeat "
             "its command with --resume first"
         )
-    return load_adapter(Path(start) / "adapter", setup.base, setup.layout)
+    adapter, setup = load_run(start, setup)
+    if adapter.extra.get("commanded") == 0 and not config.accept_uncommanded:
+        raise ConfigurationError(
+            f"expected a start whose codes command something, got {start}, of which none does (its "
+            "summary.json has a verdict on each); fine-tuning from it would keep nothing: give "
+            "discover more episodes or other features, fine-tune plainly without --start, or add "
+            "--accept-uncommanded to go on"
+        )
+    return adapter, setup
 
 
 def _judged(
@@ -309,6 +342,7 @@ def _read(stage: Stage, learner: Learner) -> list[NestedKey]:
 def _state(stage: Stage, batches: int, env_steps: int) -> dict[str, Any]:
     return {
         "origin": stage.origin,
+        "noise_basis": stage.env.layout.noise_basis,
         "batches": batches,
         "env_steps": env_steps,
         "learner": stage.learner.state_dict(),

@@ -37,6 +37,7 @@ class Setup:
         num_envs: environments B in a batch.
         device: where policies are.
         env_device: where environments are.
+        spent: environment steps that it took to make it.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Setup:
     num_envs: int
     device: torch.device
     env_device: torch.device
+    spent: int = 0
 
     def make_env(self) -> EnvBase:
         """Return a plain environment of its own, batch ``[B]``, whose steps are its own.
@@ -123,12 +125,6 @@ def check_device(name: str) -> torch.device:
 
 def check_trust(where: str, *, task: str, base: str, trust: bool) -> None:
     """Refuse to follow references to code that were read from a file.
-
-    Args:
-        where: the file, for the error.
-        task: reference to the task.
-        base: reference to the base policy.
-        trust: whether the user says that they may be followed.
 
     Raises:
         ConfigurationError: if one names code and ``trust`` is False.

@@ -14,10 +14,6 @@ class Summary(dict[str, Any]):
     """The summary of a finished run, as ``summary.json`` holds it.
 
     A notebook shows the main figures, sampled and deterministic, and a link to the run's page.
-
-    Args:
-        values: the entries.
-        folder: of the run.
     """
 
     def __init__(self, values: Mapping[str, Any], folder: Path) -> None:

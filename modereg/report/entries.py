@@ -12,17 +12,12 @@ from modereg.files import read_text
 from modereg.recipes.config.text import RunConfig, read_config
 from modereg.report.folders import read_curves, read_seconds, read_summary
 
-__all__ = ["ReportEntry", "StageOne", "amount", "seed_groups"]
+__all__ = ["ReportEntry", "StageOne", "seed_groups"]
 
 
 @dataclass(frozen=True)
 class StageOne:
-    """What discovery cost a run and what it left.
-
-    Attributes:
-        env_steps: environment steps of stage 1.
-        figures: of the policy that stage 1 gave, sampled; empty if its folder is gone.
-    """
+    """What discovery cost a run and what it left."""
 
     env_steps: float
     figures: Mapping[str, Any]
@@ -93,9 +88,9 @@ class ReportEntry:
 
     @property
     def seconds(self) -> float | None:
-        """Wall-clock seconds of the run and of its stage 1, None where either is unknown."""
-        if self.run_folder is None:
-            return None
+        """Wall-clock seconds: those given, else of the run and of its stage 1; None if unknown."""
+        if self.run_folder is None or "seconds" in self.figures:
+            return self.figures.get("seconds")
         folders = [part for part in (self.run_folder, self.start) if part is not None]
         if not all((part / "timing.json").exists() for part in folders):
             return None
@@ -141,16 +136,3 @@ def seed_groups(entries: Sequence[ReportEntry]) -> dict[str, list[ReportEntry]]:
     for entry in entries:
         found.setdefault(entry.group or entry.name, []).append(entry)
     return found
-
-
-def amount(entry: ReportEntry, rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Return ``env_steps`` or ``seconds`` of an entry: its own, its folder's, else its row's.
-
-    The seconds of a folder include those of the stage 1 that it started from.
-    """
-    if entry.figures.get(name) is not None:
-        return float(entry.figures[name])
-    if name == "seconds" and entry.seconds is not None:
-        return entry.seconds
-    found = [row.get(name) for row in rows if row.get("method") == entry.name]
-    return None if not found or found[0] is None else float(found[0])

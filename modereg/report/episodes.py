@@ -11,12 +11,12 @@ from typing import Any
 from tensordict import TensorDictBase
 from torch import nn
 
-from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
 from modereg.paths import KeptPaths, Paths, load_paths, path_key, save_paths
 from modereg.priors import CategoricalPrior
 from modereg.recipes.evaluate import evaluate_policy, traced
 from modereg.recipes.setup import Setup, discrete
+from modereg.recipes.subspace import load_run
 from modereg.report.entries import ReportEntry
 from modereg.seeding import isolated_generators
 
@@ -55,14 +55,14 @@ class Archive:
 
     def find(self, entry: ReportEntry) -> Paths | None:
         """Return a method's episodes of any evaluation that kept them."""
-        key = self._key(steering_of(self.setup, entry)[0])
+        key = self._key(steering_of(self.setup, entry)[1])
         kept = load_paths(entry.run_folder or self.home, key)
         return None if kept is None else kept.paths
 
     def roll_out(self, entry: ReportEntry, drawn: int, progress: Progress | None = None) -> Paths:
         """Return fresh episodes of a method, and keep them."""
-        steering, prior = steering_of(self.setup, entry)
-        found = _roll_out(self.setup, steering, prior, drawn, self.seed, progress=progress)
+        setup, steering, prior = steering_of(self.setup, entry)
+        found = _roll_out(setup, steering, prior, drawn, self.seed, progress=progress)
         return self._keep(entry.run_folder or self.home, self._key(steering), *found).paths
 
     def _keep(
@@ -83,17 +83,17 @@ def home_of(base: str, other: Path) -> Path:
     return made if (made / "config.yaml").is_file() and os.access(made, os.W_OK) else other
 
 
-def steering_of(setup: Setup, entry: ReportEntry) -> tuple[Any, CategoricalPrior | int]:
-    """Return what writes the noise, None for the base, and the prior of its codes.
+def steering_of(setup: Setup, entry: ReportEntry) -> tuple[Setup, Any, CategoricalPrior | int]:
+    """Return where a method steers, what writes the noise, None for the base, and its prior.
 
     Raises:
         CheckpointError: if the adapter is damaged, or was made for another base policy.
         ConfigurationError: if it was made on another layout.
     """
     if entry.run_folder is None:
-        return None, 1
-    adapter = load_adapter(Path(entry.run_folder) / "adapter", setup.base, setup.layout)
-    return adapter.steering, discrete(adapter.prior)
+        return setup, None, 1
+    adapter, setup = load_run(entry.run_folder, setup)
+    return setup, adapter.steering, discrete(adapter.prior)
 
 
 def record_paths(
@@ -103,22 +103,13 @@ def record_paths(
     *,
     num_episodes: int = 400,
     seed: int,
-    deterministic: bool = False,
 ) -> Paths:
     """Roll out whole episodes as an evaluation does, and keep every position on the way.
-
-    Args:
-        setup: task and base policy.
-        steering: writes the noise; None is the base policy.
-        prior: p(z), or the number of codes.
-        num_episodes: N.
-        seed: of the episodes; an evaluation with the same seed has the same ones.
-        deterministic: whether to steer by the mean noise.
 
     Raises:
         ConfigurationError: if the task names another number of dimensions than its feature has.
     """
-    return _roll_out(setup, steering, prior, num_episodes, seed, deterministic=deterministic)[1]
+    return _roll_out(setup, steering, prior, num_episodes, seed)[1]
 
 
 def _roll_out(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase, Transform, TransformedEnv
+from torchrl.envs import EnvBase, Transform
 
 from modereg import keys
 from modereg.errors import ConfigurationError
@@ -20,7 +20,6 @@ from modereg.recipes.setup import Setup
 from modereg.rollouts import Episodes
 from modereg.seeding import isolated_generators
 from modereg.tasks import Task
-from modereg.transforms import LatentConditioner
 from modereg.wrapping import SteeredEnv
 
 __all__ = ["Camera", "Film", "chosen_codes", "record_films", "to_frames"]
@@ -237,14 +236,9 @@ def _roll_out(
         return evaluate_policy(setup, env, steering, num_codes=1, **options)[1]
     forced = torch.tensor([*codes, *codes[:1]][: setup.num_envs])
     options |= {"num_codes": prior.num_codes, "deterministic": True}
-    with _conditioner(env).force(forced):
+    conditioner: Any = env.transform[-1]
+    with conditioner.force(forced):
         return evaluate_policy(setup, env, steering, **options)[1]
-
-
-def _conditioner(env: TransformedEnv) -> LatentConditioner:
-    transform = env.transform[-1]
-    assert isinstance(transform, LatentConditioner), transform
-    return transform
 
 
 def _film(

@@ -30,14 +30,7 @@ CARDS = 6
 
 @dataclass(frozen=True)
 class Value:
-    """A figure in large print.
-
-    Attributes:
-        text: the figure.
-        name: what it is of.
-        range: of several seeds, if they differ.
-        known: False where nothing is there yet.
-    """
+    """A figure in large print."""
 
     text: str
     name: str
@@ -70,14 +63,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of several methods.
-
-    Attributes:
-        name: of its file, by which the template finds its words.
-        data: a PNG.
-        entries: the methods.
-        note: what its words need to know.
-    """
+    """A picture of several methods."""
 
     name: str
     data: bytes

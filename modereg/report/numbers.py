@@ -9,7 +9,7 @@ import numpy as np
 
 from modereg.metrics import mean_interval
 
-__all__ = ["NONE", "known", "number", "over_runs", "percent", "plain", "rate", "span", "steps"]
+__all__ = ["NONE", "known", "number", "over_runs", "percent", "rate", "span", "steps"]
 
 NONE = "–"
 
@@ -35,15 +35,6 @@ def rate(figures: Mapping[str, Any]) -> str:
 def steps(value: float | None) -> str:
     """Return environment steps, many of them in millions."""
     return number(value, ",.0f") if value is None or value < 1e5 else f"{value / 1e6:.2f} M"
-
-
-def plain(value: Any) -> str:
-    """Return whatever a summary has in a cell."""
-    if isinstance(value, float):
-        return number(value, ",.0f" if abs(value) >= 1000 else ".3f")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return NONE if value is None else str(value)
 
 
 def span(values: Sequence[float], show: Callable[[float], str]) -> str:

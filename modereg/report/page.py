@@ -23,7 +23,7 @@ from modereg.report.films import record_films
 from modereg.report.folders import commands as commands_of
 from modereg.report.folders import read_versions
 from modereg.report.gallery import cards, columns_of, pictures
-from modereg.report.results import further_rows, over_seeds, results, summary
+from modereg.report.results import over_seeds, results, summary
 from modereg.report.strips import Shown, side_of, write_strips
 from modereg.report.style import method_colors
 
@@ -36,13 +36,11 @@ def write_report(
     entries: Sequence[ReportEntry],
     *,
     title: str,
-    rows: Sequence[Mapping[str, Any]] | None = None,
     commands: Sequence[str] = (),
     notes: Sequence[str] = (),
     paths: Mapping[str, Paths] | None = None,
     episodes: int = 400,
     seed: int = 12345,
-    animate: bool = True,
 ) -> Path:
     """Draw the pictures into a folder as PNG, and write them all on one page beside them.
 
@@ -51,15 +49,11 @@ def write_report(
         setup: task and base policy, with which the trajectories are rolled out.
         entries: the methods, the base first; their names must differ.
         title: of the page.
-        rows: of a ``summary.json``; they give ``seconds`` and ``env_steps`` where an entry has
-            none, and those of other methods or further seeds stand in a table of their own.
         commands: what to type for the same, a line each.
         notes: sentences below the table of results.
         paths: trajectories of methods that have been rolled out before, by name.
         episodes: trajectories of each of the others.
         seed: of those.
-        animate: whether a moving picture stands beside each filmstrip, where the task has an image
-            or renders; a reader who prefers less motion sees the strips alone.
 
     Returns:
         The path of the page.
@@ -69,7 +63,7 @@ def write_report(
         ConfigurationError: if the task's names do not fit its feature, or it names an image that
             its environment lacks.
     """
-    folder, task, rows = Path(folder), setup.task, list(rows or ())
+    folder, task = Path(folder), setup.task
     together = [entry for runs in seed_groups(entries).values() for entry in runs]
     entries = [replace(entry, label=_typeset(entry.label)) for entry in together]
     palette = method_colors([entry.group or entry.name for entry in entries])
@@ -88,16 +82,15 @@ def write_report(
             cards=found,
             columns=columns_of(len(found)),
             summary=summary(task, entries),
-            results=results(task, entries, rows, colors),
+            results=results(task, entries, colors),
             notes=[_typeset(note) for note in notes],
             seeds=over_seeds(entries, colors),
-            films=_films(folder, setup, entries, paths, seed, animate),
+            films=_films(folder, setup, entries, paths, seed),
             colors=colors,
             pictures=shown,
             kind="code" if task.num_modes is None else "mode",
             judged=some.success is not None,
             drawn=len(some),
-            further=further_rows(entries, rows),
             definitions=_items(metrics.__doc__ or ""),
             **_provenance(entries, commands),
         )
@@ -117,7 +110,7 @@ def _paths(
     found = {
         entry.name: given[entry.name]
         if entry.name in given
-        else record_paths(setup, *steering_of(setup, entry), num_episodes=episodes, seed=seed)
+        else record_paths(*steering_of(setup, entry), num_episodes=episodes, seed=seed)
         for entry in entries
     }
     fewest = min(map(len, found.values()))
@@ -130,7 +123,6 @@ def _films(
     entries: Sequence[ReportEntry],
     paths: Mapping[str, Paths],
     seed: int,
-    animate: bool,
 ) -> list[tuple[ReportEntry, list[Shown]]]:
     """Show an episode of each mode or code as pictures, of one run where several share a group."""
     if setup.task.filmstrip_key is None and not setup.task.renders:
@@ -138,7 +130,6 @@ def _films(
     chosen = [runs[0] for runs in seed_groups(entries).values()]
     films = [
         record_films(
-            setup,
             *steering_of(setup, entry),
             entry.sampled,
             longest=int(paths[entry.name].lengths.max()),
@@ -149,7 +140,7 @@ def _films(
     height, width = films[0][0].frames.shape[1:3]
     side = side_of(sum(map(len, films)), (height, width))
     return [
-        (entry, write_strips(folder, setup.task, entry.name, row, side, animate))
+        (entry, write_strips(folder, setup.task, entry.name, row, side))
         for entry, row in zip(chosen, films, strict=True)
     ]
 

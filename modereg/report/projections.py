@@ -43,10 +43,6 @@ def views_of(names: Sequence[str] | None, paths: Sequence[Paths]) -> list[View]:
     One dimension is drawn against time, two as they are. With dimensions called x, y and z: from
     above, and from the side, against the one of x and y that varies more. Else the first two
     principal components of all positions, by a singular value decomposition.
-
-    Args:
-        names: of the D dimensions, None where they have none.
-        paths: episodes in one feature space of D dimensions.
     """
     positions = np.concatenate([_visited(each) for each in paths])
     width, center = positions.shape[1], np.zeros(positions.shape[1])

@@ -6,21 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modereg.report.entries import ReportEntry, amount, seed_groups
+from modereg.report.entries import ReportEntry, seed_groups
 from modereg.report.numbers import (
     NONE,
     known,
     number,
     over_runs,
     percent,
-    plain,
     rate,
     span,
     steps,
 )
 from modereg.tasks import Task
 
-__all__ = ["Group", "Row", "Table", "further_rows", "over_seeds", "results", "summary"]
+__all__ = ["Group", "Row", "Table", "over_seeds", "results", "summary"]
 
 Figures = Mapping[str, Any]
 Column = tuple[str, Callable[[Figures], str]]
@@ -117,7 +116,6 @@ def _span(values: Sequence[float], form: str) -> str:
 def results(
     task: Task,
     entries: Sequence[ReportEntry],
-    rows: Sequence[Mapping[str, Any]],
     colors: Mapping[str, str],
 ) -> Table:
     """Return the table of results: a line a method, sampled and with the mean noise."""
@@ -131,8 +129,7 @@ def results(
     for entry in entries:
         cells, mean = [[show(entry.sampled) for _, show in columns]], entry.deterministic
         cells += [[NONE if mean is None else show(mean) for _, show in again]] if both else []
-        spent = steps(amount(entry, rows, "env_steps"))
-        cells.append([spent, number(amount(entry, rows, "seconds"), ".0f")])
+        cells.append([steps(entry.figures.get("env_steps")), number(entry.seconds, ".0f")])
         lines.append(Row(entry.label, colors[entry.name], cells))
     return Table("method", groups, lines)
 
@@ -158,17 +155,6 @@ def over_seeds(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> Tab
         lines.append(Row(f"{name}, {len(runs)} seeds", colors[runs[0].name], [cells]))
     columns = [Group("", [OVER_SEEDS[name][0] for name in names])]
     return Table("method", columns, lines, loose=True)
-
-
-def further_rows(entries: Sequence[ReportEntry], rows: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Return all rows of a summary as they are, None where the table of results has them all."""
-    shown = {entry.name for entry in entries}
-    if len(rows) <= len(entries) and {row.get("method") for row in rows} <= shown:
-        return None
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[plain(row.get(name)) for name in names] for row in rows]
-    first, *others = [name.replace("_", " ") for name in names]
-    return Table(first, [Group("", others)], [Row(line[0], None, [line[1:]]) for line in cells])
 
 
 def _number(name: str, form: str) -> Callable[[Figures], str]:

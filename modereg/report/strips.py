@@ -41,11 +41,7 @@ def side_of(strips: int, shape: tuple[int, int]) -> int:
 
 
 def strip(film: Film, side: int) -> bytes:
-    """Draw at most eight frames of a film side by side, evenly over its time.
-
-    Args:
-        film: the episode.
-        side: height of a frame, at most, in pixels.
+    """Draw at most eight frames, ``side`` pixels high at most, evenly over a film's time.
 
     Returns:
         A PNG of at most 127 colours, transparent between the frames.
@@ -70,12 +66,7 @@ def strip(film: Film, side: int) -> bytes:
 
 
 def animation(film: Film, side: int) -> bytes:
-    """Return a film as an animated WebP that repeats, resting at its end.
-
-    Args:
-        film: the episode.
-        side: height of a frame, in pixels.
-    """
+    """Return a film as an animated WebP, ``side`` pixels high, that rests at its end."""
     frames = [_resized(frame, side) for frame in film.frames]
     each = max(80, 2400 // len(frames))  # milliseconds
     buffer = io.BytesIO()
@@ -128,7 +119,7 @@ class Shown:
         parts: how it came about.
         frames: how many stand side by side.
         still: a PNG of them.
-        moving: an animated WebP, None without.
+        moving: an animated WebP.
     """
 
     name: str
@@ -136,30 +127,20 @@ class Shown:
     parts: tuple[str, ...]
     frames: int
     still: bytes
-    moving: bytes | None
+    moving: bytes
 
 
 def write_strips(
-    folder: Path, task: Task, method: str, films: Sequence[Film], side: int, animate: bool
+    folder: Path, task: Task, method: str, films: Sequence[Film], side: int
 ) -> list[Shown]:
-    """Draw the films of one method, and write them into ``films`` in the folder of the page.
-
-    Args:
-        folder: of the page.
-        task: names the modes.
-        method: name of the method.
-        films: its films.
-        side: height of a frame, in pixels.
-        animate: whether a moving picture stands beside each strip.
-    """
+    """Draw the films of one method, and write them into ``films`` in the folder of the page."""
     found = []
     for index, film in enumerate(films):
         heading, *parts = caption(task, film)
-        still, moving = strip(film, side), animation(film, side) if animate else None
+        still, moving = strip(film, side), animation(film, side)
         name = re.sub(r"[^\w-]+", "-", f"{method}_{index:02d}_{heading}").lower()
         write_atomic(folder / "films" / f"{name}.png", still)
-        if moving is not None:
-            write_atomic(folder / "films" / f"{name}.webp", moving)
+        write_atomic(folder / "films" / f"{name}.webp", moving)
         count = min(FRAMES, len(film.frames))
         found.append(Shown(f"{method}, {heading}", heading, tuple(parts), count, still, moving))
     return found

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from modereg.paths import Paths
 from modereg.report.entries import ReportEntry
@@ -17,7 +16,7 @@ from modereg.report.projections import View, project, views_of
 from modereg.report.style import GRID, MUTED, canvas, png, tidy, title
 from modereg.tasks import Task
 from modereg.tasks.plots import UNDECIDED as FAILED
-from modereg.tasks.plots import label_colors
+from modereg.tasks.plots import draw_lines, label_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,13 +70,7 @@ class Scene:
 
 
 def make_scene(task: Task, paths: Sequence[Paths], by: By | None = None) -> Scene:
-    """Choose what draws the paths: the task's own plot, or projections.
-
-    Args:
-        task: the task.
-        paths: all that will be drawn.
-        by: what the colours stand for; None takes the mode where there is a label.
-    """
+    """Choose what draws the paths: the task's own plot, or projections."""
     by = by or ("code" if task.num_modes is None else "mode")
     width = paths[0].positions.shape[-1]
     own = task.plot if task.num_modes is not None else None
@@ -114,13 +107,6 @@ def draw_trajectories(
 
     Failures lie below in light grey. A task with a plot of its own is drawn by it, any other by
     the dimensions of its features or their projections.
-
-    Args:
-        task: the task.
-        entries: the methods.
-        paths: episodes of each, by name.
-        colors: of the titles, by name.
-        by: what the colours stand for; None takes the mode where there is a label.
 
     Returns:
         A PNG.
@@ -229,22 +215,11 @@ def _draw_panel(ax: Axes, scene: Scene, row: int, paths: Paths, single: str) -> 
     palette = label_colors(count) if labelled or count > 1 else [single]
     if scene.own is not None:
         scene.own(ax, positions[:1], torch.full((1,), -1))  # for what stands around the paths
-    _draw_lines(ax, project(scene.views[row], positions), lengths, labels, palette)
+    places = project(scene.views[row], positions)
+    draw_lines(ax, places, (lengths + 1).tolist(), labels.tolist(), palette)
     if scene.own is None:
         ax.axis(scene.ranges[row])
         ax.set_aspect("equal" if scene.views[row].equal else "auto")
-
-
-def _draw_lines(
-    ax: Axes, places: np.ndarray, lengths: Tensor, labels: Tensor, palette: Sequence[str]
-) -> None:
-    from matplotlib.collections import LineCollection
-
-    lines = [path[: length + 1] for path, length in zip(places, lengths.tolist(), strict=True)]
-    shades = [FAILED if label < 0 else palette[label] for label in labels.tolist()]
-    ax.add_collection(
-        LineCollection(lines, colors=shades, linewidths=0.7, alpha=0.6), autolim=False
-    )
 
 
 def _label_axes(ax: Axes, view: View, *, first: bool) -> None:

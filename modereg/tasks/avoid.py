@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.layout import Layout
-from modereg.tasks.avoid_expert import demonstrate_avoid
+from modereg.tasks.avoid_expert import lead_through
 from modereg.tasks.avoid_geometry import (
     CYLINDERS,
     GOAL_Y,
@@ -30,6 +31,7 @@ from modereg.tasks.avoid_geometry import (
     gaps_of_modes,
 )
 from modereg.tasks.base import Task
+from modereg.tasks.experts import demonstrate
 from modereg.tasks.planar import PlanarEnv
 from modereg.tasks.plots import Picture
 
@@ -60,13 +62,9 @@ class Avoid(PlanarEnv):
         pay_spread: how unequally the routes pay, see :func:`~modereg.tasks.avoid.route_pay`; 0
             pays 1 for each.
         pay: ``[24]``, own pay of each mode instead.
-        start_noise: half-width of the uniform noise on the start, in metres.
         max_delta: largest step of the desired position per axis, in metres.
-        max_steps: time limit in environment steps.
-        tracking: share of the lag that is closed in a step, in (0, 1].
-        seed: seed of the environment's own generator; None draws one from torch's.
-        device: device of all tensors.
-        dtype: floating-point type of observations, actions and rewards.
+        **options: further ones of :class:`~modereg.tasks.planar.PlanarEnv`: ``start_noise`` (.01),
+            ``max_steps`` (96), ``tracking`` (.5), ``seed``, ``device`` and ``dtype``.
 
     Raises:
         ShapeError: if ``pay`` is not of shape ``[24]``.
@@ -79,13 +77,8 @@ class Avoid(PlanarEnv):
         *,
         pay_spread: float = 0.0,
         pay: Tensor | Sequence[float] | None = None,
-        start_noise: float = 0.01,
         max_delta: float = 0.015,
-        max_steps: int = 96,
-        tracking: float = 0.5,
-        seed: int | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ) -> None:
         smallest = min(radius for _, _, radius in CYLINDERS)
         if max_delta * 2**0.5 > smallest:
@@ -94,18 +87,14 @@ class Avoid(PlanarEnv):
                 f"{smallest} m; got max_delta={max_delta} per axis, "
                 f"use at most {smallest / 2**0.5:.4f}."
             )
-        super().__init__(
-            num_envs,
-            start=START,
-            start_noise=start_noise,
-            max_delta=max_delta,
-            max_steps=max_steps,
-            tracking=tracking,
-            pay=_check_pay(route_pay(pay_spread) if pay is None else torch.as_tensor(pay)),
-            seed=seed,
-            device=device,
-            dtype=dtype,
-        )
+        pay = _check_pay(route_pay(pay_spread) if pay is None else torch.as_tensor(pay))
+        usual: dict[str, Any] = {
+            "start": START,
+            "start_noise": 0.01,
+            "max_steps": 96,
+            "tracking": 0.5,
+        }
+        super().__init__(num_envs, max_delta=max_delta, pay=pay, **(usual | options))
 
     def _allocate(self) -> None:
         super()._allocate()
@@ -156,7 +145,7 @@ def avoid_task(
         pay: ``[24]``, own pay of each mode instead.
         start_noise: half-width of the uniform noise on the start, in metres.
         action_noise: noise on the expert's executed actions, see
-            :func:`~modereg.tasks.avoid_expert.demonstrate_avoid`.
+            :func:`~modereg.tasks.experts.demonstrate`.
         lane_noise: spread of the expert's lanes within their gaps, in metres.
         num_envs: sensible number of environments in a batch.
     """
@@ -173,10 +162,11 @@ def avoid_task(
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
         demonstrate=partial(
-            demonstrate_avoid,
+            demonstrate,
             partial(Avoid, start_noise=start_noise),
+            partial(lead_through, lane_noise=lane_noise),
+            NUM_MODES,
             action_noise=action_noise,
-            lane_noise=lane_noise,
         ),
         num_envs=num_envs,
         feature_noise=0.03,

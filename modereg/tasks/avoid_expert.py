@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
 from modereg.keys import OBSERVATION
-from modereg.tasks.avoid_geometry import GOAL_Y, LANES, NUM_MODES, ROWS_Y, gaps_of_modes
-from modereg.tasks.base import Demonstrations
-from modereg.tasks.experts import Expert, demonstrate
+from modereg.tasks.avoid_geometry import GOAL_Y, LANES, ROWS_Y, gaps_of_modes
+from modereg.tasks.experts import Expert
 from modereg.tasks.planar import PlanarEnv
 
-__all__ = ["RoutePlanner", "demonstrate_avoid"]
+__all__ = ["RoutePlanner", "lead_through"]
 
 APPROACH = 0.05
 """Distance before a row at which the point has reached its lane, in metres."""
@@ -53,48 +50,19 @@ class RoutePlanner:
         return delta.clamp(-self._max_delta, self._max_delta)
 
 
-def demonstrate_avoid(
-    make_env: Callable[..., PlanarEnv],
-    num_episodes: int,
-    seed: int,
-    shares: Tensor | Sequence[float] | None = None,
-    *,
-    action_noise: float = 0.3,
-    lane_noise: float = 0.0,
-    keep_failures: bool = False,
-) -> Demonstrations:
-    """Episodes of the scripted expert, which executes noisy actions and notes clean ones.
+def lead_through(
+    env: PlanarEnv, modes: Tensor, generator: torch.Generator, lane_noise: float = 0.0
+) -> Expert:
+    """Return the expert of modes ``[N]``, see :func:`~modereg.tasks.experts.demonstrate`.
 
     Args:
-        make_env: called as ``make_env(num_envs, seed=...)``.
-        num_episodes: number of episodes ``N``.
-        seed: seed of everything that is random here.
-        shares: ``[24]``, relative frequencies of the modes; None for equal ones.
-        action_noise: standard deviation of the noise on executed actions, in units of the largest
-            step.
+        env: Avoid, as it was reset.
+        modes: ``[N]`` int64.
+        generator: source of randomness.
         lane_noise: standard deviation of an episode's offset from its lane in each row, in metres.
-        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
-            repeated, and all ``N`` succeed in the mode that was asked for.
-
-    Returns:
-        Demonstrations whose modes have exactly the counts that the shares ask for (unless failures
-        are kept).
     """
-
-    def lead(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
-        planner = RoutePlanner(_draw_lanes(modes, lane_noise, generator), env.max_delta)
-        return lambda root: planner(root[OBSERVATION][:, :2], root[OBSERVATION][:, -2:])
-
-    return demonstrate(
-        make_env,
-        lead,
-        NUM_MODES,
-        num_episodes,
-        seed,
-        shares,
-        action_noise=action_noise,
-        keep_failures=keep_failures,
-    )
+    planner = RoutePlanner(_draw_lanes(modes, lane_noise, generator), env.max_delta)
+    return lambda root: planner(root[OBSERVATION][:, :2], root[OBSERVATION][:, -2:])
 
 
 def _draw_lanes(modes: Tensor, lane_noise: float, generator: torch.Generator) -> Tensor:

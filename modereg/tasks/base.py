@@ -57,16 +57,6 @@ class Demonstrations:
     def __len__(self) -> int:
         return self.actions.shape[0]
 
-    def select(self, index: Tensor) -> Demonstrations:
-        """Returns the episodes named by ``index`` (``[M]`` int64, or ``[N]`` bool)."""
-        return Demonstrations(
-            observations={key: value[index] for key, value in self.observations.items()},
-            actions=self.actions[index],
-            lengths=self.lengths[index],
-            modes=self.modes[index],
-            success=self.success[index],
-        )
-
     def mode_counts(self, num_modes: int) -> Tensor:
         """Number of successful episodes of each mode, ``[num_modes]`` int64."""
         modes = self.modes[self.success & (self.modes >= 0)]

@@ -28,10 +28,10 @@ def demonstrate(
     num_modes: int,
     num_episodes: int,
     seed: int,
-    shares: Tensor | Sequence[float] | None,
+    shares: Tensor | Sequence[float] | None = None,
     *,
-    action_noise: float,
-    keep_failures: bool,
+    action_noise: float = 0.3,
+    keep_failures: bool = False,
     observed: Sequence[NestedKey] = (OBSERVATION,),
 ) -> Demonstrations:
     """Episodes of an expert that executes noisy actions and notes clean ones, all in one batch.

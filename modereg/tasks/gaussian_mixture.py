@@ -7,8 +7,9 @@ the control step, the sparse reward and its unequal pay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from modereg.errors import ShapeError
 from modereg.keys import OBSERVATION
 from modereg.layout import Layout
-from modereg.tasks.base import Demonstrations, Task
+from modereg.tasks.base import Task
 from modereg.tasks.experts import Expert, demonstrate
 from modereg.tasks.planar import PlanarEnv
 from modereg.tasks.plots import Picture
@@ -25,9 +26,9 @@ __all__ = [
     "GOALS",
     "GOAL_RADIUS",
     "GaussianMixture",
-    "demonstrate_gaussian_mixture",
     "gaussian_mixture_task",
     "goal_pay",
+    "lead_to_goals",
 ]
 
 GOALS = ((0.7, 0.7), (-0.7, 0.7), (-0.7, -0.7), (0.7, -0.7))
@@ -59,12 +60,8 @@ class GaussianMixture(PlanarEnv):
         num_envs: batch size ``N``.
         pay_spread: how unequally the goals pay, see :func:`goal_pay`; 0 pays 1 for each.
         pay: ``[4]``, own pay of each goal instead.
-        start_noise: half-width of the uniform noise on the start.
-        max_delta: largest step per axis.
-        max_steps: time limit in environment steps.
-        seed: seed of the environment's own generator; None draws one from torch's.
-        device: device of all tensors.
-        dtype: floating-point type of observations, actions and rewards.
+        **options: further ones of :class:`~modereg.tasks.planar.PlanarEnv`: ``start_noise`` (.05),
+            ``max_delta`` (.08), ``max_steps`` (24), ``seed``, ``device`` and ``dtype``.
 
     Raises:
         ShapeError: if ``pay`` is not of shape ``[4]``.
@@ -77,12 +74,7 @@ class GaussianMixture(PlanarEnv):
         *,
         pay_spread: float = 0.0,
         pay: Tensor | Sequence[float] | None = None,
-        start_noise: float = 0.05,
-        max_delta: float = 0.08,
-        max_steps: int = MAX_STEPS,
-        seed: int | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ) -> None:
         pay = goal_pay(pay_spread) if pay is None else torch.as_tensor(pay)
         if pay.shape != (len(GOALS),):
@@ -90,18 +82,8 @@ class GaussianMixture(PlanarEnv):
                 f"GaussianMixture needs one pay per goal, shape [{len(GOALS)}], got "
                 f"{list(pay.shape)}."
             )
-        super().__init__(
-            num_envs,
-            start=(0.0, 0.0),
-            start_noise=start_noise,
-            max_delta=max_delta,
-            max_steps=max_steps,
-            tracking=1.0,
-            pay=pay,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-        )
+        usual: dict[str, Any] = {"start_noise": 0.05, "max_delta": 0.08, "max_steps": MAX_STEPS}
+        super().__init__(num_envs, start=(0.0, 0.0), tracking=1.0, pay=pay, **(usual | options))
 
     def _allocate(self) -> None:
         super()._allocate()
@@ -116,45 +98,11 @@ class GaussianMixture(PlanarEnv):
         return success, torch.zeros_like(success), mode
 
 
-def demonstrate_gaussian_mixture(
-    make_env: Callable[..., PlanarEnv],
-    num_episodes: int,
-    seed: int,
-    shares: Tensor | Sequence[float] | None = None,
-    *,
-    action_noise: float = 0.3,
-    keep_failures: bool = False,
-) -> Demonstrations:
-    """Episodes that go straight to a point drawn from one of the four Gaussians.
-
-    Noisy actions are executed, clean ones noted.
-
-    Args:
-        make_env: called as ``make_env(num_envs, seed=...)``.
-        num_episodes: number of episodes ``N``.
-        seed: seed of everything that is random here.
-        shares: ``[4]``, relative frequencies of the goals; None for equal ones.
-        action_noise: standard deviation of the noise on executed actions, in units of the largest
-            step.
-        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
-            repeated, and all ``N`` succeed in the mode that was asked for.
-    """
-
-    def lead(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
-        aims = torch.tensor(GOALS)[modes]
-        aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
-        return lambda root: _straight(aims - root[OBSERVATION], env.max_delta)
-
-    return demonstrate(
-        make_env,
-        lead,
-        len(GOALS),
-        num_episodes,
-        seed,
-        shares,
-        action_noise=action_noise,
-        keep_failures=keep_failures,
-    )
+def lead_to_goals(env: PlanarEnv, modes: Tensor, generator: torch.Generator) -> Expert:
+    """Return what goes straight to a point drawn from the Gaussian of each mode ``[N]``."""
+    aims = torch.tensor(GOALS)[modes]
+    aims = aims + GOAL_STD * torch.randn(aims.shape, generator=generator)
+    return lambda root: _straight(aims - root[OBSERVATION], env.max_delta)
 
 
 def _straight(offset: Tensor, max_delta: float) -> Tensor:
@@ -187,7 +135,7 @@ def gaussian_mixture_task(
         num_modes=len(GOALS),
         mode_names=MODE_NAMES,
         demonstrate=partial(
-            demonstrate_gaussian_mixture, GaussianMixture, action_noise=action_noise
+            demonstrate, GaussianMixture, lead_to_goals, len(GOALS), action_noise=action_noise
         ),
         num_envs=num_envs,
         feature_noise=0.25,

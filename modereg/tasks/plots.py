@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
-__all__ = ["Picture", "label_colors"]
+__all__ = ["Picture", "draw_lines", "label_colors"]
 
 UNDECIDED = "#d0d3d8"
 
@@ -75,8 +75,9 @@ class Picture:
                 all.
             limit: draw the first so many episodes only.
         """
-        seen = observations[:limit, ..., list(self.dims)]
-        self._draw_paths(ax, seen, modes[:limit], None if lengths is None else lengths[:limit])
+        seen = observations[:limit, ..., list(self.dims)].detach().cpu().numpy()
+        ends = [len(path) for path in seen] if lengths is None else (lengths[:limit] + 1).tolist()
+        draw_lines(ax, seen, ends, modes[:limit].tolist(), label_colors(self.num_modes))
         for shape in self.obstacles:
             ax.add_patch(_patch(shape, color="0.25", zorder=3))
         for shape in self.places:
@@ -87,15 +88,17 @@ class Picture:
             ax.axhline(height, color="0.4", linestyle=style, linewidth=1)
         ax.set(xlim=self.xlim, ylim=self.ylim, aspect="equal", xticks=[], yticks=[])
 
-    def _draw_paths(self, ax: Axes, seen: Tensor, modes: Tensor, lengths: Tensor | None) -> None:
-        from matplotlib.collections import LineCollection
 
-        paths = seen.detach().cpu().numpy()
-        ends = [len(path) for path in paths] if lengths is None else (lengths + 1).tolist()
-        palette = label_colors(self.num_modes)
-        colors = [UNDECIDED if mode < 0 else palette[mode] for mode in modes.tolist()]
-        segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
-        ax.add_collection(LineCollection(segments, colors=colors, linewidths=0.7, alpha=0.6))
+def draw_lines(
+    ax: Axes, paths: Any, ends: Sequence[int], labels: Sequence[int], palette: Sequence[str]
+) -> None:
+    """Draw paths ``[N, T, 2]`` up to their ends, coloured by their labels, -1 in light grey."""
+    from matplotlib.collections import LineCollection
+
+    colors = [UNDECIDED if label < 0 else palette[label] for label in labels]
+    segments = [path[:end] for path, end in zip(paths, ends, strict=True)]
+    lines = LineCollection(segments, colors=colors, linewidths=0.7, alpha=0.6)
+    ax.add_collection(lines, autolim=False)
 
 
 def _patch(shape: tuple[float, ...], **style: Any) -> Patch:

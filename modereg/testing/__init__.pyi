@@ -1,12 +1,10 @@
 from modereg.testing import strategies as strategies
-from modereg.testing.chunks import check_chunk as check_chunk
 from modereg.testing.discovery import check_discoverer as check_discoverer
 from modereg.testing.environments import CountingEnv as CountingEnv
 from modereg.testing.environments import counting_gym as counting_gym
 from modereg.testing.estimators import check_estimator as check_estimator
 from modereg.testing.policies import TinyPolicy as TinyPolicy
 from modereg.testing.policies import check_generative_policy as check_generative_policy
-from modereg.testing.rewards import check_reward as check_reward
 from modereg.testing.starts import check_starts as check_starts
 from modereg.testing.tasks import check_task as check_task
 from modereg.testing.transforms import CONTEXTS as CONTEXTS

@@ -11,8 +11,7 @@ from modereg import functional
 from modereg.discovery import ModeDiscoverer
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.testing._discoverer_subject import Subject, refuses
-from modereg.testing._expect import expect
-from modereg.testing._same import different_entry, same_state
+from modereg.testing._expect import different_entry, expect, same_state
 
 __all__ = ["check_bound", "check_log_prob", "check_names", "check_partition"]
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from modereg import keys
 from modereg.tasks import Task
-from modereg.testing._expect import expect
-from modereg.testing._same import not_finite
+from modereg.testing._expect import expect, not_finite
 
 __all__ = ["ages", "check_episodes", "check_fresh"]
 
@@ -26,11 +25,6 @@ def ages(rollout: TensorDictBase) -> Tensor:
 
 def check_episodes(task: Task, rollout: TensorDictBase, actions: str) -> None:
     """Check a rollout ``[N, T]`` over ends of episodes.
-
-    Args:
-        task: what they must agree with.
-        rollout: transitions of single environment steps.
-        actions: which actions were played, for the sentences.
 
     Raises:
         AssertionError: with a sentence that says what is broken.

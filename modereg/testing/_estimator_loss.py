@@ -20,12 +20,7 @@ _BATCHES = 4
 
 
 def check_loss(subject: Subject, idle: Collection[str]) -> None:
-    """Check gradients, noise, and that reading sees every step of the optimiser.
-
-    Args:
-        subject: the estimator.
-        idle: parameters that the loss need not reach.
-    """
+    """Check gradients, noise, and that reading sees every step of the optimiser."""
     for scale in (1.0, 1e4):
         missed = _check_gradients(subject, scale) - set(idle)
         expect(

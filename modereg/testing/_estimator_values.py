@@ -15,12 +15,7 @@ __all__ = ["check_values"]
 
 
 def check_values(subject: Subject, posterior: bool) -> None:
-    """Check values for ordinary and wild features, before any training.
-
-    Args:
-        subject: the estimator.
-        posterior: whether p(z) e^log_ratio is a distribution over discrete codes.
-    """
+    """Check values for ordinary and wild features, before any training."""
     _check_limit(subject)
     if isinstance(subject.prior, CategoricalPrior):
         for scale in (1.0, 1e4):

@@ -21,9 +21,8 @@ from modereg.testing._discoverer_learning import (
     check_partition,
 )
 from modereg.testing._discoverer_subject import MakeDiscoverer, Subject, refuses
-from modereg.testing._expect import expect
+from modereg.testing._expect import different_entry, expect, same_state
 from modereg.testing._planted import Planted, random_features_env
-from modereg.testing._same import different_entry, same_state
 
 __all__ = ["check_discoverer"]
 

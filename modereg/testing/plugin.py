@@ -16,7 +16,8 @@ their classes from :mod:`modereg.testing`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
     from modereg.testing import CountingEnv, TinyPolicy
 
 __all__ = [
-    "modereg_check_chunk",
     "modereg_check_discoverer",
     "modereg_check_estimator",
     "modereg_check_generative_policy",
-    "modereg_check_reward",
     "modereg_check_starts",
     "modereg_check_task",
     "modereg_check_transform",
@@ -42,68 +41,34 @@ __all__ = [
 Check = Callable[..., None]
 
 
-@pytest.fixture(scope="session")
-def modereg_check_chunk() -> Check:
-    """Open-loop chunks against single steps: check(make_chunk)."""
-    from modereg.testing import check_chunk
+def _check(name: str, said: str) -> Any:
+    """Make a fixture of a function of :mod:`modereg.testing`, imported when a test asks for it."""
 
-    return check_chunk
+    def check() -> Check:
+        return getattr(import_module("modereg.testing"), name)
 
-
-@pytest.fixture(scope="session")
-def modereg_check_discoverer() -> Check:
-    """The battery for a ModeDiscoverer: check(make_discoverer, features)."""
-    from modereg.testing import check_discoverer
-
-    return check_discoverer
+    check.__doc__ = said
+    return pytest.fixture(check, scope="session", name=f"modereg_{name}")
 
 
-@pytest.fixture(scope="session")
-def modereg_check_estimator() -> Check:
-    """The battery for a RewardEstimator: check(make_estimator, features)."""
-    from modereg.testing import check_estimator
-
-    return check_estimator
-
-
-@pytest.fixture(scope="session")
-def modereg_check_generative_policy() -> Check:
-    """The contract of a GenerativePolicy: check(policy, observations)."""
-    from modereg.testing import check_generative_policy
-
-    return check_generative_policy
-
-
-@pytest.fixture(scope="session")
-def modereg_check_reward() -> Check:
-    """An intrinsic reward against its definition: check(make_reward)."""
-    from modereg.testing import check_reward
-
-    return check_reward
-
-
-@pytest.fixture(scope="session")
-def modereg_check_starts() -> Check:
-    """Episodes that remember nothing of the one before: check(make_transform)."""
-    from modereg.testing import check_starts
-
-    return check_starts
-
-
-@pytest.fixture(scope="session")
-def modereg_check_task() -> Check:
-    """The battery for a Task, or for a factory of environments: check(task)."""
-    from modereg.testing import check_task
-
-    return check_task
-
-
-@pytest.fixture(scope="session")
-def modereg_check_transform() -> Check:
-    """The battery for a transform, in every context: check(make_transform)."""
-    from modereg.testing import check_transform
-
-    return check_transform
+modereg_check_discoverer = _check(
+    "check_discoverer", "The battery for a ModeDiscoverer: check(make_discoverer, features)."
+)
+modereg_check_estimator = _check(
+    "check_estimator", "The battery for a RewardEstimator: check(make_estimator, features)."
+)
+modereg_check_generative_policy = _check(
+    "check_generative_policy", "The contract of a GenerativePolicy: check(policy, observations)."
+)
+modereg_check_starts = _check(
+    "check_starts", "Episodes that remember nothing of the one before: check(make_transform)."
+)
+modereg_check_task = _check(
+    "check_task", "The battery for a Task, or for a factory of environments: check(task)."
+)
+modereg_check_transform = _check(
+    "check_transform", "The battery for a transform, in every context: check(make_transform)."
+)
 
 
 @pytest.fixture

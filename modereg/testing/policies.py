@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -15,8 +16,6 @@ from modereg.policies import GenerativePolicy
 from modereg.testing._expect import expect
 
 __all__ = ["TinyPolicy", "check_generative_policy"]
-
-Close = Callable[[Tensor, Tensor], bool]
 
 
 class TinyPolicy(GenerativePolicy):
@@ -100,21 +99,36 @@ def check_generative_policy(
         len(batch) == 1 and batch[0] >= 2,
         f"give the check observations of batch [B] with B >= 2, not {tuple(batch)}",
     )
-    name = type(policy).__name__
     noise = policy.draw_noise(batch, device=tensordict.device, dtype=dtype)
     with torch.no_grad():
         chunk = policy.decode_from(tensordict, noise)
-    _check_form(name, policy, noise, chunk)
     close = partial(torch.allclose, rtol=rtol, atol=atol)
-    _check_determinism(name, policy, tensordict, noise, chunk, close)
-    _check_rows(name, policy, tensordict, noise, chunk, close)
-    _check_gradient(name, policy, tensordict, noise)
-    _check_batches(name, policy, tensordict, noise, chunk, close)
-    _check_forward(name, policy, tensordict, noise, chunk, close)
-    _check_conventions(name, noise, chunk)
+    subject = _Subject(type(policy).__name__, policy, tensordict, noise, chunk, close)
+    for check in (
+        _check_form,
+        _check_determinism,
+        _check_rows,
+        _check_gradient,
+        _check_batches,
+        _check_forward,
+        _check_conventions,
+    ):
+        check(subject)
 
 
-def _check_form(name: str, policy: GenerativePolicy, noise: Tensor, chunk: Tensor) -> None:
+class _Subject(NamedTuple):
+    """A policy with observations ``[B]``, a noise, and what it decodes from them."""
+
+    name: str
+    policy: GenerativePolicy
+    tensordict: TensorDictBase
+    noise: Tensor
+    chunk: Tensor
+    close: Callable[[Tensor, Tensor], bool]
+
+
+def _check_form(subject: _Subject) -> None:
+    name, policy, _, noise, chunk, _ = subject
     expected = (*noise.shape[:1], *policy.chunk_shape)
     expect(
         tuple(chunk.shape) == expected,
@@ -123,7 +137,8 @@ def _check_form(name: str, policy: GenerativePolicy, noise: Tensor, chunk: Tenso
     expect(bool(torch.isfinite(chunk).all()), f"{name} decoded finite noise into NaN or infinity")
 
 
-def _check_conventions(name: str, noise: Tensor, chunk: Tensor) -> None:
+def _check_conventions(subject: _Subject) -> None:
+    name, _, _, noise, chunk, _ = subject
     expect(
         chunk.dtype == noise.dtype,
         f"{name} decoded {noise.dtype} noise into {chunk.dtype}; return chunk.to(noise.dtype)",
@@ -134,14 +149,8 @@ def _check_conventions(name: str, noise: Tensor, chunk: Tensor) -> None:
     )
 
 
-def _check_determinism(
-    name: str,
-    policy: GenerativePolicy,
-    tensordict: TensorDictBase,
-    noise: Tensor,
-    chunk: Tensor,
-    close: Close,
-) -> None:
+def _check_determinism(subject: _Subject) -> None:
+    name, policy, tensordict, noise, chunk, close = subject
     with torch.no_grad(), torch.random.fork_rng():
         for seed in (0, 1):
             torch.manual_seed(seed)
@@ -160,14 +169,8 @@ def _check_determinism(
     )
 
 
-def _check_rows(
-    name: str,
-    policy: GenerativePolicy,
-    tensordict: TensorDictBase,
-    noise: Tensor,
-    chunk: Tensor,
-    close: Close,
-) -> None:
+def _check_rows(subject: _Subject) -> None:
+    name, policy, tensordict, noise, chunk, close = subject
     with torch.no_grad():
         backwards = torch.arange(len(noise) - 1, -1, -1, device=noise.device)
         flipped = policy.decode_from(tensordict[backwards], noise[backwards])[backwards]
@@ -181,15 +184,9 @@ def _check_rows(
         )
 
 
-def _check_batches(
-    name: str,
-    policy: GenerativePolicy,
-    tensordict: TensorDictBase,
-    noise: Tensor,
-    chunk: Tensor,
-    close: Close,
-) -> None:
+def _check_batches(subject: _Subject) -> None:
     """Decode with one more batch dimension, and with none, as rollouts and single steps do."""
+    name, policy, tensordict, noise, chunk, close = subject
     rows = tensordict.select(*policy.observation_entries(tensordict))
     cases = {
         "two batch dimensions, [B, 1, ...]": (rows.unsqueeze(1), noise.unsqueeze(1), 1),
@@ -220,9 +217,8 @@ def _frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _check_gradient(
-    name: str, policy: GenerativePolicy, tensordict: TensorDictBase, noise: Tensor
-) -> None:
+def _check_gradient(subject: _Subject) -> None:
+    name, policy, tensordict, noise, chunk, _ = subject
     with _frozen(policy):
         expect(
             not policy.decode_from(tensordict, noise).requires_grad,
@@ -245,14 +241,8 @@ def _check_gradient(
     )
 
 
-def _check_forward(
-    name: str,
-    policy: GenerativePolicy,
-    tensordict: TensorDictBase,
-    noise: Tensor,
-    chunk: Tensor,
-    close: Close,
-) -> None:
+def _check_forward(subject: _Subject) -> None:
+    name, policy, tensordict, noise, chunk, close = subject
     data = TensorDict({}, tensordict.batch_size, device=tensordict.device)
     data.update(tensordict.select(*policy.observation_entries(tensordict)))
     with torch.no_grad():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import TensorDictBase
 from torchrl.envs import Compose, EnvBase, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
@@ -14,9 +14,8 @@ from modereg import keys
 from modereg.tasks import Task, environment_task
 from modereg.testing._actions import Replay, Rest, Wide
 from modereg.testing._episodes import check_episodes, check_fresh
-from modereg.testing._expect import expect
+from modereg.testing._expect import different_entry, expect, not_finite
 from modereg.testing._expert import check_expert
-from modereg.testing._same import different_entry, not_finite
 from modereg.transforms import ActionChunk, History, TimeLimit
 
 __all__ = ["check_task"]
@@ -126,7 +125,7 @@ def _check(
     _check_specs(subject)
     _check_entries(subject)
     _check_seeds(subject)
-    _check_rest(subject)
+    check_episodes(subject.task, subject.play(subject.env, Rest(subject.env)), "resting")
     _check_partial_reset(subject, noisy_steps)
     _check_finished_rows(subject)
     if subject.task.demonstrate is not None:
@@ -184,7 +183,7 @@ def _check_entries(subject: _Subject) -> None:
                 "number; give it a dimension of its own, as UnsqueezeTransform does",
             )
     if task.layout.feature_dims is not None:
-        width = sum(spec[key].shape[1:].numel() for key in _features(task))
+        width = sum(spec[key].shape[1:].numel() for key in task.layout.features)
         expect(
             len(task.layout.feature_dims) > 0
             and all(0 <= dim < width for dim in task.layout.feature_dims),
@@ -198,10 +197,6 @@ def _check_entries(subject: _Subject) -> None:
     )
 
 
-def _features(task: Task) -> Sequence[NestedKey]:
-    return task.layout.features
-
-
 def _check_seeds(subject: _Subject) -> None:
     name, seed = subject.task.name, subject.seed
     changed = different_entry(subject.begin(subject.env), subject.begin(subject.env))
@@ -210,11 +205,6 @@ def _check_seeds(subject: _Subject) -> None:
     changed = different_entry(rollout, again)
     expect(changed is None, f"{name}: one seed gives two rollouts, unlike in {changed!r}")
     check_episodes(subject.task, rollout, "random")
-
-
-def _check_rest(subject: _Subject) -> None:
-    rollout = subject.play(subject.env, Rest(subject.env))
-    check_episodes(subject.task, rollout, "resting")
 
 
 def _check_partial_reset(subject: _Subject, noisy_steps: bool) -> None:
@@ -279,7 +269,7 @@ def _check_replay(subject: _Subject, episodes: int | None, least_success: float)
 def _chunked(task: Task, env: EnvBase) -> TransformedEnv:
     chunk = ActionChunk(task.layout.played, offset=task.layout.offset, horizon=task.layout.horizon)
     history = History(
-        list(_features(task)), length=task.layout.max_decisions, dims=task.layout.feature_dims
+        list(task.layout.features), length=task.layout.max_decisions, dims=task.layout.feature_dims
     )
     return TransformedEnv(env, Compose(chunk, history), auto_unwrap=True)
 

@@ -31,10 +31,6 @@ StepCounter that only counts.
 def check_attached(transform: Transform, written: Mapping[str, NestedKey | None]) -> None:
     """Refuse a transform at the wrong place, or one that would replace entries that are there.
 
-    Args:
-        transform: that has just been attached; to a replay buffer, or to nothing yet, is fine.
-        written: the entries that it writes, by the options that name them.
-
     Raises:
         ConfigurationError: if the order would change what a transform means, or an entry is there.
     """

@@ -38,10 +38,6 @@ _FIX = (
 def check_terminal_observations(env: EnvBase, inner: Sequence[Transform] = ()) -> None:
     """Refuse an environment that does not report the true observation at the end of an episode.
 
-    Args:
-        env: the environment.
-        inner: transforms between it and the asking one.
-
     Raises:
         TerminalObservationError: if the environment, or a worker of it that has started, resets
             itself and loses the observation in which an episode ended.

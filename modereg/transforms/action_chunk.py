@@ -302,13 +302,7 @@ class ActionChunk(Transform):
 
 
 class _Decision:
-    """The environment steps of one decision: what they returned and which rows have ended.
-
-    Args:
-        chunk: the transform.
-        root: input of the decision, after the inverse transforms.
-        first: what the first step returned.
-    """
+    """The environment steps of one decision: what they returned and which rows have ended."""
 
     def __init__(self, chunk: ActionChunk, root: TensorDictBase, first: TensorDictBase) -> None:
         self.chunk, self.root, self.latest = chunk, root.copy(), first

@@ -12,16 +12,16 @@ from torchrl.envs import EnvBase, StepCounter, Transform
 
 from modereg import functional, keys
 from modereg._torchrl import inner_transforms
-from modereg.errors import ConfigurationError, NonFiniteError
+from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator, check_support
 from modereg.layout import Layout
 from modereg.priors import Prior
+from modereg.reading import require_finite
 from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
     any_flag,
     copy_sharing,
     require,
-    sibling,
     transforms_within,
     valid_rows,
 )
@@ -72,15 +72,12 @@ class MIReward(Transform):
             the estimator's upper limit, None clamps nothing.
         normalize: whether to divide by the estimator's scale, H(p) for a classifier, so that an
             episode earns at most about 1; a prior of one code pays 0.
-        nonfinite: what to do about NaN or infinite features: ``"raise"``, or pay ``"zero"`` and
-            count them in :attr:`nonfinite_share`.
         time_limit: what the environment's time limit does, as far as you know it.
         latent_key: entry of the code; None takes the estimator's.
         reward_key: entry of the environment's reward.
         mi_key: entry that is written, ``[*B, 1]``.
         regularized_key: entry that is written, ``[*B, 1]``.
         steps_key: entry of n in ``next``; without it n is 1.
-        done_key: the done flag, beside which stand ``terminated`` and ``truncated``.
 
     Raises:
         ConfigurationError: if an option is unknown or out of range; for ``"final"`` with
@@ -104,14 +101,12 @@ class MIReward(Transform):
         coef: float = 1.0,
         clamp: Clamp = "symmetric",
         normalize: bool = True,
-        nonfinite: Literal["raise", "zero"] = "raise",
         time_limit: Literal["terminates", "truncates"] | None = None,
         latent_key: NestedKey | None = None,
         reward_key: NestedKey = keys.REWARD,
         mi_key: NestedKey = keys.MI_REWARD,
         regularized_key: NestedKey = keys.REGULARIZED_REWARD,
         steps_key: NestedKey = keys.STEPS,
-        done_key: NestedKey = "done",
     ) -> None:
         super().__init__()
         gamma, time_limit = _discounting(layout, gamma, time_limit)
@@ -119,26 +114,25 @@ class MIReward(Transform):
             whole = time_limit == "terminates" and not estimator.transitions
             timing = "final" if whole else "difference"
         _check_option("timing", timing, ("dense", "difference", "final"))
-        _check_option("nonfinite", nonfinite, ("raise", "zero"))
         _check_option("time_limit", time_limit, ("terminates", "truncates"))
         if not 0.0 <= gamma <= 1.0:
             raise ConfigurationError(f"expected a discount in [0, 1], got {gamma}")
         if timing == "final" and time_limit == "truncates":
             raise ConfigurationError(f"timing='final' with a truncating time limit: {_FINAL_FIX}")
         self.__dict__["_estimator"] = estimator
-        self.timing, self.gamma = timing, gamma
-        self.nonfinite, self.normalize = nonfinite, normalize
+        self.timing, self.gamma, self.normalize = timing, gamma, normalize
         if timing == "difference" and estimator.source == "root":
             raise ConfigurationError(
                 "expected features of states for timing='difference', got an estimator that reads "
                 "those of the root (source='root'); choose 'dense' or 'final'"
             )
-        self.clamp = _checked_clamp(clamp)
+        if isinstance(clamp, tuple) and not clamp[0] <= 0.0 <= clamp[1]:
+            raise ConfigurationError(f"expected clamp bounds around 0, got {clamp}")
+        self.clamp = clamp
         self.latent_key = estimator.latent_key if latent_key is None else latent_key
         self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
-        self.steps_key, self.done_key = steps_key, done_key
+        self.steps_key = steps_key
         self.register_buffer("coef", torch.tensor(float(coef)))
-        self._rows = {"read": 0, "nonfinite": 0}
 
     @property
     def estimator(self) -> RewardEstimator:
@@ -148,11 +142,6 @@ class MIReward(Transform):
     def __deepcopy__(self, memo: dict[int, Any]) -> MIReward:
         """Copy all but the estimator: collectors copy their ``postproc``, and q learns on."""
         return copy_sharing(self, memo, self.estimator)
-
-    @property
-    def nonfinite_share(self) -> float:
-        """Share of the rows read so far whose features were not finite, 0 before any."""
-        return self._rows["nonfinite"] / max(self._rows["read"], 1)
 
     def set_container(self, container: Transform | EnvBase) -> None:
         """Attach the transform and check that environment and estimator fit."""
@@ -171,34 +160,20 @@ class MIReward(Transform):
 
     # --- the ratio
 
-    def _features(self, source: TensorDictBase, latent: Tensor) -> tuple[TensorDict, Tensor | None]:
-        """Return the estimator's input and which rows ``[*B]`` of it had to be zeroed."""
-        data = TensorDict({}, batch_size=source.batch_size, device=source.device)
-        bad = None
-        for key in self.estimator.in_keys:
-            value = require(source, key, repr(self))
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                if self.nonfinite == "raise":
-                    raise NonFiniteError(_nonfinite_sentence(key, value))
-                rows = (~torch.isfinite(value)).flatten(source.batch_dims).any(-1)
-                bad = rows if bad is None else bad | rows
-                value = torch.nan_to_num(value, 0.0, 0.0, 0.0)
-            data.set(key, value)
-        return data.set(self.estimator.latent_key, latent), bad
-
     def _ratio(self, source: TensorDictBase, latent: Tensor) -> Tensor:
-        """Return the clamped, normalised l of rows, ``[*B]``; 0 where features are not finite."""
-        data, bad = self._features(source, latent)
-        ratio = self.estimator.log_ratio(data)
+        """Return the clamped, normalised l of rows, ``[*B]``."""
+        features = self.estimator.in_keys
+        require_finite(source, features, repr(self))
+        data = TensorDict({}, batch_size=source.batch_size, device=source.device)
+        for key in features:
+            data.set(key, source.get(key))
+        ratio = self.estimator.log_ratio(data.set(self.estimator.latent_key, latent))
         if self.clamp is not None:
             ratio = ratio.clamp(*self._clamp_bounds())
-        if self.normalize:
-            scale = self.estimator.scale
-            ratio = ratio / scale if scale > 0 else torch.zeros_like(ratio)
-        if self.nonfinite == "zero":
-            self._rows["read"] += data.batch_size.numel()
-            self._rows["nonfinite"] += 0 if bad is None else int(bad.sum())
-        return ratio if bad is None else ratio.masked_fill(bad, 0.0)
+        if not self.normalize:
+            return ratio
+        scale = self.estimator.scale
+        return ratio / scale if scale > 0 else torch.zeros_like(ratio)
 
     def _clamp_bounds(self) -> tuple[float, float]:
         if isinstance(self.clamp, tuple):
@@ -225,8 +200,8 @@ class MIReward(Transform):
 
     def _terminal(self, tensordict: TensorDictBase) -> Tensor:
         """Return which rows ``[*B]`` end their episode, all of them for good."""
-        done = any_flag(tensordict, [self.done_key])
-        terminated = tensordict.get(sibling(self.done_key, "terminated"), None)
+        done = any_flag(tensordict, ["done"])
+        terminated = tensordict.get("terminated", None)
         if terminated is not None:
             cut = done & ~terminated.view(done.shape)
             if bool(cut.any()):
@@ -241,9 +216,8 @@ class MIReward(Transform):
         valid = valid_rows(tensordict)
         if valid is None:
             return self._paid(tensordict, next_tensordict)
-        features, flags = self.estimator.in_keys, [self.done_key, self.steps_key]
+        features, flags = self.estimator.in_keys, ["done", "terminated", self.steps_key]
         root = tensordict.select(self.latent_key, *features, strict=False)
-        flags.append(sibling(self.done_key, "terminated"))
         after = next_tensordict.select(*features, *flags, strict=False)
         paid = self._paid(root[valid], after[valid])
         return paid.new_zeros(valid.shape).masked_scatter(valid, paid)
@@ -314,12 +288,6 @@ def _check_option(name: str, value: str | None, options: tuple[str, ...]) -> Non
         raise ConfigurationError(f"expected {name} to be one of {options}, got {value!r}")
 
 
-def _checked_clamp(clamp: Clamp) -> Clamp:
-    if isinstance(clamp, tuple) and not clamp[0] <= 0.0 <= clamp[1]:
-        raise ConfigurationError(f"expected clamp bounds around 0, got {clamp}")
-    return clamp
-
-
 def _check_codes(prior: Prior, found: TensorSpec, batch_size: torch.Size) -> None:
     expected = prior.spec(batch_size)
     numbers = {getattr(spec, "n", prior.num_codes) for spec in (found, expected)}
@@ -345,13 +313,3 @@ def _refuse_truncation(chain: list[Transform]) -> None:
             raise ConfigurationError(
                 f"timing='final' with {type(member).__name__}, which truncates: {_FINAL_FIX}"
             )
-
-
-def _nonfinite_sentence(key: NestedKey, value: Tensor) -> str:
-    share = float((~torch.isfinite(value)).float().mean())
-    return (
-        f"expected finite features, got {share:.1%} NaN or infinite values under {key!r}; a likely "
-        "cause is an environment that resets itself and fills the observation at the end of an "
-        "episode with NaN, so use SerialEnv or ParallelEnv of single environments, or pass "
-        "nonfinite='zero'"
-    )

@@ -14,7 +14,7 @@ from modereg import keys
 from modereg._torchrl import inner_transforms
 from modereg.errors import ConfigurationError
 from modereg.transforms._attaching import check_attached
-from modereg.transforms._common import require, sibling
+from modereg.transforms._common import require
 from modereg.transforms._vector_gym import resets_itself
 
 __all__ = ["TimeLimit"]
@@ -32,7 +32,6 @@ class TimeLimit(Transform):
         mode: ``"terminates"``: the limit is part of the task, its end is terminal; ``"truncates"``:
             value estimators bootstrap there. A step that terminates on its own is not truncated.
         elapsed_key: entry of the elapsed share, ``[*B, 1]`` float in [0, 1].
-        done_key: the done flag ``[*B, 1]``, beside which stand ``terminated`` and ``truncated``.
         dtype: floating-point type of the elapsed share.
 
     Raises:
@@ -47,7 +46,6 @@ class TimeLimit(Transform):
         mode: Literal["terminates", "truncates"],
         *,
         elapsed_key: NestedKey = keys.ELAPSED,
-        done_key: NestedKey = "done",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -56,9 +54,7 @@ class TimeLimit(Transform):
         if mode not in ("terminates", "truncates"):
             raise ConfigurationError(f"expected 'terminates' or 'truncates', got {mode!r}")
         self.max_steps, self.mode = max_steps, mode
-        self.elapsed_key, self.done_key, self.dtype = elapsed_key, done_key, dtype
-        self.terminated_key = sibling(done_key, "terminated")
-        self.truncated_key = sibling(done_key, "truncated")
+        self.elapsed_key, self.dtype = elapsed_key, dtype
 
     def set_container(self, container: Transform | EnvBase) -> None:
         """Attach the transform and check the environment."""
@@ -77,9 +73,9 @@ class TimeLimit(Transform):
     def _reset(
         self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
     ) -> TensorDictBase:
-        done = require(tensordict_reset, self.done_key, repr(self))
+        done = require(tensordict_reset, "done", repr(self))
         if self.mode == "truncates":
-            tensordict_reset.set(self.truncated_key, torch.zeros_like(done))
+            tensordict_reset.set("truncated", torch.zeros_like(done))
         return tensordict_reset.set(self.elapsed_key, torch.zeros_like(done, dtype=self.dtype))
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
@@ -90,14 +86,14 @@ class TimeLimit(Transform):
         return next_tensordict.set(self.elapsed_key, (steps / self.max_steps).clamp_max(1.0))
 
     def _end(self, tensordict: TensorDictBase, limit: Tensor) -> None:
-        done = require(tensordict, self.done_key, repr(self))
-        terminated = tensordict.get(self.terminated_key)
+        done = require(tensordict, "done", repr(self))
+        terminated = tensordict.get("terminated")
         if self.mode == "terminates":
-            tensordict.set(self.terminated_key, terminated | limit)
+            tensordict.set("terminated", terminated | limit)
         else:
-            truncated = tensordict.get(self.truncated_key, torch.zeros_like(done))
-            tensordict.set(self.truncated_key, truncated | (limit & ~terminated))
-        tensordict.set(self.done_key, done | limit)
+            truncated = tensordict.get("truncated", torch.zeros_like(done))
+            tensordict.set("truncated", truncated | (limit & ~terminated))
+        tensordict.set("done", done | limit)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Return the tensordict as it is: in a replay buffer the share is data."""
@@ -119,8 +115,8 @@ class TimeLimit(Transform):
 
     def transform_done_spec(self, done_spec: Composite) -> Composite:
         """Add ``truncated``, if the limit truncates."""
-        if self.mode == "truncates" and self.truncated_key not in done_spec.keys(True, True):
-            done_spec[self.truncated_key] = Binary(
+        if self.mode == "truncates" and "truncated" not in done_spec.keys(True, True):
+            done_spec["truncated"] = Binary(
                 1, shape=(*done_spec.shape, 1), dtype=torch.bool, device=done_spec.device
             )
         return done_spec

@@ -31,7 +31,7 @@ from modereg.layout import Layout
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP
 from modereg.novelty import RandomNetworkDistillation
-from modereg.objectives import DistillationLoss, InferenceLoss, LeanPPOLoss
+from modereg.objectives import DistillationLoss, LeanPPOLoss
 from modereg.priors import LearnedPrior, NormalPrior, SphericalPrior
 from modereg.rollouts import collect_episodes
 from modereg.storage import load_state, save_state
@@ -156,9 +156,7 @@ def ppo(path: Route) -> None:
 
 
 def objectives(path: Route) -> None:
-    """The losses of codes and novelty, and the reward of novelty."""
-    inference = InferenceLoss(path.found.estimator)(path.batch.get("next"))
-    inference["loss_inference"].backward()
+    """The loss and the reward of novelty."""
     distillation = RandomNetworkDistillation.mlp(2, 4, (8,)).to(path.learner)
     DistillationLoss(distillation, proportion=0.5)(path.batch)["loss_distillation"].backward()
     NoveltyReward(distillation).to(path.learner)(path.batch)

@@ -139,7 +139,7 @@ def test_the_number_of_codes_is_chosen_and_over_segmented() -> None:
     options = dict(hidden=(16,), steps=100)
     discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, **options)
     assert metrics["suggested_modes"] == 5
-    assert discoverer.num_codes == metrics["num_codes"] == 10
+    assert discoverer.num_codes == metrics["num_codes"] == 8  # half as many again
     codes = discoverer.log_prob(_as_data(features)).argmax(-1)
     owners = {int(modes[codes == code].mode().values) for code in codes.unique()}
     assert owners == set(range(5))
@@ -148,6 +148,12 @@ def test_the_number_of_codes_is_chosen_and_over_segmented() -> None:
     assert "suggested_modes" not in metrics
     few, metrics = ClusterModeDiscoverer.from_episodes(features[:40], oversegment=9.0, **options)
     assert few.num_codes == 5  # at most one code for eight episodes
+
+
+def test_no_more_codes_are_chosen_than_features_differ() -> None:
+    features = CENTRES[:3].repeat(40, 1)
+    discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, hidden=(8,), steps=5)
+    assert metrics["suggested_modes"] == discoverer.num_codes == 3
 
 
 def test_observe_gathers_finished_episodes_and_update_fits_once() -> None:

@@ -113,6 +113,9 @@ def test_an_own_loop(run: Any) -> None:
     assert all(weight.grad is not None for weight in made["steering"].parameters())
     assert made["metrics"].present_modes == 4
     assert made["metrics"].commandable_modes >= 2
+    assert made["found"].basis.shape == (16, 2)
+    assert made["found"].share > 0.999
+    assert made["narrow"].noise_shape == (2,)
 
 
 def test_an_environment_without_labels(run: Any) -> None:

@@ -13,7 +13,6 @@ from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.information.critics import (
     Bound,
     InformationEstimate,
-    JointCritic,
     SeparableCritic,
     estimate_information,
 )
@@ -66,8 +65,7 @@ def test_independent_variables_share_nothing(bound: Bound) -> None:
     assert -0.2 < found.value <= 3 * found.standard_error
 
 
-@pytest.mark.parametrize("critic", ["separable", "joint"])
-def test_codes_become_one_hot(critic: Any) -> None:
+def test_codes_become_one_hot() -> None:
     codes, error = 4, 0.1
     x = torch.randint(codes, (3000,))
     wrong = (x + torch.randint(1, codes, x.shape)) % codes
@@ -75,7 +73,7 @@ def test_codes_become_one_hot(critic: Any) -> None:
     truth = math.log(codes) - error * math.log(codes - 1)
     truth += error * math.log(error) + (1 - error) * math.log(1 - error)
     options = SMALL | dict(batch_size=64)
-    found = estimate_information(x, y, critic=critic, **options)
+    found = estimate_information(x, y, **options)
     assert found.value == pytest.approx(truth, abs=3 * found.standard_error + 0.05)
 
 
@@ -186,9 +184,8 @@ def test_a_module_of_the_caller_s_is_copied() -> None:
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("kind", [SeparableCritic, JointCritic])
-def test_critics_score_pair_by_pair(kind: type[nn.Module]) -> None:
-    critic, x, y = kind(3, 2, (8, 6)), torch.randn(4, 3), torch.randn(5, 2)
+def test_critics_score_pair_by_pair() -> None:
+    critic, x, y = SeparableCritic(3, 2, (8, 6)), torch.randn(4, 3), torch.randn(5, 2)
     scores = critic(x, y)
     assert scores.shape == (4, 5)
     for row in range(4):
@@ -204,8 +201,6 @@ def test_critics_score_pair_by_pair(kind: type[nn.Module]) -> None:
     ("options", "words"),
     [
         (dict(bound="mutual"), "expected a bound of"),
-        (dict(critic="deep"), "expected a critic"),
-        (dict(critic="joint", hidden=()), "at least one hidden layer"),
         (dict(steps=0), "at least 1 step"),
         (dict(chunk_size=2), "chunk_size of at least 3"),
         (dict(held_out=1.0), "expected held_out in"),

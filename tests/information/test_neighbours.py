@@ -23,7 +23,6 @@ from modereg.information import (
     ksg_information,
     particle_entropy,
     ross_information,
-    subsample_error,
 )
 
 SEEDS = st.integers(0, 10_000)
@@ -219,17 +218,6 @@ def test_a_constant_column_adds_nothing(value: float) -> None:
     assert ksg_information(padded, y) == pytest.approx(ksg_information(x, y), abs=0.02)
 
 
-def test_the_error_of_an_estimate_is_its_scatter_over_repetitions() -> None:
-    repeated = [ksg_information(*gaussians(2 * i, 1_000, 1, 0.6)) for i in range(60)]
-    errors = [
-        subsample_error(ksg_information, *gaussians(2 * i, 1_000, 1, 0.6), seed=i)
-        for i in range(20)
-    ]
-    assert np.mean(errors) == pytest.approx(np.std(repeated), rel=0.35)
-    with pytest.raises(ConfigurationError, match="two parts"):
-        subsample_error(ksg_information, *gaussians(0, 100, 1, 0.5), parts=1)
-
-
 def test_many_samples_fit_into_memory() -> None:
     """All pairs of 100 000 samples would be 80 GB; the process grows by less than one of them."""
     x, y = gaussians(0, 100_000, 1, 0.75)
@@ -299,15 +287,6 @@ def test_other_margins_are_refused() -> None:
         ksg_information(torch.randn(50), torch.randn(50), margins="uniform")
 
 
-@given(SEEDS)
-def test_particles_seek_in_the_whole_reference(seed: int) -> None:
-    x, reference = points(seed, 20, 2), points(seed + 1, 50, 2)
-    distances, _ = cKDTree(reference.numpy()).query(x.numpy(), k=5)
-    found = particle_entropy(x, k=5, reference=reference, chunk_size=7)
-    np.testing.assert_allclose(found, np.log1p(distances.mean(1)), rtol=1e-9)
-    assert (particle_entropy(reference, k=1, reference=reference) == 0).all()
-
-
 def test_duplicates_of_a_particle_are_its_neighbours_at_no_distance() -> None:
     x = points(0, 10, 4, torch.float32).repeat(3, 1).requires_grad_()
     found = particle_entropy(x, k=2)
@@ -327,7 +306,6 @@ def test_far_particles_pay_more() -> None:
     [
         (torch.zeros(5), {}, ShapeError, r"expected features \[N, D\]"),
         (torch.zeros(2, 5, 3), {}, ShapeError, "flatten"),
-        (torch.zeros(20, 3), {"reference": torch.zeros(20, 2)}, ShapeError, "of one D"),
         (torch.zeros(12, 3), {"k": 12}, ConfigurationError, "1 <= k <= 11"),
         (torch.zeros(12, 3), {"k": 0}, ConfigurationError, "got k = 0"),
         (torch.zeros(0, 3), {"k": 1}, ConfigurationError, "1 <= k <= 0"),

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from modereg.errors import CheckpointError
+from modereg.keys import from_json
 from modereg_integrations.folders import (
     LARGEST,
     OPTIONS,
-    as_key,
     check_sizes,
     is_key,
     open_folder,
@@ -126,6 +126,6 @@ def test_sizes_that_no_policy_has() -> None:
 
 
 def test_keys() -> None:
-    assert as_key(["a", "b"]) == ("a", "b")
-    assert as_key("a") == "a"
+    assert from_json(["a", "b"]) == ("a", "b")
+    assert from_json("a") == "a"
     assert not any(map(is_key, [None, [], ["a", 3], {}, "", [["a"]]]))

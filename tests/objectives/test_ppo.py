@@ -57,7 +57,6 @@ def losses_and_gradients(
     entropy_coeff=st.sampled_from([0.01, 0.3]),
     critic_coeff=st.sampled_from([0.5, 1.0]),
     critic_loss=st.sampled_from(["smooth_l1", "l2", "l1"]),
-    normalize=st.booleans(),
 )
 def test_losses_and_gradients_equal_torchrl_s(
     seed: int,
@@ -65,7 +64,6 @@ def test_losses_and_gradients_equal_torchrl_s(
     entropy_coeff: float,
     critic_coeff: float,
     critic_loss: str,
-    normalize: bool,
 ) -> None:
     torch.manual_seed(seed)
     actor, critic = networks()
@@ -76,7 +74,6 @@ def test_losses_and_gradients_equal_torchrl_s(
         "entropy_coeff": entropy_coeff,
         "critic_coeff": critic_coeff,
         "loss_critic_type": critic_loss,
-        "normalize_advantage": normalize,
     }
     own, own_grad = losses_and_gradients(LeanPPOLoss(actor, critic, **options), td, parameters)
     ref, ref_grad = losses_and_gradients(ClipPPOLoss(actor, critic, **options), td, parameters)

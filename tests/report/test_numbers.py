@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from modereg.report.numbers import NONE, number, over_runs, percent, plain, rate, span, steps
+from modereg.report.numbers import NONE, number, over_runs, percent, rate, span, steps
 
 
 def test_no_rate_below_one_is_called_all() -> None:
@@ -18,13 +18,10 @@ def test_what_rounds_to_zero_has_no_sign(form: str) -> None:
         assert not number(value, form).startswith("-")
     assert number(-1.5, ".1f") == "-1.5"
     assert number(None) == NONE
-    assert plain(-0.0) == "0.000"
     assert rate({"success": -0.0, "success_error": 0.0}) == "0.000 ± 0.000"
 
 
 def test_cells_of_any_kind() -> None:
-    cells = [plain(value) for value in (1234567, 1234.5, 0.25, None, True, "mine")]
-    assert cells == ["1,234,567", "1,234", "0.250", NONE, "True", "mine"]
     assert [steps(value) for value in (None, 900, 99_999, 4.2e6)] == [
         NONE, "900", "99,999", "4.20 M",
     ]  # fmt: skip

@@ -82,16 +82,15 @@ def test_modes_without_a_name_have_their_number() -> None:
     assert caption(Task("bare", TASK.make_env, Layout(9), num_modes=4), film())[0] == "mode 1"
 
 
-@pytest.mark.parametrize("animate", [True, False])
-def test_files_lie_beside_the_page(animate: bool, tmp_path: Path) -> None:
-    shown = write_strips(tmp_path, TASK, "a & b", [film(), film(mode=2)], 40, animate)
+def test_files_lie_beside_the_page(tmp_path: Path) -> None:
+    shown = write_strips(tmp_path, TASK, "a & b", [film(), film(mode=2)], 40)
     names = {path.name for path in (tmp_path / "films").iterdir()}
     assert {name for name in names if name.endswith(".png")} == {
         "a-b_00_upper-left.png",
         "a-b_01_lower-left.png",
     }
-    assert sum(name.endswith(".webp") for name in names) == 2 * animate
+    assert sum(name.endswith(".webp") for name in names) == 2
     template = _environment().get_template("parts.html").module
     text = "".join(template.film(each) for each in shown)  # type: ignore[attr-defined]
-    assert text.count("data:image/webp") == 2 * animate
+    assert text.count("data:image/webp") == 2
     assert "a &amp; b, upper left: 8 frames of an episode, code 3, success after 38 steps." in text

@@ -62,15 +62,6 @@ def test_demonstrations_count_successes_of_decided_modes() -> None:
     assert demonstrations().mode_counts(4).tolist() == [1, 0, 1, 0]
 
 
-def test_demonstrations_select_by_index_and_by_mask() -> None:
-    all_of_them = demonstrations()
-    chosen = all_of_them.select(torch.tensor([2, 0]))
-    assert len(chosen) == 2
-    assert chosen.modes.tolist() == [2, 0]
-    assert torch.equal(chosen.actions[1], all_of_them.actions[0])
-    assert len(all_of_them.select(all_of_them.success)) == 3
-
-
 def test_demonstrations_of_unequal_sizes_are_refused() -> None:
     good = demonstrations()
     with pytest.raises(ShapeError, match=r"lengths must have shape \(4,\)"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modereg.testing.chunks import check_chunk
 from modereg.transforms import ActionChunk
+from tests.testing.chunks import check_chunk
 
 
 def test_ours_plays_what_single_steps_play() -> None:

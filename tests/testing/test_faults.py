@@ -8,13 +8,13 @@ import pytest
 
 from modereg.priors import LearnedPrior, Prior
 from modereg.testing import check_transform
-from modereg.testing.chunks import check_chunk
-from modereg.testing.rewards import check_reward
 from modereg.testing.starts import check_starts
 from modereg.transforms import ActionChunk, MIReward
+from tests.testing.chunks import check_chunk
 from tests.testing.faults import CODES, SKEWED, Fault, check, classifier, gaussian
 from tests.testing.loss_faults import LOSS_FAULTS
 from tests.testing.ratio_faults import RATIO_FAULTS
+from tests.testing.rewards import check_reward
 from tests.testing.transform_faults import TRANSFORM_FAULTS, chain
 
 FAULTS = [*RATIO_FAULTS, *LOSS_FAULTS, *TRANSFORM_FAULTS]

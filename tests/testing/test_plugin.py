@@ -78,5 +78,5 @@ def test_its_fixtures_at_work(pytester: pytest.Pytester) -> None:
         """
     )
     result = pytester.runpytest_subprocess()
-    result.assert_outcomes(passed=10, failed=1)
+    result.assert_outcomes(passed=8, failed=1)
     result.stdout.fnmatch_lines(["E *AssertionError: TinyPolicy does not depend on the noise*"])

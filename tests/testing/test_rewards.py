@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modereg.testing.rewards import check_reward
 from modereg.transforms import MIReward
+from tests.testing.rewards import check_reward
 
 
 def test_ours_pays_as_defined() -> None:

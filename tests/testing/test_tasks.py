@@ -345,8 +345,9 @@ def broken(shown: Demonstrations) -> None:
 
 
 def lazy(shown: Demonstrations) -> None:
-    shorter = shown.select(torch.arange(len(shown) - 1))
-    shown.__dict__.update(shorter.__dict__)
+    for name in ("actions", "lengths", "modes", "success"):
+        setattr(shown, name, getattr(shown, name)[:-1])
+    shown.observations = {key: value[:-1] for key, value in shown.observations.items()}
 
 
 FAULTY_EXPERTS = {

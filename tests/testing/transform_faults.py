@@ -16,11 +16,11 @@ from torchrl.envs import Transform
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP
 from modereg.testing import TinyPolicy, check_transform
-from modereg.testing.chunks import check_chunk
-from modereg.testing.rewards import check_reward
 from modereg.testing.starts import check_starts
 from modereg.transforms import ActionChunk, History, LatentConditioner, MIReward, NoiseAction
+from tests.testing.chunks import check_chunk
 from tests.testing.faults import Fault
+from tests.testing.rewards import check_reward
 
 __all__ = ["TRANSFORM_FAULTS", "chain"]
 
@@ -157,8 +157,11 @@ class FixedCoefficient(MIReward):
 
 
 class SilentNaN(MIReward):
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, nonfinite="zero", **options)
+    def _ratio(self, source: TensorDictBase, latent: Tensor) -> Tensor:
+        known = source.apply(
+            lambda value: value.nan_to_num() if value.is_floating_point() else value
+        )
+        return super()._ratio(known, latent)
 
 
 # --- chunks

@@ -284,19 +284,11 @@ def test_codes_of_another_kind_than_the_environments_are_refused(given: int | Pr
         env.append_transform(MIReward(ChainPosterior(wanted), timing="dense", gamma=0.9))
 
 
-def test_features_that_are_not_finite_are_refused_or_pay_zero():
+def test_features_that_are_not_finite_are_refused():
     data = chain([6, 9, 13], timing="dense", gamma=0.9)[0].rollout(4, break_when_any_done=False)
-    paid = data["next", keys.MI_REWARD].clone()
     data["next", "observation"][1, 2, 1] = torch.nan
     with pytest.raises(NonFiniteError, match=r"'observation'.*fills the observation.*with NaN"):
         MIReward(ChainPosterior(), timing="dense", gamma=0.9)(data)
-    lenient = MIReward(ChainPosterior(), timing="dense", gamma=0.9, nonfinite="zero")
-    assert lenient.nonfinite_share == 0
-    out = lenient(data.clone())["next", keys.MI_REWARD]
-    assert out[1, 2].item() == 0
-    assert torch.isfinite(out).all()
-    assert lenient.nonfinite_share == pytest.approx(1 / data.numel())
-    assert paid.shape == out.shape
 
 
 @pytest.mark.parametrize("key", ["latent", ("next", "observation"), ("next", "reward")])
@@ -311,7 +303,6 @@ def test_a_missing_key_is_named(key: NestedKey):
     "options",
     [
         {"timing": "sparse"},
-        {"nonfinite": "ignore"},
         {"time_limit": "none"},
         {"gamma": 1.5},
         {"clamp": (0.5, 1.0)},

@@ -126,9 +126,6 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
             shift = modulation[index]
             if index == 0 and condition is not None:
                 shift = shift + condition
-            hidden = _silu(torch.addcmul(shift, layer(hidden), modulation[depth + index]))
+            hidden = torch.addcmul(shift, layer(hidden), modulation[depth + index])
+            hidden = functional.silu(hidden, inplace=not hidden.requires_grad)
         return torch.addcmul(self.output_layer(hidden), flat, skip).view_as(sample)
-
-
-def _silu(x: Tensor) -> Tensor:
-    return functional.silu(x, inplace=not x.requires_grad)

@@ -12,7 +12,7 @@ from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 
 __all__ = ["Normalizer"]
 
-Mode = Literal["minmax", "meanstd", "identity"]
+Mode = Literal["minmax", "meanstd"]
 Constant = Literal["centered", "collapsed"]
 
 
@@ -38,7 +38,7 @@ class Normalizer(nn.Module):
             taken for each element, over episodes and history.
         action_dim: length A of an action; statistics are taken over episodes and the horizon.
         mode: ``"minmax"`` maps the data to [-1, 1]; ``"meanstd"`` to mean 0 and standard deviation
-            1; ``"identity"`` leaves everything as it is.
+            1.
         constant: see above.
 
     Raises:
@@ -56,10 +56,8 @@ class Normalizer(nn.Module):
         constant: Constant = "centered",
     ) -> None:
         super().__init__()
-        if mode not in ("minmax", "meanstd", "identity"):
-            raise ConfigurationError(
-                f"expected mode 'minmax', 'meanstd' or 'identity', got {mode!r}"
-            )
+        if mode not in _STATISTICS:
+            raise ConfigurationError(f"expected mode 'minmax' or 'meanstd', got {mode!r}")
         if constant not in ("centered", "collapsed"):
             raise ConfigurationError(
                 f"expected constant 'centered' or 'collapsed', got {constant!r}"
@@ -94,7 +92,7 @@ class Normalizer(nn.Module):
                 there is one.
 
         Raises:
-            ConfigurationError: if the mode is ``"identity"``, a statistic that it needs is missing,
+            ConfigurationError: if the mode is another one, a statistic that it needs is missing,
                 or a dimension is constant and ``constant`` is not given.
             ShapeError: if a pair of them disagrees in shape.
         """
@@ -158,8 +156,6 @@ class Normalizer(nn.Module):
 
     def normalize_observation(self, index: int, value: Tensor) -> Tensor:
         """Return ``[*B, *shape]`` in normalised units; history steps may precede the shape."""
-        if self.mode == "identity":
-            return value
         shift = self.get_buffer(f"observation_shift_{index}")
         return self._scaled(value - shift, self.get_buffer(f"observation_scale_{index}"))
 
@@ -171,21 +167,15 @@ class Normalizer(nn.Module):
 
     def normalize_action(self, action: Tensor) -> Tensor:
         """Return actions ``[..., A]`` in normalised units."""
-        if self.mode == "identity":
-            return action
         return self._scaled(action - self.action_shift, self.action_scale)
 
     def denormalize_action(self, action: Tensor) -> Tensor:
         """Return actions ``[..., A]`` in physical units."""
-        if self.mode == "identity":
-            return action
         return torch.addcmul(self.action_shift, action, self.action_scale)
 
 
 def _statistics(data: Tensor, mode: Mode, constant: Constant) -> tuple[Tensor, Tensor]:
     """Shift and scale of data ``[N, *shape]``."""
-    if mode == "identity":
-        return torch.zeros_like(data[0]), torch.ones_like(data[0])
     if mode == "meanstd":
         shift, scale = data.mean(0), data.std(0, correction=0)
     else:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from modereg import files, storage
 from modereg.errors import CheckpointError
+from modereg.keys import from_json
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer
 
@@ -292,13 +293,9 @@ def _checked_options(content: _Content) -> dict[str, Any]:
             got = repr(options[name])[:80]
             raise CheckpointError(f"{path} is damaged: expected {name} to be {what}, got {got}")
     for name in ("noise_key", "chunk_key"):
-        options[name] = _as_key(options[name])
-    options["observation_keys"] = [_as_key(key) for key in options["observation_keys"]]
+        options[name] = from_json(options[name])
+    options["observation_keys"] = [from_json(key) for key in options["observation_keys"]]
     return options
-
-
-def _as_key(key: Any) -> Any:
-    return tuple(key) if isinstance(key, list) else key
 
 
 def _check_sizes(content: _Content) -> None:

@@ -22,8 +22,13 @@ import torch
 from torch import Tensor
 
 from modereg.errors import ConfigurationError, StochasticSamplerError
-from modereg_integrations.diffusers.clipping import ClippedSchedule, probe_clipped
-from modereg_integrations.diffusers.terms import Terms, combine, nonzero_terms
+from modereg_integrations.diffusers.clipping import (
+    ClippedSchedule,
+    Terms,
+    combine,
+    nonzero_terms,
+    probe_clipped,
+)
 
 __all__ = ["AffineSchedule", "Schedule", "SteppedSchedule", "make_schedule"]
 

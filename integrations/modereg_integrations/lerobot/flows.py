@@ -7,37 +7,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modereg.errors import ConfigurationError
+from modereg_integrations.flows import integrate
 from modereg_integrations.lerobot.library import library
 from modereg_integrations.lerobot.samplers import Sampler
 
-__all__ = ["PI0Sampler", "SmolVLASampler", "integrate"]
+__all__ = ["PI0Sampler", "SmolVLASampler"]
 
 _TOKENS = "observation.language.tokens"
 _TOKEN_MASK = "observation.language.attention_mask"
-
-
-def integrate(
-    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int
-) -> Tensor:
-    r"""Euler steps of :math:`dx/dt = v(x, t)` from noise at t = 1 to actions at t = 0.
-
-    Args:
-        velocity: called with ``x [N, H, D]`` and ``t [N]`` float32.
-        noise: ``[N, H, D]``.
-        num_steps: Euler steps.
-
-    Reference: Black et al., pi0, arXiv 2410.24164, section IV; the time runs backwards, as in
-    LeRobot's ``euler_integrate``.
-    """
-    dt, x = -1.0 / num_steps, noise
-    for step in range(num_steps):
-        time = torch.full((len(x),), 1.0 + step * dt, dtype=torch.float32, device=x.device)
-        x = x + dt * velocity(x, time)
-    return x
 
 
 class _FlowSampler(Sampler):

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tensordict import NonTensorData, NonTensorStack
 from torch import Tensor
 
 from modereg.errors import ConfigurationError, ShapeError
 
-__all__ = ["flatten_feature", "flatten_task"]
+__all__ = ["flatten_feature"]
 
 
 def flatten_feature(
@@ -61,29 +60,3 @@ def _scale(name: str, image: Tensor) -> Tensor:
     raise ConfigurationError(
         f"expected {name!r} as uint8 in [0, 255] or as floats in [0, 1], got {image.dtype}"
     )
-
-
-def flatten_task(value: Any, batch: torch.Size) -> list[str]:
-    """Return the tasks of N observations in words, from a text for all or one for each.
-
-    Raises:
-        ConfigurationError: if it is no text.
-        ShapeError: if there is another number of texts.
-    """
-    if isinstance(value, (NonTensorData, NonTensorStack)):
-        value = value.tolist()
-    texts = [value] * batch.numel() if isinstance(value, str) else list(_leaves(value))
-    if not all(isinstance(text, str) for text in texts):
-        raise ConfigurationError(
-            f"expected the task in words, got {type(value).__name__}; put text there, or give the "
-            "policy one task=..."
-        )
-    if len(texts) != batch.numel():
-        raise ShapeError(f"expected {batch.numel()} tasks, one a row, got {len(texts)}")
-    return texts
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return [leaf for part in value for leaf in _leaves(part)]
-    return [value]

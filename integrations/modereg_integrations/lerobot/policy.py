@@ -14,8 +14,9 @@ from torchrl.data.vla import INSTRUCTION_KEY
 from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
+from modereg_integrations.flows import flat_texts
 from modereg_integrations.lerobot.flows import PI0Sampler, SmolVLASampler
-from modereg_integrations.lerobot.inputs import flatten_feature, flatten_task
+from modereg_integrations.lerobot.inputs import flatten_feature
 from modereg_integrations.lerobot.library import library
 from modereg_integrations.lerobot.samplers import DiffusionSampler, Sampler
 from modereg_integrations.lerobot.saving import configuration, read_folder, write_folder
@@ -23,6 +24,7 @@ from modereg_integrations.lerobot.saving import configuration, read_folder, writ
 __all__ = ["LeRobotPolicy"]
 
 _TASK = "task"
+_TASK_WANTED = "the task in words, there or as the policy's task=..."
 _SAMPLERS: dict[str, type[Sampler]] = {
     "diffusion": DiffusionSampler,
     "pi0": PI0Sampler,
@@ -158,7 +160,7 @@ class LeRobotPolicy(GenerativePolicy):
             )
         if self._sampler.takes_task:
             task = observations[-1] if self.task is None else self.task
-            rows[_TASK] = flatten_task(task, batches[0])
+            rows[_TASK] = flat_texts(task, batches[0].numel(), _TASK_WANTED)
         return rows, batches[0]
 
     def _flatten(self, name: str, value: Any) -> tuple[torch.Size, Tensor]:
@@ -254,8 +256,5 @@ def _observation_keys(names: list[str], entries: Mapping[str, NestedKey]) -> lis
         raise ConfigurationError(
             f"expected entries for inputs of the policy, which are {names}, got {unknown}"
         )
-    return [entries.get(name, _default_key(name)) for name in names]
-
-
-def _default_key(name: str) -> NestedKey:
-    return INSTRUCTION_KEY if name == _TASK else tuple(name.split("."))
+    usual = {name: tuple(name.split(".")) for name in names} | {_TASK: INSTRUCTION_KEY}
+    return [entries.get(name, usual[name]) for name in names]

@@ -20,9 +20,6 @@ __all__ = ["DiffusionSampler", "Sampler"]
 class Sampler(ABC):
     """The sampler of one kind of policy.
 
-    Args:
-        policy: a policy of LeRobot; it is not copied.
-
     Attributes:
         noise_shape: shape of one noise.
         chunk_shape: shape ``(H, A)`` of what ``predict_action_chunk`` returns.

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from modereg import files
 from modereg.errors import CheckpointError, ConfigurationError
-from modereg_integrations.folders import as_key, check_sizes, is_key, open_folder, sealed_folder
+from modereg.keys import from_json
+from modereg_integrations.folders import check_sizes, is_key, open_folder, sealed_folder
 from modereg_integrations.lerobot.library import library
 
 __all__ = ["configuration", "read_folder", "write_folder"]
@@ -40,12 +41,7 @@ _KINDS = {
 
 
 def configuration(config: Any, pipelines: tuple[Any, Any]) -> dict[str, Any]:
-    """Return what besides the weights decides what is decoded, wherever it was saved.
-
-    Args:
-        config: of LeRobot's policy.
-        pipelines: preprocessor and postprocessor.
-    """
+    """Return what besides the weights decides what is decoded, wherever it was saved."""
     encoded = library("configs.policies").draccus.encode(config)
     return {
         "lerobot": _essential(encoded),
@@ -80,12 +76,6 @@ def write_folder(
 ) -> None:
     """Write a folder, at once or not at all; a policy that was saved there is replaced.
 
-    Args:
-        folder: where it goes.
-        policy: LeRobot's.
-        pipelines: its preprocessor and postprocessor.
-        options: the other arguments of :class:`LeRobotPolicy`.
-
     Raises:
         CheckpointError: if the folder holds something else.
     """
@@ -105,8 +95,8 @@ def read_folder(folder: Path, config: dict[str, Any]) -> tuple[Any, Any, Any, di
     factory = library("policies.factory")
     options = open_folder(folder, _KINDS)
     if options:
-        options |= {name: as_key(options[name]) for name in ("noise_key", "chunk_key")}
-        options["entries"] = {name: as_key(key) for name, key in options["entries"].items()}
+        options |= {name: from_json(options[name]) for name in ("noise_key", "chunk_key")}
+        options["entries"] = {name: from_json(key) for name, key in options["entries"].items()}
     settings = _load_settings(folder, config)
     policy = _load_policy(settings, folder)
     device = {"device_processor": {"device": settings.device}}

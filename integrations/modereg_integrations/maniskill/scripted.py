@@ -14,11 +14,10 @@ from torchrl.envs import EnvBase
 from modereg.tasks.base import Demonstrations
 from modereg.tasks.experts import Expert, assign_modes, record
 
-__all__ = [
-    "Stage",
-    "StagedPlan",
-    "demonstrate",
-]
+__all__ = ["REACH", "Stage", "StagedPlan", "demonstrate"]
+
+REACH = 0.06
+"""Metres of error at which the tool moves at full speed."""
 
 
 class Stage(NamedTuple):
@@ -35,14 +34,11 @@ class StagedPlan:
 
     Args:
         stages: in their order; the last one is never left.
-        reach: metres of error at which the tool moves at full speed.
         full_speed: norm of the fastest move, at most 1.
     """
 
-    def __init__(
-        self, stages: Sequence[Stage], *, reach: float = 0.06, full_speed: float = 0.6
-    ) -> None:
-        self._stages, self._reach, self._full_speed = list(stages), reach, full_speed
+    def __init__(self, stages: Sequence[Stage], *, full_speed: float = 0.6) -> None:
+        self._stages, self._full_speed = list(stages), full_speed
         self._index = self._stayed = 0
 
     @property
@@ -57,7 +53,7 @@ class StagedPlan:
             self._index, self._stayed = self._index + 1, 0
             stage = self._stages[self._index]
         self._stayed += 1
-        error = (tool.new_tensor(stage.target) - tool) / self._reach
+        error = (tool.new_tensor(stage.target) - tool) / REACH
         move = self._full_speed * error / error.norm().clamp(min=1.0)
         return torch.cat([move, move.new_tensor([1.0 if stage.is_open else -1.0])])
 

@@ -21,11 +21,6 @@ __all__ = ["camera_options", "make_simulation", "registered_limit", "render_rows
 def make_simulation(env_id: str, num_envs: int, options: Mapping[str, Any]) -> Any:
     """One ManiSkill simulation of ``num_envs`` rows, without its time-limit wrapper.
 
-    Args:
-        env_id: the id under which the task is registered, ours included.
-        num_envs: number of rows; more than one on a GPU only.
-        options: keyword arguments of the task's constructor.
-
     Raises:
         MissingDependencyError: if ManiSkill is not installed.
         MissingDeviceError: if there is no usable Vulkan device.
@@ -58,10 +53,6 @@ def camera_options(
 ) -> dict[str, Any]:
     """A task's constructor's options, with the size of its pictures.
 
-    Args:
-        options: keyword arguments of the task's constructor.
-        size: height and width in pixels, one number for both; None: as the task has them.
-
     Raises:
         ConfigurationError: if the size is not positive.
     """
@@ -81,9 +72,6 @@ def camera_options(
 
 def render_rows(sim: Any) -> Tensor:
     """Pictures ``[rows, H, W, 3]`` uint8 on the CPU of a simulation as it is; nothing moves.
-
-    Args:
-        sim: an unwrapped ManiSkill environment; several cameras' pictures come side by side.
 
     Raises:
         ConfigurationError: if the task has no camera to render by.

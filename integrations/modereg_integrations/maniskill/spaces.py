@@ -14,6 +14,7 @@ from torchrl.data.utils import numpy_to_torch_dtype_dict
 from modereg.errors import ConfigurationError
 from modereg.keys import MODE, OBSERVATION, SUCCESS
 from modereg.suggestions import with_suggestion
+from modereg.tasks._gym_spaces import observation_leaves
 
 __all__ = [
     "Leaves",
@@ -42,26 +43,16 @@ def flatten(value: Any, key: NestedKey) -> Iterator[tuple[NestedKey, Tensor]]:
 
 
 def observation_specs(space: Any, key: NestedKey) -> dict[NestedKey, TensorSpec]:
-    """Specs of one row for a box, or for each box of a nested dictionary of spaces.
+    """Specs of one row for a box, or for each box of a nested dictionary of spaces, by its key.
 
-    Args:
-        space: a ``gymnasium.spaces.Box`` or ``Dict``; bytes become bounded by [0, 255], other
-            numbers are unbounded.
-        key: key of the whole, the first part of each nested key.
-
-    Returns:
-        Nested key -> spec of the box's shape.
+    Bytes become bounded by [0, 255], other numbers are unbounded. The key of the whole is the first
+    part of each nested key.
     """
-    boxes = dict(flatten(getattr(space, "spaces", space), key))
-    nested = [name for name, box in boxes.items() if hasattr(box, "spaces")]
-    for name in nested:
-        boxes |= observation_specs(boxes.pop(name), name)
-    return {name: _spec(box) for name, box in boxes.items()}
+    path = key if isinstance(key, tuple) else (key,)
+    return {name: _spec(box) for name, box in observation_leaves(space, path)}
 
 
 def _spec(box: Any) -> TensorSpec:
-    if isinstance(box, TensorSpec):
-        return box
     dtype = numpy_to_torch_dtype_dict[box.dtype]
     if dtype == torch.uint8:
         return Bounded(0, 255, shape=box.shape, dtype=dtype)
@@ -70,10 +61,6 @@ def _spec(box: Any) -> TensorSpec:
 
 def action_boxes(space: Any, env_id: str) -> dict[str, Any]:
     """The boxes that an action consists of: one under ``""``, or one a robot under its name.
-
-    Args:
-        space: the action space of one row.
-        env_id: of the task, for the error.
 
     Raises:
         ConfigurationError: if an action is something else.
@@ -91,11 +78,6 @@ def info_specs(
     info: Mapping[str, Any], extra: Sequence[str], env_id: str
 ) -> dict[NestedKey, TensorSpec]:
     """Specs of one row of ``success``, ``mode`` and ``extra``, as far as an info has them.
-
-    Args:
-        info: entries ``[N, ...]``.
-        extra: names of further entries, which it must have.
-        env_id: of the task, for the error.
 
     Raises:
         ConfigurationError: if the info lacks one of ``extra``.
@@ -137,11 +119,7 @@ def read(
 
 
 def join(parts: Sequence[Leaves]) -> Leaves:
-    """Copies of all parts' rows in one batch: a simulation writes its next step into its buffers.
-
-    Args:
-        parts: one or several with the same keys.
-    """
+    """Copies of all parts' rows in one batch: simulations write their next step into buffers."""
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -58,9 +58,6 @@ class VulkanSetupError(RuntimeError):
 def device_works(environment: Mapping[str, str] | None = None) -> bool:
     """Whether SAPIEN finds a Vulkan device that it can use.
 
-    Args:
-        environment: variables to set in the process that tries, beside this process's own.
-
     Returns:
         True if a fresh Python process creates SAPIEN's render system (about one second).
     """

@@ -1,4 +1,3 @@
 from modereg_integrations.mujoco.env import PointMaze as PointMaze
 from modereg_integrations.mujoco.gym_env import PointMazeGym as PointMazeGym
 from modereg_integrations.mujoco.tasks import make_task as make_task
-from modereg_integrations.mujoco.tasks import point_maze_task as point_maze_task

@@ -1,27 +1,23 @@
-"""The scripted expert of the maze, a waypoint follower with PD control, and its demonstrations."""
+"""The scripted expert of the maze, a waypoint follower with PD control."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from modereg.keys import OBSERVATION
-from modereg.tasks.base import Demonstrations
-from modereg.tasks.experts import Expert, demonstrate
+from modereg.tasks.experts import Expert
 from modereg_integrations.mujoco.env import PointMaze
 from modereg_integrations.mujoco.maze_geometry import (
     GAP_HALF_WIDTH,
     GAPS,
     GOAL,
-    NUM_MODES,
     RADIUS,
     ROWS_Y,
     gaps_of_modes,
 )
 
-__all__ = ["MazeExpert", "demonstrate_maze"]
+__all__ = ["MazeExpert", "lead_through"]
 
 APPROACH = 0.11
 """Distance before a wall at which the ball waits for its lane, in metres."""
@@ -63,46 +59,7 @@ class MazeExpert:
         return (STIFFNESS * error - BRAKE * velocity).clamp(-1, 1)
 
 
-def demonstrate_maze(
-    make_env: Callable[..., PointMaze],
-    num_episodes: int,
-    seed: int,
-    shares: Tensor | Sequence[float] | None = None,
-    *,
-    action_noise: float = 0.3,
-    keep_failures: bool = False,
-) -> Demonstrations:
-    """Episodes of the expert, which executes noisy forces and notes clean ones.
-
-    Args:
-        make_env: called as ``make_env(num_envs, seed=...)``.
-        num_episodes: number of episodes ``N``.
-        seed: seed of everything that is random here.
-        shares: ``[6]``, relative frequencies of the modes; None for equal ones.
-        action_noise: standard deviation of the noise on executed actions, whose range is [-1, 1].
-        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
-            repeated, and all ``N`` succeed in the mode that was asked for.
-
-    Returns:
-        Demonstrations with ``observation`` ``[N, T+1, 4]`` and actions ``[N, T, 2]``.
-
-    Raises:
-        ShapeError: if ``shares`` are not six.
-        ConfigurationError: if they are negative or all 0, or the noise lets episodes fail again
-            and again.
-    """
-
-    def lead(env: PointMaze, modes: Tensor, generator: torch.Generator) -> Expert:
-        expert = MazeExpert(modes)
-        return lambda root: expert(root[OBSERVATION])
-
-    return demonstrate(
-        make_env,
-        lead,
-        NUM_MODES,
-        num_episodes,
-        seed,
-        shares,
-        action_noise=action_noise,
-        keep_failures=keep_failures,
-    )
+def lead_through(env: PointMaze, modes: Tensor, generator: torch.Generator) -> Expert:
+    """Return the expert of modes ``[N]``, see :func:`~modereg.tasks.experts.demonstrate`."""
+    expert = MazeExpert(modes)
+    return lambda root: expert(root[OBSERVATION])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from inspect import signature
-from typing import Any
 
 from modereg.errors import ConfigurationError
 from modereg.layout import Layout
-from modereg.suggestions import with_suggestion
 from modereg.tasks.base import Task
+from modereg.tasks.experts import demonstrate
 from modereg.tasks.plots import Picture
 from modereg_integrations.mujoco.env import PointMaze
-from modereg_integrations.mujoco.expert import demonstrate_maze
+from modereg_integrations.mujoco.expert import lead_through
 from modereg_integrations.mujoco.maze_geometry import (
     GOAL,
     GOAL_RADIUS,
@@ -24,37 +22,14 @@ from modereg_integrations.mujoco.maze_geometry import (
     wall_boxes,
 )
 
-__all__ = ["make_task", "point_maze_task"]
+__all__ = ["make_task"]
 
+NAME = "point_maze"
 HORIZON = 8
 
 
-def make_task(name: str, **options: Any) -> Task:
-    """A task by its name: ``mujoco:point_maze`` on the command line is :func:`point_maze_task`.
-
-    Args:
-        name: ``"point_maze"``.
-        options: as for :func:`point_maze_task`.
-
-    Raises:
-        ConfigurationError: for another name, or an option that the task does not have.
-    """
-    if name != "point_maze":
-        raise ConfigurationError(
-            f"expected the task 'point_maze', got {name!r}; use mujoco:point_maze."
-        )
-    known = sorted(signature(point_maze_task).parameters)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        sentence = (
-            f"expected options of 'point_maze' among {', '.join(known)}, got "
-            f"{', '.join(unknown)}; leave that out."
-        )
-        raise ConfigurationError(with_suggestion(sentence, unknown, known))
-    return point_maze_task(**options)
-
-
-def point_maze_task(
+def make_task(
+    name: str = NAME,
     *,
     pay_spread: float = 0.3,
     start_noise: float = 0.02,
@@ -62,20 +37,28 @@ def point_maze_task(
     max_steps: int = MAX_STEPS,
     num_envs: int = 256,
 ) -> Task:
-    """The maze as a task: six routes, chunks of 8 forces, all of them played.
+    """The maze, ``mujoco:point_maze``: six routes, chunks of 8 forces, all of them played.
 
     Running out of steps is a failure, so the steering policy and the critic see the elapsed time.
     The discoverer sees positions.
 
     Args:
+        name: ``"point_maze"``, the one task there is.
         pay_spread: how unequally the routes pay, see
             :func:`~modereg_integrations.mujoco.env.route_pay`.
         start_noise: half-width of the uniform noise on the start, in metres.
         action_noise: noise on the expert's executed actions, see
-            :func:`~modereg_integrations.mujoco.expert.demonstrate_maze`.
+            :func:`~modereg.tasks.experts.demonstrate`.
         max_steps: environment steps of an episode.
         num_envs: sensible number of environments in a batch.
+
+    Raises:
+        ConfigurationError: for another name.
     """
+    if name != NAME:
+        raise ConfigurationError(
+            f"expected the task 'point_maze', got {name!r}; use mujoco:point_maze."
+        )
     make_env = partial(PointMaze, start_noise=start_noise, max_steps=max_steps)
     return Task(
         name="mujoco:point_maze",
@@ -89,7 +72,9 @@ def point_maze_task(
         ),
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
-        demonstrate=partial(demonstrate_maze, make_env, action_noise=action_noise),
+        demonstrate=partial(
+            demonstrate, make_env, lead_through, NUM_MODES, action_noise=action_noise
+        ),
         num_envs=num_envs,
         feature_noise=0.1,
         plot=Picture(

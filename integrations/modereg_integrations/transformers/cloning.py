@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from modereg.errors import ShapeError
 from modereg_integrations.transformers.statistics import Statistics
@@ -15,7 +13,7 @@ from modereg_integrations.transformers.statistics import Statistics
 if TYPE_CHECKING:
     from modereg_integrations.transformers.policy import PI0Policy
 
-__all__ = ["clone", "fit_statistics", "flow_matching_loss"]
+__all__ = ["fit_statistics", "flow_matching_loss"]
 
 
 def flow_matching_loss(
@@ -78,64 +76,3 @@ def fit_statistics(
         actions_mean=actions.mean(0).tolist(),
         actions_std=actions.std(0).clamp(min=least_std).tolist(),
     )
-
-
-def clone(
-    policy: PI0Policy,
-    chunk: Tensor,
-    *observations: Tensor,
-    mask: Tensor | None = None,
-    steps: int = 2000,
-    batch: int = 128,
-    learning_rate: float = 3e-3,
-    ema: float = 0.995,
-    progress: Callable[[int, float], None] | None = None,
-) -> PI0Policy:
-    """Train a policy on demonstrations by :func:`flow_matching_loss`.
-
-    Adam, with a learning rate that rises for a twentieth of the steps and falls along a cosine,
-    and gradients clipped to a norm of 1. Parameters that are frozen stay so: to train the action
-    expert alone, freeze ``policy.model.model.vlm``. ``modereg.recipes.pretrain.chunks_of`` cuts the
-    demonstrations of a task into these windows.
-
-    Args:
-        policy: what is trained, in place; its statistics are left as they are.
-        chunk: demonstrated chunks in physical units, ``[n, H, A]``.
-        observations: images, instructions as ids, and states, ``[n, ...]`` each.
-        mask: ``[n, H]`` bool, False where a chunk is padded; None counts every action.
-        steps: gradient steps.
-        batch: chunks in each.
-        learning_rate: the largest.
-        ema: decay of the average of the weights that is returned.
-        progress: called with the step and its loss.
-
-    Returns:
-        Another policy, whose weights are the exponential average of those of the steps, in
-        ``eval`` mode.
-    """
-    weights = [weight for weight in policy.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(weights, learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.05
-    )
-    averaged = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(ema))
-    policy.train()
-    for step in range(1, steps + 1):
-        index = torch.randint(len(chunk), (batch,))
-        picked = [value[index] for value in observations]
-        some = None if mask is None else mask[index]
-        loss = flow_matching_loss(policy, chunk[index], *picked, mask=some)
-        _descend(optimizer, loss, weights)
-        schedule.step()
-        averaged.update_parameters(policy)
-        if progress is not None:
-            progress(step, float(loss.detach()))
-    policy.eval()
-    return cast("PI0Policy", averaged.module.eval())
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, weights: Sequence[Tensor]) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimizer.step()

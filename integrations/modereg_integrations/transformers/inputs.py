@@ -30,15 +30,7 @@ def model_inputs(
     tokenizer: Tokenizer | None,
     statistics: Statistics | None,
 ) -> dict[str, Tensor]:
-    """Return the arguments of a model's ``forward``; see :meth:`PI0Policy.model_inputs`.
-
-    Args:
-        model: a ``PI0ForConditionalGeneration``.
-        batch: B.
-        observations: images, instruction and state of batch B.
-        tokenizer: for instructions that are text.
-        statistics: standardise the state.
-    """
+    """Return the arguments of a model's ``forward``; see :meth:`PI0Policy.model_inputs`."""
     *images, instruction, state = observations
     vlm = model.config.vlm_config
     padding = vlm.text_config.pad_token_id

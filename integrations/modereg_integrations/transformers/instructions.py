@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tensordict import NonTensorData, NonTensorStack
 from torch import Tensor
 from torch.nn import functional
 
 from modereg.errors import ConfigurationError, ShapeError
+from modereg_integrations.flows import flat_texts
 
 __all__ = ["Tokenizer", "join_tokens", "read_instructions"]
 
@@ -38,7 +38,7 @@ def read_instructions(
     """
     if isinstance(value, Tensor):
         return _check_ids(value, batch)
-    texts = _texts(value, batch.numel())
+    texts = flat_texts(value, batch.numel(), "instructions as token ids [*B, L] or as text")
     if tokenizer is None:
         raise ConfigurationError(
             f"expected the instruction as token ids [*B, L] of type int64, got text "
@@ -59,28 +59,6 @@ def _check_ids(ids: Tensor, batch: torch.Size) -> Tensor:
     if ids.ndim != len(batch) + 1 or ids.shape[:-1] != batch:
         raise ShapeError(f"expected token ids of shape {(*batch, 'L')}, got {tuple(ids.shape)}")
     return ids.long()
-
-
-def _texts(value: Any, rows: int) -> list[str]:
-    """Flatten what tensordict holds of text: one string, or nested lists of them."""
-    if isinstance(value, NonTensorData):
-        value = value.data
-    elif isinstance(value, NonTensorStack):
-        value = value.tolist()
-    texts = [value] * rows if isinstance(value, str) else _flatten(value)
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ConfigurationError(
-            f"expected instructions as token ids [*B, L] or as text, got {type(value).__name__}"
-        )
-    if len(texts) != rows:
-        raise ShapeError(f"expected one instruction for each of {rows} rows, got {len(texts)}")
-    return texts
-
-
-def _flatten(value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        return [value]
-    return [text for part in value for text in _flatten(part)]
 
 
 def _tokenize(tokenizer: Tokenizer, texts: list[str], padding: int | None) -> Tensor:

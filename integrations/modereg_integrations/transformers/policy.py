@@ -20,7 +20,7 @@ from modereg_integrations.transformers.fresh import check_shapes, fresh_model
 from modereg_integrations.transformers.inputs import model_inputs
 from modereg_integrations.transformers.instructions import Tokenizer
 from modereg_integrations.transformers.library import library
-from modereg_integrations.transformers.prefix import Prefix, encode_prefix, integrate
+from modereg_integrations.transformers.prefix import Prefix, denoise, encode_prefix
 from modereg_integrations.transformers.saving import model_options, read_folder, write_folder
 from modereg_integrations.transformers.statistics import Statistics
 
@@ -191,7 +191,7 @@ class PI0Policy(GenerativePolicy):
             )
         flat = noise.reshape(batch.numel(), *self.noise_shape)
         rows = prefix.repeat(batch[known:].numel())
-        chunk = integrate(self.model, rows, flat, self.num_inference_steps)
+        chunk = denoise(self.model, rows, flat, self.num_inference_steps)
         chunk = chunk[..., : self.chunk_shape[1]]
         if self.statistics is not None:
             chunk = self.statistics.denormalize_actions(chunk)

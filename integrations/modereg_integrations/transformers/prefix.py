@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modereg_integrations.flows import integrate
 from modereg_integrations.transformers.library import library
 
-__all__ = ["Prefix", "encode_prefix", "integrate"]
+__all__ = ["Prefix", "denoise", "encode_prefix"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,8 @@ def encode_prefix(model: Any, batch: torch.Size, inputs: Mapping[str, Tensor]) -
     return Prefix(batch=batch, layers=layers, mask=mask, state=inputs["state"])
 
 
-def integrate(model: Any, prefix: Prefix, noise: Tensor, num_steps: int) -> Tensor:
-    r"""Euler steps of :math:`dx/dt = v(x, t)` from noise at t = 1 to actions at t = 0.
-
-    The sum is kept in the type of the noise, the velocity is computed in that of the model.
+def denoise(model: Any, prefix: Prefix, noise: Tensor, num_steps: int) -> Tensor:
+    """Integrate the model's velocity, which is computed in its type, from noise to actions.
 
     Args:
         model: a ``PI0ForConditionalGeneration``.
@@ -79,15 +78,11 @@ def integrate(model: Any, prefix: Prefix, noise: Tensor, num_steps: int) -> Tens
 
     Returns:
         Padded actions in the units of the model, ``[N, H, max_action_dim]``.
-
-    Reference: Black et al., pi0, arXiv 2410.24164, section IV, with the time of transformers (and
-    of openpi's code), which runs backwards.
     """
     cache = library().DynamicCache(prefix.layers)
-    dt, x = -1.0 / num_steps, noise
-    for step in range(num_steps):
-        time = torch.full((len(x),), 1.0 + step * dt, dtype=torch.float32, device=x.device)
-        velocity = model(
+
+    def velocity(x: Tensor, time: Tensor) -> Tensor:
+        found: Tensor = model(
             state=prefix.state,
             noise=x.to(prefix.state.dtype),
             timestep=time,
@@ -95,5 +90,6 @@ def integrate(model: Any, prefix: Prefix, noise: Tensor, num_steps: int) -> Tens
             past_key_values=cache,
         ).logits
         cache.crop(prefix.mask.shape[1] - cache.get_seq_length())
-        x = x + dt * velocity.to(x.dtype)
-    return x
+        return found
+
+    return integrate(velocity, noise, num_steps)

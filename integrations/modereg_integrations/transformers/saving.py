@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 
 from modereg import files
 from modereg.errors import CheckpointError
+from modereg.keys import from_json
 from modereg_integrations.folders import (
     LARGEST,
-    as_key,
     check_sizes,
     is_key,
     open_folder,
@@ -55,11 +55,6 @@ def model_options(config: Any) -> Any:
 def write_folder(folder: Path, model: Any, options: dict[str, Any]) -> None:
     """Write a folder, at once or not at all; a policy that was saved there is replaced.
 
-    Args:
-        folder: where it goes.
-        model: a ``PI0ForConditionalGeneration``.
-        options: the other arguments of :class:`PI0Policy`.
-
     Raises:
         CheckpointError: if the folder holds something else.
     """
@@ -77,8 +72,8 @@ def read_folder(folder: Path) -> tuple[Any, dict[str, Any]]:
     """
     options = open_folder(folder, _KINDS)
     if options:
-        options |= {name: as_key(options[name]) for name in _KEYS}
-        options["image_keys"] = [as_key(key) for key in options["image_keys"]]
+        options |= {name: from_json(options[name]) for name in _KEYS}
+        options["image_keys"] = [from_json(key) for key in options["image_keys"]]
         options["statistics"] = _read_statistics(folder, options["statistics"])
     return _load_model(folder), options
 

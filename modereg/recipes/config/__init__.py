@@ -14,12 +14,13 @@ from modereg.recipes.config.looking import (
     InspectConfig,
     ReportConfig,
 )
-from modereg.recipes.config.parts import LogConfig, ProgressConfig, TaskConfig
+from modereg.recipes.config.parts import LogConfig, NoiseConfig, ProgressConfig, TaskConfig
 from modereg.recipes.config.text import from_yaml, to_yaml
 from modereg.recipes.config.training import (
     ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
+    GuidedConfig,
     PretrainConfig,
     VariationalConfig,
 )
@@ -32,8 +33,10 @@ __all__ = [
     "DoctorConfig",
     "EvaluateConfig",
     "FinetuneConfig",
+    "GuidedConfig",
     "InspectConfig",
     "LogConfig",
+    "NoiseConfig",
     "PretrainConfig",
     "ProgressConfig",
     "ReportConfig",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from modereg.errors import ConfigurationError
 from modereg.learners.config import check_numbers
 
-__all__ = ["LogConfig", "ProgressConfig", "TaskConfig"]
+__all__ = ["LogConfig", "NoiseConfig", "ProgressConfig", "TaskConfig"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,33 @@ class TaskConfig:
         for name in ("feature_keys", "feature_dims", "steering_keys"):
             if getattr(self, name) == ():
                 raise ConfigurationError(f"expected {name} of at least one entry, got none")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """In which subspace of the noise is steered; the rest of it stays N(0, I).
+
+    Few of many dimensions decide what is played, and reinforcement learning is the faster the fewer
+    it has to search.
+
+    Attributes:
+        basis: ``all`` of the noise; ``response``, the directions that the played actions respond to
+            most, measured at 64 states of the base; ``cosine``, the lowest waves along the chunk;
+            or ``repeated``, the same noise at each action of a chunk.
+        rank: dimensions that are steered; None lets the spectrum choose at most 8 for ``response``,
+            and takes 3 waves of each dimension for ``cosine``.
+    """
+
+    basis: Literal["all", "response", "cosine", "repeated"] = "all"
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self, count=("rank",))
+        if self.rank is not None and self.basis not in ("response", "cosine"):
+            raise ConfigurationError(
+                f"expected noise.rank with noise.basis response or cosine, got {self.basis}, which "
+                "has one of its own; leave noise.rank out"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from modereg.errors import ConfigurationError
 from modereg.learners.config import PPOConfig, check_numbers
-from modereg.recipes.config.parts import LogConfig, TaskConfig
+from modereg.recipes.config.parts import LogConfig, NoiseConfig, TaskConfig
 
 __all__ = [
     "METHODS",
     "ClusterConfig",
     "DiscoverConfig",
     "FinetuneConfig",
+    "GuidedConfig",
     "PretrainConfig",
     "VariationalConfig",
 ]
@@ -79,6 +80,48 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class GuidedConfig:
+    """Learn which outcomes chunks lead to, and push the noise through the decoder to a code's own.
+
+    Nothing needs tuning: fits stop on what is held out, and rounds when hits no longer rise.
+
+    Attributes:
+        oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
+        episodes: episodes of the base; twice or four times as many where it shows so many
+            behaviours that each would have fewer than 60.
+        refinements: at most so many rounds of rolling out and fitting again.
+        refine_episodes: episodes of a round; 40 of each code at least.
+        outcome_steps: gradient steps of the outcome model, in later rounds half of them.
+        guide_steps: gradient steps of the steering policy, in later rounds half of them.
+        student_steps: gradient steps of the decoder's student, in later rounds a quarter of them.
+        std: standard deviation of the noise in the first and the last round.
+        target: stop once this share of the codes reaches itself with success in at least 0.8 of its
+            episodes.
+    """
+
+    name: ClassVar[str] = "guided"
+
+    oversegment: float = 1.0
+    episodes: int = 2048
+    refinements: int = 6
+    refine_episodes: int = 1024
+    outcome_steps: int = 600
+    guide_steps: int = 600
+    student_steps: int = 1500
+    std: tuple[float, float] = (0.7, 0.3)
+    target: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            count=("episodes", "refine_episodes", "outcome_steps", "guide_steps", "student_steps"),
+            natural=("refinements",),
+            positive=("oversegment", "std"),
+            share=("target",),
+        )
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """Cluster episodes of the base and imitate their noise, refining by roll-outs.
 
@@ -98,7 +141,7 @@ class ClusterConfig:
 
     name: ClassVar[str] = "cluster"
 
-    oversegment: float = 2.0
+    oversegment: float = 1.0
     episodes: int = 16384
     imitation_steps: int = 1500
     validation: float = 0.0
@@ -147,7 +190,9 @@ class VariationalConfig:
         check_numbers(self, count=("eval_every", "eval_episodes"), natural=("iterations",))
 
 
-METHODS: dict[str, type[Any]] = {kind.name: kind for kind in (ClusterConfig, VariationalConfig)}
+METHODS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (GuidedConfig, ClusterConfig, VariationalConfig)
+}
 """The methods of stage 1 by name."""
 
 
@@ -160,7 +205,8 @@ class DiscoverConfig:
         out: run folder.
         task: the task.
         method: how, with its own options.
-        num_codes: K; None lets ``cluster`` choose it and ``variational`` take 16.
+        noise: the subspace of the noise that is steered.
+        num_codes: K; None lets ``guided`` and ``cluster`` choose it and ``variational`` take 16.
         hidden: widths of the steering policy and the discoverer.
         final_episodes: episodes that judge the result.
         device: where policies, discoverer and learner are.
@@ -177,7 +223,8 @@ class DiscoverConfig:
     base: str = "runs/base"
     out: Path = Path("runs/discover")
     task: TaskConfig = TaskConfig()
-    method: ClusterConfig | VariationalConfig = ClusterConfig()
+    method: GuidedConfig | ClusterConfig | VariationalConfig = GuidedConfig()
+    noise: NoiseConfig = NoiseConfig()
     num_codes: int | None = None
     hidden: tuple[int, ...] = (128, 128)
     final_episodes: int = 4096
@@ -204,6 +251,7 @@ class FinetuneConfig:
         out: run folder.
         task: the task.
         learner: what learns, with its own options.
+        noise: the subspace of the noise that is steered; with ``start`` it is that of the start.
         num_codes: without ``start``: codes of a discoverer that begins with nothing.
         coef: weight of the intrinsic reward, which is divided by H(p); None takes 0.3. Only with
             codes.
@@ -213,6 +261,7 @@ class FinetuneConfig:
             ``variational``).
         timing: when the intrinsic reward is paid; None chooses ``final`` where the time limit
             terminates and ``difference`` elsewhere. Only with codes.
+        accept_uncommanded: whether to go on from a stage 1 of which no code commands.
         env_steps: environment steps in all, those of stage 1 included.
         std: standard deviation of the noise at the start; None leaves it.
         eval_every: batches between evaluations.
@@ -235,11 +284,13 @@ class FinetuneConfig:
     out: Path = Path("runs/finetune")
     task: TaskConfig = TaskConfig()
     learner: Any = PPOConfig()
+    noise: NoiseConfig = NoiseConfig()
     num_codes: int | None = None
     coef: float | None = None
     regulariser: Literal["discovered", "scratch"] = "discovered"
     discoverer: Literal["frozen", "online"] = "frozen"
     timing: Timing | None = None
+    accept_uncommanded: bool = False
     env_steps: int = 4_000_000
     std: float | None = None
     eval_every: int = 10
@@ -269,9 +320,18 @@ class FinetuneConfig:
                 f"expected start or num_codes, got both: the codes are those of {self.start}; "
                 "leave num_codes out"
             )
+        if self.start is not None and self.noise != NoiseConfig():
+            raise ConfigurationError(
+                f"expected start or noise.basis, got both: what is steered is what {self.start} "
+                "steers; leave noise.basis out, or give it to discover"
+            )
         idle: dict[str, Any] = {}
         if self.start is None:
-            idle = {"regulariser": "discovered", "discoverer": "frozen"}
+            idle = {
+                "regulariser": "discovered",
+                "discoverer": "frozen",
+                "accept_uncommanded": False,
+            }
         if self.start is None and self.num_codes is None:
             idle |= {"coef": None, "timing": None}
         given = [name for name, default in idle.items() if getattr(self, name) != default]
@@ -279,5 +339,5 @@ class FinetuneConfig:
             raise ConfigurationError(
                 f"expected {', '.join(given)} only with codes that it acts on, got plain "
                 "fine-tuning from nothing; give start (a run of discover)"
-                + (", or num_codes" if not {"regulariser", "discoverer"} & set(given) else "")
+                + ("" if set(idle) - {"coef", "timing"} & set(given) else ", or num_codes")
             )

@@ -10,7 +10,6 @@ from modereg.tasks.visual.env import (
     WORDS_KEY,
     VisualAvoid,
 )
-from modereg.tasks.visual.expert import demonstrate_visual_avoid
 from modereg.tasks.visual.task import visual_avoid_task
 from modereg.tasks.visual.words import INSTRUCTIONS, VOCABULARY, WordTokenizer
 
@@ -24,6 +23,5 @@ __all__ = [
     "WORDS_KEY",
     "VisualAvoid",
     "WordTokenizer",
-    "demonstrate_visual_avoid",
     "visual_avoid_task",
 ]

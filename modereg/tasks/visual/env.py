@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
@@ -84,13 +86,10 @@ class VisualAvoid(PlanarEnv):
         num_envs: batch size ``N``.
         pay_spread: how unequally the routes pay, see
             :func:`~modereg.tasks.visual.env.route_pay`.
-        start_noise: half-width of the uniform noise on the start, in metres.
         max_delta: largest step per axis, in metres.
-        max_steps: time limit in environment steps.
         image_size: pixels along a side, S.
-        seed: seed of the environment's own generator; None draws one from torch's.
-        device: device of all tensors.
-        dtype: floating-point type of states, actions and rewards.
+        **options: further ones of :class:`~modereg.tasks.planar.PlanarEnv`: ``start_noise`` (.03),
+            ``max_steps`` (54), ``seed``, ``device`` and ``dtype``.
 
     Raises:
         ConfigurationError: if an option is out of its range, or steps could jump over a post.
@@ -101,13 +100,9 @@ class VisualAvoid(PlanarEnv):
         num_envs: int,
         *,
         pay_spread: float = 0.0,
-        start_noise: float = 0.03,
         max_delta: float = 0.04,
-        max_steps: int = 54,
         image_size: int = 28,
-        seed: int | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ) -> None:
         smallest = min(radius for _, _, radius in POSTS)
         if max_delta * 2**0.5 > smallest or image_size < 8:
@@ -117,17 +112,14 @@ class VisualAvoid(PlanarEnv):
                 f"{image_size}."
             )
         self.image_size = image_size
+        usual: dict[str, Any] = {
+            "start": START,
+            "start_noise": 0.03,
+            "max_steps": 54,
+            "tracking": 1.0,
+        }
         super().__init__(
-            num_envs,
-            start=START,
-            start_noise=start_noise,
-            max_delta=max_delta,
-            max_steps=max_steps,
-            tracking=1.0,
-            pay=route_pay(pay_spread),
-            seed=seed,
-            device=device,
-            dtype=dtype,
+            num_envs, max_delta=max_delta, pay=route_pay(pay_spread), **(usual | options)
         )
 
     def _make_specs(self) -> None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
-from tensordict import NestedKey
 from torch import Tensor
 
-from modereg.tasks.base import Demonstrations
-from modereg.tasks.experts import Expert, demonstrate
-from modereg.tasks.visual.env import IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY, VisualAvoid
-from modereg.tasks.visual.geometry import DISC_Y, LANES, NUM_MODES, ROWS_Y, gaps_of_modes
+from modereg.tasks.experts import Expert
+from modereg.tasks.visual.env import STATE_KEY, VisualAvoid
+from modereg.tasks.visual.geometry import DISC_Y, LANES, ROWS_Y, gaps_of_modes
 
-__all__ = ["RouteLeader", "demonstrate_visual_avoid"]
+__all__ = ["RouteLeader", "lead_by_routes"]
 
 AHEAD = 0.1
 """Distance before a row at which the point has reached its lane, in metres."""
 
 BEHIND = 0.08
 """Distance behind a row at which the point turns to what comes next, in metres."""
-
-SHOWN: tuple[NestedKey, ...] = (IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY)
 
 
 class RouteLeader:
@@ -51,50 +45,7 @@ class RouteLeader:
         return delta.clamp(-self._max_delta, self._max_delta)
 
 
-def demonstrate_visual_avoid(
-    make_env: Callable[..., VisualAvoid],
-    num_episodes: int,
-    seed: int,
-    shares: Tensor | Sequence[float] | None = None,
-    *,
-    action_noise: float = 0.3,
-    keep_failures: bool = False,
-) -> Demonstrations:
-    """Episodes of the expert, which executes noisy steps and notes clean ones.
-
-    The route is drawn independently of start, sides and instruction.
-
-    Args:
-        make_env: called as ``make_env(num_envs, seed=...)``.
-        num_episodes: number of episodes ``N``.
-        seed: seed of everything that is random here.
-        shares: ``[6]``, relative frequencies of the modes; None for equal ones.
-        action_noise: standard deviation of the noise on executed actions, in units of the largest
-            step.
-        keep_failures: keep the first attempts, whatever came of them. Else failed episodes are
-            repeated, and all ``N`` succeed in the mode that was asked for.
-
-    Returns:
-        Demonstrations with images, instructions and states, and actions ``[N, T, 2]``.
-
-    Raises:
-        ShapeError: if ``shares`` are not six.
-        ConfigurationError: if they are negative or all 0, or the noise lets episodes fail again
-            and again.
-    """
-
-    def lead(env: VisualAvoid, modes: Tensor, generator: torch.Generator) -> Expert:
-        leader = RouteLeader(modes, env.target, env.max_delta)
-        return lambda root: leader(root[STATE_KEY])
-
-    return demonstrate(
-        make_env,
-        lead,
-        NUM_MODES,
-        num_episodes,
-        seed,
-        shares,
-        action_noise=action_noise,
-        keep_failures=keep_failures,
-        observed=SHOWN,
-    )
+def lead_by_routes(env: VisualAvoid, modes: Tensor, generator: torch.Generator) -> Expert:
+    """Return the expert of routes ``[N]``, drawn independently of start, sides and instruction."""
+    leader = RouteLeader(modes, env.target, env.max_delta)
+    return lambda root: leader(root[STATE_KEY])

@@ -7,6 +7,7 @@ from functools import partial
 from modereg.keys import ELAPSED
 from modereg.layout import Layout
 from modereg.tasks.base import Task
+from modereg.tasks.experts import demonstrate
 from modereg.tasks.plots import Picture
 from modereg.tasks.visual.env import (
     APPROACH_KEY,
@@ -16,7 +17,7 @@ from modereg.tasks.visual.env import (
     WORDS_KEY,
     VisualAvoid,
 )
-from modereg.tasks.visual.expert import demonstrate_visual_avoid
+from modereg.tasks.visual.expert import lead_by_routes
 from modereg.tasks.visual.geometry import (
     DISC_RADIUS,
     DISC_X,
@@ -29,6 +30,7 @@ from modereg.tasks.visual.geometry import (
 __all__ = ["visual_avoid_task"]
 
 HORIZON = 6
+SEEN = (IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY)
 
 
 def visual_avoid_task(
@@ -51,7 +53,7 @@ def visual_avoid_task(
             :func:`~modereg.tasks.visual.env.route_pay`.
         start_noise: half-width of the uniform noise on the start, in metres.
         action_noise: noise on the expert's executed actions, see
-            :func:`~modereg.tasks.visual.expert.demonstrate_visual_avoid`.
+            :func:`~modereg.tasks.experts.demonstrate`.
         image_size: pixels along a side of an image.
         num_envs: sensible number of environments in a batch.
     """
@@ -67,10 +69,17 @@ def visual_avoid_task(
             feature_keys=(APPROACH_KEY,),
             time_limit="terminates",
         ),
-        observation_keys=(IMAGE_KEY, INSTRUCTION_KEY, STATE_KEY),
+        observation_keys=SEEN,
         num_modes=NUM_MODES,
         mode_names=MODE_NAMES,
-        demonstrate=partial(demonstrate_visual_avoid, make_env, action_noise=action_noise),
+        demonstrate=partial(
+            demonstrate,
+            make_env,
+            lead_by_routes,
+            NUM_MODES,
+            action_noise=action_noise,
+            observed=SEEN,
+        ),
         num_envs=num_envs,
         feature_noise=0.05,
         filmstrip_key=IMAGE_KEY,

@@ -12,8 +12,8 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from torch import Tensor
 
 from modereg.errors import ConfigurationError
+from modereg_integrations.flows import integrate
 from modereg_integrations.lerobot import LeRobotPolicy
-from modereg_integrations.lerobot.flows import integrate
 
 Make = Callable[..., Any]
 

@@ -7,7 +7,8 @@ import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from modereg.errors import ConfigurationError, ShapeError
-from modereg_integrations.lerobot.inputs import flatten_feature, flatten_task
+from modereg_integrations.flows import flat_texts
+from modereg_integrations.lerobot.inputs import flatten_feature
 
 VECTOR = {"image": False, "resizes": False}
 IMAGE = {"image": True, "history": 0}
@@ -69,16 +70,16 @@ def test_other_values_are_refused() -> None:
     ],
 )
 def test_one_task_a_row(value: object) -> None:
-    assert flatten_task(value, torch.Size([2])) == ["pick", "place"]
+    assert flat_texts(value, 2, "the task in words") == ["pick", "place"]
 
 
 @pytest.mark.parametrize("value", ["pick", NonTensorData("pick", batch_size=[2, 2])])
 def test_one_task_for_all(value: object) -> None:
-    assert flatten_task(value, torch.Size([2, 2])) == ["pick"] * 4
+    assert flat_texts(value, 4, "the task in words") == ["pick"] * 4
 
 
 def test_tasks_that_are_none_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="task in words, got Tensor"):
-        flatten_task(torch.zeros(2), torch.Size([2]))
-    with pytest.raises(ShapeError, match="expected 3 tasks"):
-        flatten_task(["pick", "place"], torch.Size([3]))
+        flat_texts(torch.zeros(2), 2, "the task in words")
+    with pytest.raises(ShapeError, match="3 rows, got 2"):
+        flat_texts(["pick", "place"], 3, "the task in words")

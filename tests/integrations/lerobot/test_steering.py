@@ -13,10 +13,11 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs import Compose, Transform, TransformedEnv
 
 import modereg
-from modereg.testing import CountingEnv, check_chunk
+from modereg.testing import CountingEnv
 from modereg.transforms import ActionChunk
 from modereg.wrapping import steer_env
 from modereg_integrations.lerobot import LeRobotPolicy
+from tests.testing.chunks import check_chunk
 
 ENTRIES = {
     "observation.state": "observation",

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from modereg.errors import ShapeError
+from modereg.tasks import experts
 from modereg_integrations.mujoco import PointMaze
-from modereg_integrations.mujoco.expert import demonstrate_maze
+from modereg_integrations.mujoco.expert import lead_through
 from modereg_integrations.mujoco.maze_geometry import NUM_MODES
 
-demonstrate = partial(demonstrate_maze, PointMaze)
+demonstrate = partial(experts.demonstrate, PointMaze, lead_through, NUM_MODES)
 
 
 def test_first_attempts_succeed_in_the_mode_that_was_asked_for() -> None:

@@ -9,7 +9,7 @@ from modereg.errors import ConfigurationError
 from modereg.plugins import resolve_task
 from modereg.tasks import gymnasium_task
 from modereg.testing import check_task
-from modereg_integrations.mujoco import make_task, point_maze_task
+from modereg_integrations.mujoco import make_task
 from modereg_integrations.mujoco.maze_geometry import wall_boxes
 
 
@@ -21,7 +21,7 @@ def test_public_names() -> None:
 
 
 def test_the_battery() -> None:
-    check_task(point_maze_task(), expert_episodes=60, expert_success=0.95)
+    check_task(make_task(), expert_episodes=60, expert_success=0.95)
 
 
 def test_the_battery_on_gymnasiums_form() -> None:
@@ -43,13 +43,13 @@ def test_by_its_entry_point() -> None:
 def test_wrong_names_and_options() -> None:
     with pytest.raises(ConfigurationError, match="expected the task 'point_maze', got 'maze'"):
         make_task("maze")
-    with pytest.raises(ConfigurationError, match=r"pay_spread.*, got pay_spred"):
-        make_task("point_maze", pay_spred=1)
+    with pytest.raises(ConfigurationError, match="'pay_spred'.*Did you mean 'pay_spread'"):
+        resolve_task("mujoco:point_maze", pay_spred=1)
 
 
 def test_the_picture() -> None:
     fig, ax = plt.subplots()
-    point_maze_task().plot(ax, torch.randn(5, 7, 4), torch.tensor([0, 1, 2, -1, 5]))
+    make_task().plot(ax, torch.randn(5, 7, 4), torch.tensor([0, 1, 2, -1, 5]))
     assert len(ax.collections[0].get_segments()) == 5
     assert len(ax.patches) == len(wall_boxes()) + 1
     plt.close(fig)

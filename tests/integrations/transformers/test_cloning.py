@@ -18,7 +18,6 @@ from modereg.recipes.pretrain import chunks_of
 from modereg.tasks.visual import visual_avoid_task
 from modereg_integrations.transformers import (
     PI0Policy,
-    clone,
     fit_statistics,
     flow_matching_loss,
     fresh_model,
@@ -94,22 +93,19 @@ def test_cloning_learns_and_leaves_what_is_frozen(
     policy.fit_normalizer(chunk, *observations)
     policy.model.model.vlm.requires_grad_(False)
     frozen = [weight.clone() for weight in policy.model.model.vlm.parameters()]
+    optimizer = torch.optim.Adam((w for w in policy.parameters() if w.requires_grad), 3e-3)
     losses: list[float] = []
-    cloned = clone(
-        policy,
-        chunk,
-        *observations,
-        mask=mask,
-        steps=60,
-        batch=32,
-        progress=lambda _, loss: losses.append(loss),
-    )
+    for _ in range(60):
+        index = torch.randint(len(chunk), (32,))
+        seen = [value[index] for value in observations]
+        loss = policy.cloning_loss(chunk[index], *seen, mask=mask[index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
     assert sum(losses[-10:]) < 0.92 * sum(losses[:10])
     after = policy.model.model.vlm.parameters()
     assert all(torch.equal(one, other) for one, other in zip(frozen, after, strict=True))
-    assert cloned is not policy
-    assert cloned.fingerprint() != policy.fingerprint()
-    assert not cloned.training
 
 
 def test_from_the_command_lines_recipe(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.docs.pages import run_page
 def test_a_vision_language_action_policy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    smaller = {"demonstrate(600": "demonstrate(12", "steps=2000": "steps=4"}
+    smaller = {"demonstrate(600": "demonstrate(12", "steps = 2000": "steps = 4"}
     smaller["make_env(256)"] = "make_env(8)"
     made = run_page("tutorials/vla.md", monkeypatch, tmp_path, smaller)
     shapes = {name: tuple(value.shape) for name, value in made["inputs"].items()}

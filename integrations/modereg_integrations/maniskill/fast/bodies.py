@@ -55,11 +55,7 @@ def bodies(scene: Any) -> Iterator[tuple[Any, str]]:
 
 
 def is_grasping(agent: Any) -> Callable[..., Tensor]:
-    """In place of the Panda's ``is_grasping``: both fingers press, each roughly along its way.
-
-    Args:
-        agent: the robot.
-    """
+    """In place of the Panda's ``is_grasping``: both fingers press, each roughly along its way."""
     impulses, timestep = agent.scene.get_pairwise_contact_impulses, agent.scene.px.timestep
 
     def presses(finger: Any, sign: int, body: Any, min_force: float, max_angle: float) -> bool:

@@ -67,7 +67,8 @@ class FastPath:
             self._replace(agent, "is_grasping", is_grasping(agent))
         self._replace(agent, "set_action", _act(agent))
         self._replace(agent.controller, "set_action", _control(agent.controller))
-        self._replace(agent.controller, "before_simulation_step", _nothing)
+        # the supported controllers do not interpolate
+        self._replace(agent.controller, "before_simulation_step", lambda: None)
 
     def _restore(self) -> None:
         while self._undo:
@@ -119,7 +120,3 @@ def _control(controller: Any) -> Callable[[Tensor], None]:
             drive(row[piece], qpos)
 
     return set_action
-
-
-def _nothing() -> None:
-    """In place of a controller's interpolation, which the supported ones do not do."""

@@ -139,13 +139,7 @@ class TabletopTask(ABC):
     def observe(
         self, sim: Any, info: Mapping[str, Tensor], *, with_state: bool
     ) -> dict[str, Tensor]:
-        """The observation, tool first.
-
-        Args:
-            sim: the simulation.
-            info: what was said of the step.
-            with_state: also what a camera would have to see.
-        """
+        """The observation, tool first."""
 
     def pay(self, spread: float) -> Tensor:
         """Pay of each mode, evenly from ``1 + spread`` for the first to ``1 - spread``, ``[M]``."""

@@ -9,7 +9,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from modereg_integrations.maniskill.scripted import REACH
+
 __all__ = ["Frame", "PosePlan", "PoseStage", "facing", "rotation_vector"]
+
+TURN = 0.07
+"""Radians of error at which the hand turns at full speed."""
 
 
 class Frame(NamedTuple):
@@ -37,17 +42,10 @@ class PosePlan:
     Position and rotation move at the same time, the rotation about the axis that joins the two
     orientations. ManiSkill's controller turns the hand by -0.1 rad a unit of action, about the
     robot's axes: its sign is that of the controller's ``rot_lower``.
-
-    Args:
-        stages: in their order; the last one is never left.
-        reach: metres of error at which the tool moves at full speed.
-        turn: radians of error at which the hand turns at full speed.
     """
 
-    def __init__(
-        self, stages: Sequence[PoseStage], *, reach: float = 0.06, turn: float = 0.07
-    ) -> None:
-        self._stages, self._reach, self._turn = list(stages), reach, turn
+    def __init__(self, stages: Sequence[PoseStage]) -> None:
+        self._stages = list(stages)
         self._index = self._stayed = 0
 
     @property
@@ -67,7 +65,7 @@ class PosePlan:
             offset, angle = self._errors(frames)
         self._stayed += 1
         grip = 1.0 if self._stages[self._index].is_open else -1.0
-        move, turn = _bounded(offset / self._reach), _bounded(-angle / self._turn)
+        move, turn = _bounded(offset / REACH), _bounded(-angle / TURN)
         return torch.cat([move, turn, move.new_tensor([grip])])
 
     def _errors(self, frames: Mapping[str, Frame]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,269 @@
+r"""Policies that others trained, with nothing tuned: what stage 1 and fine-tuning make of them.
+
+    python benchmarks/foreign_policies.py --json benchmarks/results/foreign_policies.json \\
+        --tasks gusts calm maze rooms --seeds 0 1 2
+
+The policies are made by plain scripts with the conventions of their own libraries, which know
+nothing of modereg (``foreign/``, ``foreign_maze/``, ``foreign_rooms/``); ``my_policy.py`` beside
+each is what a user writes. Every command runs with its defaults: no option of a method is set, only
+the task is named, what the discoverer sees, and the budget of the fine-tuning. Nothing learns from
+the label of the routes. A run that is interrupted goes on when the command is repeated.
+
+Rows: task, method, seed, episodes, success, success_error (standard error), return, entropy (by the
+log of the number of routes), modes (how many there are), present, commandable (of sampled noise;
+``mean_`` by the mean noise), env_steps and cpu_seconds (those of stage 1 included), predicted (what
+``inspect`` says of the base alone: commandable codes) and verdict.
+
+- base: the policy as it is.
+- plain: PPO on the noise, one code, in the subspace that the decoder's responses choose.
+- cluster: stage 1 by imitation of the noises of clusters.
+- best_of: of 16 noises the one that the outcome model of the base's episodes likes best.
+- stage1: guided discovery. stage2: PPO from there, with the intrinsic reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.commands import cpu_seconds, run
+
+from modereg.files import read_json, write_json
+
+HERE = Path(__file__).parent
+QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page")
+METHODS = ("base", "stage1", "best_of", "plain", "stage2", "cluster")
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A policy that somebody else trained, with its environment.
+
+    Attributes:
+        folder: of the scripts.
+        task: reference to the environment.
+        options: of the task.
+        modes: number of behaviours that the label tells apart.
+        features: what the discoverer sees.
+        train: arguments of ``train.py`` beside the folder.
+        envs: environments side by side.
+    """
+
+    folder: str
+    task: str
+    options: tuple[str | float, ...]
+    modes: int
+    features: tuple[str, ...]
+    train: tuple[str, ...] = ()
+    envs: int = 256
+
+
+CROSSING: dict[str, Any] = {
+    "folder": "foreign",
+    "task": "gymnasium:crossing:Crossing-v0",
+    "modes": 6,
+    "features": ("agent_pos",),
+}
+CHUNKS = ("horizon", 16, "execute", 8, "offset", 1)
+LABEL = ("with_route", "True", "mode_key", "route", "num_modes", 6)
+BEDS = {
+    "gusts": Bed(**CROSSING, options=(*CHUNKS, "gusts", 7, *LABEL)),
+    "calm": Bed(**CROSSING, options=(*CHUNKS, "gusts", 0, *LABEL)),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything; what is empty is left to the defaults.
+
+    Attributes:
+        judged: episodes of every evaluation.
+        env_steps: environment steps of a fine-tuning, stage 1 included.
+        train: further arguments of the training scripts.
+        discover: further options of stage 1.
+    """
+
+    judged: int = 1200
+    env_steps: int = 400_000
+    train: tuple[str, ...] = ()
+    discover: dict[str, Any] = field(default_factory=dict)
+
+
+SMOKE = Budget(
+    48,
+    4000,
+    ("--steps", "4", "--episodes", "24"),
+    {"method__episodes": 64, "method__refinements": 1, "method__refine_episodes": 48},
+)
+
+
+class Session:
+    """The commands for one policy and seed, and where their results lie.
+
+    Args:
+        out: folder of all runs.
+        name: of the bed.
+        seed: of all runs.
+        budget: how much of everything.
+    """
+
+    def __init__(self, out: Path, name: str, seed: int, budget: Budget) -> None:
+        self.name, self.bed, self.seed, self.budget = name, BEDS[name], seed, budget
+        self.home = (out / self.bed.folder).resolve()
+        self.runs = self.home / f"{name}-{seed}"
+        self.judged = {"final_episodes": budget.judged}
+        self.common: dict[str, Any] = {
+            "base": "my_policy:load",
+            "task__name": self.bed.task,
+            "task__num_envs": self.bed.envs,
+            "task__options": self.bed.options,
+            "task__feature_keys": self.bed.features,
+            "seed": seed,
+        }
+
+    def train(self) -> None:
+        """Let the owner train the policy, once for all seeds."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        for script in (HERE / self.bed.folder).glob("*.py"):
+            shutil.copy(script, self.home)
+        if (self.home / "TRAINED").exists():
+            return
+        arguments = ["policy", *self.bed.train, *self.budget.train]
+        subprocess.run([sys.executable, "train.py", *arguments], cwd=self.home, check=True)
+        (self.home / "TRAINED").write_text(" ".join(arguments))
+
+    def do(self, method: str) -> None:
+        """Run one method, unless its results are there."""
+        out = self.runs / method
+        done = {"base": "evaluation.json", "best_of": "evaluation.json"}
+        if (out / done.get(method, "summary.json")).exists():
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        options = self.common | {"out": out}
+        tuned = {"env_steps": self.budget.env_steps, "eval_every": 1000} | self.judged
+        tuned |= {} if method == "plain" else {"start": self.runs / "stage1"}
+        if method == "base":
+            run("evaluate", cwd=self.home, **options, episodes=self.budget.judged)
+        elif method == "best_of":
+            start = {"run": self.runs / "stage1", "best_of": 16, "out": out}
+            run("evaluate", "--trust-code", cwd=self.home, **start, episodes=self.budget.judged)
+        elif method == "stage1":
+            more = self.judged | self.budget.discover
+            run("discover", *QUIET, "--resume", cwd=self.home, **options, **more)
+        elif method == "cluster":
+            more = self.judged | self.budget.discover
+            self._cluster(options | more)
+        elif method == "plain":
+            basis = {"noise__basis": "response"}
+            run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned, **basis)
+        else:
+            run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned)
+
+    def _cluster(self, options: dict[str, Any]) -> None:
+        """Imitate the noises of clusters, with as many episodes as stage 1 had."""
+        same = {"method__episodes": 2048, "method__refine_episodes": 1024} | options
+        run("discover", "cluster", *QUIET, "--resume", cwd=self.home, **same)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the table, as far as there are results."""
+        return [row for method in METHODS if (row := self._row(method)) is not None]
+
+    def _row(self, method: str) -> dict[str, Any] | None:
+        folder = self.runs / method
+        evaluated = method in ("base", "best_of")
+        path = folder / ("evaluation.json" if evaluated else "summary.json")
+        if not path.exists():
+            return None
+        summary = read_json(path)
+        figures = summary["sampled"]
+        earlier = [self.runs / "stage1"] if method in ("stage2", "best_of") else []
+        row = {
+            "task": self.name,
+            "method": method,
+            "seed": self.seed,
+            "episodes": figures["episodes"],
+            "success": round(figures["success"], 4),
+            "success_error": round(figures["success_error"], 4),
+            "return": round(figures["mean_return"], 4),
+            "entropy": round(figures["entropy"], 4),
+            "modes": self.bed.modes,
+            "present": figures["present_modes"],
+            "commandable": figures["commandable_modes"],
+            "env_steps": summary.get("env_steps", 0),
+            "cpu_seconds": round(sum(map(cpu_seconds, [*earlier, folder])), 1),
+        }
+        mean = summary.get("deterministic", {})
+        if mean:
+            names = {"success": "success", "present": "present_modes"}
+            names["commandable"] = "commandable_modes"
+            row |= {f"mean_{key}": mean[name] for key, name in names.items()}
+        if "verdict" in summary:
+            row["verdict"] = summary["verdict"]["text"]
+        return row
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a table in Markdown."""
+    names = ("task", "method", "seed", "success", "return", "entropy", "present", "commandable")
+    lines = [
+        f"| {' | '.join(names)} | of | by the mean noise | env steps | CPU seconds |",
+        "|" + "---|" * (len(names) + 4),
+    ]
+    for row in rows:
+        cells = [
+            f"{row[name]:.3f}" if isinstance(row[name], float) else row[name] for name in names
+        ]
+        cells[3] = f"{row['success']:.3f} +- {row['success_error']:.3f}"
+        mean = ""
+        if "mean_success" in row:
+            mean = f"{row['mean_success']:.3f}, {row['mean_commandable']} commandable"
+        cells += [row["modes"], mean, f"{row['env_steps']:,}", f"{row['cpu_seconds']:.0f}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def save(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    """Write the rows and the table."""
+    if path is None or not rows:
+        return
+    write_json(path, {"rows": rows})
+    verdicts = [
+        f"- {row['task']}, seed {row['seed']}: " + row["verdict"].replace("\n", " ")
+        for row in rows
+        if row["method"] == "stage1" and "verdict" in row
+    ]
+    page = ["# Policies that others trained", "", f"    python {' '.join(sys.argv)}", ""]
+    page += [table(rows), "", "Verdicts of stage 1:", "", *verdicts, ""]
+    path.with_suffix(".md").write_text("\n".join(page))
+
+
+def main() -> None:
+    """Run everything that is not there yet and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=list(BEDS), choices=list(BEDS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument("--smoke", action="store_true", help="a tiny budget, one task and seed")
+    args = parser.parse_args()
+    out = args.out or Path("runs") / ("foreign_smoke" if args.smoke else "foreign_policies")
+    budget = SMOKE if args.smoke else Budget()
+    tasks, seeds = (args.tasks[:1], args.seeds[:1]) if args.smoke else (args.tasks, args.seeds)
+    sessions = [Session(out, task, seed, budget) for task in tasks for seed in seeds]
+    for session in sessions:
+        session.train()
+        for method in args.methods:
+            session.do(method)
+            save(args.json, [row for each in sessions for row in each.rows()])
+    print(table([row for each in sessions for row in each.rows()]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Stage 1 in one call, on what ``wrap`` returned."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+from torchrl.envs import TransformedEnv
+
+from modereg.discovery.cluster import ClusterModeDiscoverer
+from modereg.discovery.guided import GuidedDiscovery
+from modereg.discovery.judge import CodeJudge
+from modereg.discovery.self_imitation import SelfImitation
+from modereg.errors import ConfigurationError
+from modereg.rollouts import collect_episodes
+from modereg.steering import SteeringPolicy
+
+__all__ = ["Progress", "annealed", "discover_modes", "episodes_of_a_round"]
+
+EPISODES_A_CODE = 40
+"""Episodes that each code gets in a round, at least."""
+
+
+def annealed(std: tuple[float, float], number: int, total: int) -> float:
+    """Return the standard deviation of a refinement, geometric between the first and the last."""
+    first, last = std
+    return first * (last / first) ** min(number / max(total - 1, 1), 1.0)
+
+
+def episodes_of_a_round(num_codes: int, least: int = 1024) -> int:
+    """Return the episodes of a round: enough of each code."""
+    return max(least, EPISODES_A_CODE * num_codes)
+
+
+NOTHING_COMMANDS = (
+    "stage 1: no code commands, and a fine-tuning that starts here keeps little; look at the reach "
+    "that modereg inspect predicts, collect more episodes, or name features that tell behaviours "
+    "apart"
+)
+
+
+class Progress:
+    """Whether another round is worth it: hits still rise, and not every code commands.
+
+    Args:
+        target: share of the codes that is enough.
+        patience: rounds without a rise of the hits, by a standard error, that end it.
+    """
+
+    def __init__(self, target: float = 0.95, patience: int = 2) -> None:
+        self.target, self.patience = target, patience
+        self.hits, self.stalled, self.commanded = 0.0, 0, 0.0
+
+    def see(self, figures: dict[str, float], episodes: int) -> None:
+        """Take in the figures of a round, and how many episodes they are of."""
+        error = (0.25 / max(episodes, 1)) ** 0.5
+        self.stalled = 0 if figures["hits"] > self.hits + error else self.stalled + 1
+        self.hits = max(self.hits, figures["hits"])
+        self.commanded = figures["commanded"]
+
+    @property
+    def over(self) -> bool:
+        """Whether to stop."""
+        return self.commanded >= self.target or self.stalled >= self.patience
+
+
+def discover_modes(
+    env: TransformedEnv,
+    steering: SteeringPolicy,
+    discoverer: ClusterModeDiscoverer,
+    *,
+    method: Literal["guided", "imitation"] = "guided",
+    max_decisions: int | None = None,
+    episodes: int = 2048,
+    refinements: int = 6,
+    std: tuple[float, float] = (0.7, 0.3),
+    target: float = 0.95,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Run stage 1 on what :func:`~modereg.wrapping.wrap` returned, in place.
+
+    Afterwards ``discoverer`` is fitted and frozen, and ``steering`` commands its codes.
+
+    Args:
+        env: steered environment.
+        steering: the steering policy.
+        discoverer: not yet fitted.
+        method: ``guided`` (:class:`GuidedDiscovery`), or ``imitation`` of the noises of clusters
+            (:class:`SelfImitation`), for policies of few noise dimensions without chance.
+        max_decisions: decisions of the longest episode; None reads ``env.layout``.
+        episodes: episodes of the base; a refinement has half as many, and 40 of each code at
+            least.
+        refinements: at most so many rounds of rolling out and fitting again; none follows two
+            that hit no more than before.
+        std: standard deviation of the noise in the first and the last refinement.
+        target: stop once this share of the codes is commanded.
+        options: of the method.
+
+    Returns:
+        The figures of each step: clustering first, then the refinements, and at last
+        :meth:`CodeJudge.judge` of what is kept; ``code_hits`` has each code's.
+
+    Raises:
+        ConfigurationError: for another method.
+
+    Warns:
+        UserWarning: if no code commands.
+    """
+    if method not in ("guided", "imitation"):
+        raise ConfigurationError(f"expected method 'guided' or 'imitation', got {method!r}")
+    guided = method == "guided"
+    options["max_decisions"] = max_decisions
+    stage: CodeJudge
+    if guided:
+        stage = GuidedDiscovery(env, steering, discoverer, **options)
+    else:
+        stage = SelfImitation(steering, discoverer, **options)
+    base = collect_episodes(
+        env,
+        episodes,
+        max_decisions=max_decisions,
+        keep=stage.entries,
+        final=stage.final_entries(env),
+    )
+    figures: list[dict[str, Any]] = [discoverer.fit_episodes(base)]
+    figures[0] |= stage.begin(base)
+    progress, rolled = Progress(target), episodes_of_a_round(discoverer.num_codes, episodes // 2)
+    for number in range(refinements):
+        spread = annealed(std, number, refinements), annealed(std, number + 1, refinements)
+        row, _ = stage.refine(env, rolled, std=spread[0], next_std=spread[1])
+        figures.append(row | {"code_hits": stage.code_hits.tolist()})
+        progress.see(row, rolled)
+        if progress.over:
+            break
+    stage.settle(stage.judge(stage.roll_out(env, rolled)), rolled)
+    row = stage.judge(stage.roll_out(env, rolled))
+    if not row["commanded"]:
+        warnings.warn(NOTHING_COMMANDS, stacklevel=2)
+    return [*figures, row | {"code_hits": stage.code_hits.tolist()}]

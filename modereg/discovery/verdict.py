@@ -1,0 +1,156 @@
+"""The verdict of stage 1: which codes command, which do not, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["REACHED", "CodeVerdict", "Verdict", "verdict_of"]
+
+REACHED = 0.8
+"""Share of its episodes in which a code must reach itself, with success, to count as commanded."""
+
+FEW = 20
+"""Episodes of the base in which a code must have been reached for its outcome to be learned."""
+
+MOSTLY = 0.5
+"""Share of chance in an outcome's variance above which chance decides it."""
+
+NEARLY = 0.5
+"""Hits from which a code is on its way."""
+
+ADVICE = {
+    "nearly": "it is on its way: more rounds (--method.refinements), or fine-tuning from here",
+    "chance": "what the environment does after the noise was drawn decides it: a residual on the "
+    "chunk reaches further than noise, and more decisions an episode (a smaller execute) react "
+    "sooner",
+    "few episodes": "collect more episodes of the base (--method.episodes)",
+    "feature": "its episodes are told from another code's by nothing that the discoverer sees: "
+    "name other feature keys, or ask for fewer codes",
+    "noise": "the policy hardly does it, whatever its noise: give it more demonstrations, or "
+    "fine-tune its weights or a residual",
+}
+"""What to do about a code that does not command, by the reason."""
+
+
+@dataclass(frozen=True)
+class CodeVerdict:
+    """What became of one code.
+
+    Attributes:
+        code: its number.
+        hits: share of its episodes that reach it, with success.
+        base: the same of the base's episodes.
+        steered: whether it is steered, or plays the base.
+        commands: whether it reaches itself in at least 0.8 of its episodes.
+        reason: why it does not, a key of :data:`ADVICE`; empty if it does.
+        chance: share of its outcome's variance that chance decides; None where nothing says so.
+    """
+
+    code: int
+    hits: float
+    base: float
+    steered: bool
+    commands: bool
+    reason: str
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What stage 1 came to.
+
+    Attributes:
+        codes: of each code.
+        success: share of the episodes that succeed, all codes equally often.
+        base_success: of the base.
+        entropy: of the codes among the successes, over log K.
+        base_entropy: of the base.
+    """
+
+    codes: tuple[CodeVerdict, ...]
+    success: float
+    base_success: float
+    entropy: float
+    base_entropy: float
+
+    @property
+    def commanding(self) -> int:
+        """Number of codes that command."""
+        return sum(code.commands for code in self.codes)
+
+    def __str__(self) -> str:
+        """Say it in a few sentences."""
+        lines = [
+            f"{self.commanding} of {len(self.codes)} codes command; success {self.success:.3f} "
+            f"beside the base's {self.base_success:.3f}, entropy of the codes {self.entropy:.2f} "
+            f"beside {self.base_entropy:.2f}."
+        ]
+        for reason, advice in ADVICE.items():
+            of = [code for code in self.codes if code.reason == reason]
+            if of:
+                names = ", ".join(f"{c.code} ({c.hits:.2f}, base {c.base:.2f})" for c in of)
+                lines.append(f"Not commanded, {reason}: {names}. {advice[0].upper()}{advice[1:]}.")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a plain dictionary, with its sentences as ``text``."""
+        return asdict(self) | {"codes": [asdict(code) for code in self.codes], "text": str(self)}
+
+
+def verdict_of(
+    table: Tensor,
+    base: Tensor,
+    steered: Tensor,
+    base_episodes: int,
+    figures: dict[str, float],
+    base_figures: dict[str, float],
+    chance: Tensor | None,
+) -> Verdict:
+    """Return the verdict on what was judged last.
+
+    Args:
+        table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
+        base: the same of the base, ``[K + 1]``.
+        steered: which codes are steered, ``[K]`` bool.
+        base_episodes: number of the base's episodes.
+        figures: success and entropy of what was judged.
+        base_figures: those of the base.
+        chance: of :func:`~modereg.discovery.chance.chance_shares`, or None.
+    """
+    codes = []
+    for code, row in enumerate(table):
+        hits = float(row[code])
+        commands = hits >= REACHED
+        other = torch.cat([row[:code], row[code + 1 : -1]])
+        share = None if chance is None else float(chance[code])
+        reason = ""
+        if not commands:
+            reason = _reason(hits, other, float(base[code]) * base_episodes, share)
+        made = CodeVerdict(
+            code, hits, float(base[code]), bool(steered[code]), commands, reason, share
+        )
+        codes.append(made)
+    return Verdict(
+        tuple(codes),
+        figures["success"],
+        base_figures["success"],
+        figures["entropy"],
+        base_figures["entropy"],
+    )
+
+
+def _reason(hits: float, other: Tensor, reached: float, chance: float | None) -> str:
+    """Return why a code does not command: the first that applies."""
+    if len(other) and float(other.max()) > max(hits, 1 - REACHED):
+        return "feature"
+    if hits >= NEARLY:
+        return "nearly"
+    if reached < FEW:
+        return "few episodes"
+    if chance is not None and chance > MOSTLY:
+        return "chance"
+    return "noise"

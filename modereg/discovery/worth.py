@@ -1,0 +1,43 @@
+"""Which codes are worth steering: the whole must lose neither success nor modes to the base."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modereg import functional
+
+__all__ = ["worth_steering"]
+
+
+def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
+    """Return the codes whose steering pays, ``[K]`` bool.
+
+    A code that is reached no more often than by the base's own noise, by two standard errors, is
+    not steered. Of the others those that are hit least are given up, one after the other, until
+    all codes together, equally often, with the base's noise for those that are not steered, succeed
+    as often as the base, and over as many codes, within one standard error.
+
+    Args:
+        table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
+        base: the same of the base, ``[K + 1]``.
+        episodes: how many episodes of all codes the table was counted in.
+    """
+    num_codes = len(table)
+    hits, chance = table.diagonal(), base[:-1]
+    error = (chance * (1 - chance) * num_codes / max(episodes, 1)).sqrt()
+    steered = hits > chance + 2 * error
+    success, entropy = _figures(base)
+    margin = (success * (1 - success) / max(episodes, 1)) ** 0.5
+    while bool(steered.any()):
+        found = _figures(torch.where(steered[:, None], table, base).mean(0))
+        if found[0] >= success - margin and found[1] >= entropy - margin:
+            break
+        steered[hits.masked_fill(~steered, torch.inf).argmin()] = False
+    return steered
+
+
+def _figures(outcomes: Tensor) -> tuple[float, float]:
+    """Return success, and the entropy of the codes among it over log K."""
+    reached = outcomes[:-1]
+    return float(reached.sum()), float(functional.normalized_entropy(reached, len(reached)))

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modereg import functional
+from modereg.discovery.worth import worth_steering
+
+Judged = tuple[Tensor, Tensor, int]
+"""Outcomes of each code's episodes ``[K, K + 1]``, of the base's ``[K + 1]``, episodes of all."""
+
+
+@st.composite
+def judged(draw: st.DrawFn) -> Judged:
+    num_codes = draw(st.integers(1, 6))
+    weights = draw(st.lists(st.integers(0, 20), min_size=num_codes + 1, max_size=num_codes + 1))
+    rows = [
+        draw(st.lists(st.integers(0, 20), min_size=num_codes + 1, max_size=num_codes + 1))
+        for _ in range(num_codes)
+    ]
+    table = torch.tensor([[*weights], *rows], dtype=torch.float64)
+    table[table.sum(1) == 0, -1] = 1.0  # what reaches no code at all
+    table /= table.sum(1, keepdim=True)
+    return table[1:], table[0], draw(st.integers(num_codes, 4000))
+
+
+def figures(outcomes: Tensor) -> Tensor:
+    """Success, and the entropy of the codes among it."""
+    reached = outcomes[:-1]
+    return torch.stack([reached.sum(), functional.normalized_entropy(reached, len(reached))])
+
+
+def whole(steered: Tensor, table: Tensor, base: Tensor) -> Tensor:
+    """Figures of all codes together, those that are not steered being the base."""
+    return figures(torch.where(steered[:, None], table, base).mean(0))
+
+
+def least(base: Tensor, episodes: int) -> Tensor:
+    """What figures may be at least: the base's, less one standard error of its success."""
+    success = float(base[:-1].sum())
+    return figures(base) - max(success * (1 - success), 0.0) ** 0.5 / episodes**0.5 - 1e-9
+
+
+@given(judged())
+def test_what_is_no_better_than_the_bases_own_noise_is_never_steered(case: Judged) -> None:
+    table, base, episodes = case
+    steered = worth_steering(table, base, episodes)
+    assert steered.dtype == torch.bool
+    assert not bool((steered & (table.diagonal() <= base[:-1])).any())
+    chance = base[:-1]
+    error = 2 * (chance * (1 - chance) * len(table) / episodes).sqrt()
+    assert not bool((steered & (table.diagonal() < chance + error - 1e-9)).any())
+
+
+@given(judged())
+def test_the_whole_loses_neither_success_nor_modes(case: Judged) -> None:
+    table, base, episodes = case
+    steered = worth_steering(table, base, episodes)
+    if bool(steered.any()):
+        assert bool((whole(steered, table, base) >= least(base, episodes)).all())
+
+
+@given(judged())
+def test_those_that_are_hit_least_are_given_up_and_no_more_than_needed(case: Judged) -> None:
+    table, base, episodes = case
+    chance, hits = base[:-1], table.diagonal()
+    error = 2 * (chance * (1 - chance) * len(table) / episodes).sqrt()
+    steered = worth_steering(table, base, episodes)
+    given_up = (hits > chance + error + 1e-9) & ~steered
+    if not bool(given_up.any()):
+        return
+    if bool(steered.any()):
+        assert float(hits[given_up].max()) <= float(hits[steered].min())
+    best = given_up & (hits == hits[given_up].max())
+    with_one_more = [
+        bool((whole(steered | last, table, base) >= least(base, episodes) + 2e-9).all())
+        for last in torch.eye(len(hits), dtype=torch.bool)[best]
+    ]
+    assert not all(with_one_more)
+
+
+@given(judged())
+def test_codes_that_hit_in_every_episode_stay(case: Judged) -> None:
+    _, base, episodes = case
+    num_codes = len(base) - 1
+    table = torch.eye(num_codes, num_codes + 1, dtype=base.dtype)
+    steered = worth_steering(table, base, episodes)
+    chance = base[:-1]
+    assert torch.equal(steered, 1 > chance + 2 * (chance * (1 - chance) * num_codes / episodes).sqrt())
+
+
+def test_a_code_whose_steering_costs_success_is_given_back() -> None:
+    """Code 2 is hit more often than by the base, and fails in most of its other episodes."""
+    base = torch.tensor([0.85, 0.04, 0.01, 0.1])
+    table = torch.tensor([[0.95, 0.0, 0.0, 0.05], [0.0, 0.95, 0.0, 0.05], [0.0, 0.0, 0.4, 0.6]])
+    assert worth_steering(table, base, 3000).tolist() == [True, True, False]
+    table[2] = torch.tensor([0.5, 0.0, 0.4, 0.1])
+    assert worth_steering(table, base, 3000).tolist() == [True, True, True]
+
+
+def test_codes_that_all_lead_to_one_place_are_given_back() -> None:
+    """Success is not lost, the modes are."""
+    base = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0])
+    table = torch.tensor([[0.1, 0.9, 0.0, 0.0, 0.0]]).repeat(4, 1)
+    table[0] = torch.tensor([0.4, 0.6, 0.0, 0.0, 0.0])
+    assert worth_steering(table, base, 4000).tolist() == [False] * 4
+
+
+@pytest.mark.parametrize(("hits", "episodes", "steered"), [(0.6, 40, False), (0.6, 400, True)])
+def test_what_few_episodes_say_may_be_luck(hits: float, episodes: int, steered: bool) -> None:
+    base, table = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]])
+    assert worth_steering(table, base, episodes).tolist() == [steered] * 2
+    assert float(table[0, 0]) == pytest.approx(hits)
