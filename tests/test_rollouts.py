@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -19,6 +20,7 @@ from modereg.errors import ConfigurationError
 from modereg.layout import Layout
 from modereg.paths import Trace
 from modereg.rollouts import Episodes, collect_episodes, iterate_episodes
+from modereg.storage import load_state, save_state
 from modereg.tasks import GaussianMixture, GymnasiumEnv
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction, TimeLimit
@@ -230,6 +232,26 @@ def test_joining_weighs_the_clipped_share_by_steps() -> None:
     assert whole.clipped == pytest.approx(0.3)
     assert whole.env_steps.tolist() == [1, 3]
     assert whole.spent == 4
+
+
+def test_a_dictionary_of_plain_values_brings_episodes_back(tmp_path: Path) -> None:
+    """Nested entries too, through a file, and whatever is joined or chosen afterwards."""
+    made = _collect(6)
+    made.decisions.set(("agent", "place"), made.decisions[keys.OBSERVATION][..., :1])
+    made.final.set(("agent", "place"), made.final[keys.OBSERVATION][:, :1])
+    save_state(tmp_path / "episodes.pt", made.to_dict())
+    found = Episodes.from_dict(load_state(tmp_path / "episodes.pt"))
+    assert found.decisions.batch_size == made.decisions.batch_size
+    assert found.final.batch_size == made.final.batch_size
+    for name in ("decisions", "final"):
+        ours, theirs = getattr(found, name), getattr(made, name)
+        assert set(ours.keys(True, True)) == set(theirs.keys(True, True))
+        assert bool((ours == theirs).all())
+    for name in ("valid", "returns", "env_steps"):
+        assert torch.equal(getattr(found, name), getattr(made, name))
+    assert (found.spent, found.clipped, len(found)) == (made.spent, made.clipped, 6)
+    joined = Episodes.cat([found[:2], made[2:]])
+    assert bool((joined.flat() == made.flat()).all())
 
 
 def test_an_unbatched_or_empty_environment_and_no_episodes_are_refused() -> None:
