@@ -252,6 +252,7 @@ def _clusters(
         None if success is None else success.squeeze(-1),
         num_codes=config.num_codes,
         oversegment=method.oversegment,
+        along_path=method.along_path,
         noise=setup.task.feature_noise,
         history_length=setup.layout.max_decisions + 1,
         hidden=config.hidden,
