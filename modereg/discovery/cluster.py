@@ -253,7 +253,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
 
     def _train(self, features: Tensor, codes: Tensor) -> dict[str, float]:
         held = max(len(features) // 10, 1)
-        self._network.fit(features)
+        self._network.requires_grad_(True).fit(features)
         optimizer = torch.optim.Adam(self._network.parameters(), 2e-3)
         for _ in range(self.steps):
             index = torch.randint(held, len(features), (512,), device=features.device)

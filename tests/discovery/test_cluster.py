@@ -158,6 +158,15 @@ def test_no_more_codes_are_chosen_than_features_differ() -> None:
     assert metrics["suggested_modes"] == discoverer.num_codes == 3
 
 
+def test_it_may_be_fitted_again() -> None:
+    features, modes = _histories()
+    discoverer = ClusterModeDiscoverer(8, 5, hidden=(32,), steps=200)
+    discoverer.fit(features.flip(-1) + 3)
+    discoverer.fit(features)
+    assert _agreement(discoverer, features, modes) > 0.95
+    assert not any(parameter.requires_grad for parameter in discoverer.parameters())
+
+
 def test_observe_gathers_finished_episodes_and_update_fits_once() -> None:
     features, modes = _histories(300)
     done = torch.zeros(300, 2, 1, dtype=torch.bool)
