@@ -53,6 +53,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         noise: standard deviation of the noise on q's input in training, in feature units; None
             takes half the median distance between neighbouring centroids per dimension.
         history_length: number of entries of the History feature, 0 for any other feature.
+        along_path: whether a History is read along its path, so that speed does not tell episodes
+            apart; False where when something is done is the behaviour.
         hidden: widths of q.
         min_successes: see ``success_key``.
         max_episodes: at most so many episodes are clustered.
@@ -76,6 +78,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         success_key: NestedKey | None = keys.SUCCESS,
         noise: float | None = None,
         history_length: int = 0,
+        along_path: bool = True,
         hidden: tuple[int, ...] = (128, 128),
         min_successes: int = 200,
         max_episodes: int = 8192,
@@ -87,7 +90,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
                 f"expected a feature_dim that history_length divides, got {feature_dim} and "
                 f"{history_length}; History makes (length + 1) entries"
             )
-        network = InputNoise(MLP(feature_dim, num_codes, hidden), noise or 0.0)
+        entry = feature_dim // history_length if history_length and along_path else 0
+        network = InputNoise(MLP(feature_dim, num_codes, hidden), noise or 0.0, entry)
         self.estimator: CategoricalMI
         super().__init__(
             CategoricalMI(network, num_codes, in_keys=[feature_key], latent_key=latent_key)
@@ -131,6 +135,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         if num_codes is None:
             least = options.get("min_successes", 200)
             chosen = _worth_clustering(features, success, least)[0]
+            length = options.get("history_length", 0)
+            if length and options.get("along_path", True):
+                chosen = functional.along_path(chosen, chosen.shape[-1] // length)
             metrics["suggested_modes"] = found = count_behaviours(chosen, seed=seed)
             if found == 1:
                 warnings.warn(ONE_BEHAVIOUR, stacklevel=2)
@@ -205,7 +212,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         chosen, only_successes = _worth_clustering(features, success, self.min_successes)
         order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(self.seed))
         chosen = chosen[order[: self.max_episodes].to(chosen.device)].to(self.centroids.device)
-        centroids = kmeans(chosen, self.num_codes, seed=self.seed)
+        seen = self._network.along_path(chosen)
+        centroids = kmeans(seen, self.num_codes, seed=self.seed)
         if len(centroids) != self.num_codes:
             raise ConfigurationError(
                 f"expected {self.num_codes} distinct behaviours to cluster, found {len(centroids)};"
@@ -214,7 +222,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         self.centroids.copy_(centroids)
         if self.noise is None:
             self._network.std = _input_noise(centroids)
-        codes = functional.nearest_centroid(chosen, centroids)
+        codes = functional.nearest_centroid(seen, centroids)
         metrics = self._train(chosen, codes)
         self.frozen.fill_(True)
         return {
@@ -222,7 +230,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             "clustered_episodes": len(chosen),
             "only_successes": float(only_successes),
             "input_noise": self._network.std,
-            "silhouette": float(functional.silhouette(chosen[:1500], codes[:1500])),
+            "silhouette": float(functional.silhouette(seen[:1500], codes[:1500])),
             **metrics,
         }
 

@@ -47,7 +47,13 @@ from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, make_steering, observation_size
 
-__all__ = ["discover_clusters", "discover_steps", "discover_variational", "variational_stage"]
+__all__ = [
+    "discover_clusters",
+    "discover_steps",
+    "discover_variational",
+    "stage_of",
+    "variational_stage",
+]
 
 Clustered = GuidedConfig | ClusterConfig
 
@@ -79,7 +85,7 @@ def discover_clusters(
         state = yield from _partition(config, method, setup)
     else:
         check_origin(state, {"base": setup.fingerprint})
-    stage, env = _stage_of(config, method, setup, state)
+    stage, env = stage_of(config, method, setup, state)
     discoverer, steering = stage.discoverer, stage.steering
     set_generator_state(state["generators"])
 
@@ -171,7 +177,7 @@ def _close(
     }
 
 
-def _stage_of(
+def stage_of(
     config: DiscoverConfig, method: Clustered, setup: Setup, state: dict[str, Any]
 ) -> tuple[CodeJudge, SteeredEnv]:
     """Return the method at work, and its environment, as the state has them."""
@@ -252,6 +258,7 @@ def _clusters(
         None if success is None else success.squeeze(-1),
         num_codes=config.num_codes,
         oversegment=method.oversegment,
+        along_path=method.along_path,
         noise=setup.task.feature_noise,
         history_length=setup.layout.max_decisions + 1,
         hidden=config.hidden,

@@ -97,7 +97,7 @@ def test_environment_steps_of_stage_one_are_those_of_all_its_episodes(clusters: 
     assert steps[1] == steps[0]
     assert 768 * 4 < steps[0] <= 768 * 24
     assert all(256 * 4 < late - early <= 256 * 24 for early, late in zip(steps[1:], steps[2:]))
-    choosing = read_summary(clusters)["env_steps"] - steps[-1]  # of what is steered
+    choosing = read_summary(clusters)["env_steps"] - steps[-1]  # which codes are worth steering
     assert 256 * 4 < choosing <= 256 * 24
 
 

@@ -86,6 +86,8 @@ class GuidedConfig:
     Nothing needs tuning: fits stop on what is held out, and rounds when hits no longer rise.
 
     Attributes:
+        along_path: whether clusters and q read an episode's history along its path, so that speed
+            does not tell episodes apart; not so where when something is done is the behaviour.
         oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
         episodes: episodes of the base; twice or four times as many where it shows so many
             behaviours that each would have fewer than 60.
@@ -101,6 +103,7 @@ class GuidedConfig:
 
     name: ClassVar[str] = "guided"
 
+    along_path: bool = True
     oversegment: float = 1.0
     episodes: int = 2048
     refinements: int = 6
@@ -126,6 +129,8 @@ class ClusterConfig:
     """Cluster episodes of the base and imitate their noise, refining by roll-outs.
 
     Attributes:
+        along_path: whether clusters and q read an episode's history along its path, so that speed
+            does not tell episodes apart; not so where when something is done is the behaviour.
         oversegment: codes for each cluster found, unless ``num_codes`` says how many.
         episodes: episodes of the base.
         imitation_steps: gradient steps of the first fit.
@@ -141,6 +146,7 @@ class ClusterConfig:
 
     name: ClassVar[str] = "cluster"
 
+    along_path: bool = True
     oversegment: float = 1.0
     episodes: int = 16384
     imitation_steps: int = 1500
