@@ -173,11 +173,13 @@ def test_the_base_and_the_last_three_rounds_are_learned_from() -> None:
 
 
 def test_a_code_that_did_not_learn_is_exactly_the_base_in_the_end() -> None:
-    """Hardly fitted, all are hit as often as by the base's own noise."""
+    """All are hit as often as by the base's own noise."""
     made = wrapped()
     stage, _ = started(made, outcome_steps=1, guide_steps=1)
     rolled = stage.roll_out(made.env, 256)
-    stage.settle(stage.judge(rolled), 256)
+    figures = stage.judge(rolled)
+    stage.table = stage.base_outcomes.repeat(CODES, 1)
+    stage.settle(figures, 256)
     assert stage.learned.tolist() == [False] * CODES
     rows = rolled.flat()
     rows.set(keys.LATENT_FEATURES, torch.eye(CODES)[torch.arange(len(rows)) % CODES])
