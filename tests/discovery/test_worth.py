@@ -89,7 +89,9 @@ def test_codes_that_hit_in_every_episode_stay(case: Judged) -> None:
     table = torch.eye(num_codes, num_codes + 1, dtype=base.dtype)
     steered = worth_steering(table, base, episodes)
     chance = base[:-1]
-    assert torch.equal(steered, 1 > chance + 2 * (chance * (1 - chance) * num_codes / episodes).sqrt())
+    assert torch.equal(
+        steered, 1 > chance + 2 * (chance * (1 - chance) * num_codes / episodes).sqrt()
+    )
 
 
 def test_a_code_whose_steering_costs_success_is_given_back() -> None:
