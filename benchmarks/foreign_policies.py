@@ -24,19 +24,19 @@ log of the number of routes), modes (how many there are), present, commandable (
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foreign_bases import BEDS as TRAINED
+from foreign_bases import train
+from support.best_of import best_of
 from support.commands import cpu_seconds, run
 
 from modereg.files import read_json, write_json
 
-HERE = Path(__file__).parent
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page")
 METHODS = ("base", "stage1", "best_of", "plain", "stage2", "cluster")
 
@@ -51,7 +51,7 @@ class Bed:
         options: of the task.
         modes: number of behaviours that the label tells apart.
         features: what the discoverer sees.
-        train: arguments of ``train.py`` beside the folder.
+        dims: dimensions of it; none keeps all.
         envs: environments side by side.
     """
 
@@ -60,7 +60,7 @@ class Bed:
     options: tuple[str | float, ...]
     modes: int
     features: tuple[str, ...]
-    train: tuple[str, ...] = ()
+    dims: tuple[int, ...] = ()
     envs: int = 256
 
 
@@ -70,11 +70,16 @@ CROSSING: dict[str, Any] = {
     "modes": 6,
     "features": ("agent_pos",),
 }
-CHUNKS = ("horizon", 16, "execute", 8, "offset", 1)
 LABEL = ("with_route", "True", "mode_key", "route", "num_modes", 6)
 BEDS = {
-    "gusts": Bed(**CROSSING, options=(*CHUNKS, "gusts", 7, *LABEL)),
-    "calm": Bed(**CROSSING, options=(*CHUNKS, "gusts", 0, *LABEL)),
+    "gusts": Bed(**CROSSING, options=("gusts", 7, *LABEL)),
+    "calm": Bed(**CROSSING, options=("gusts", 0, *LABEL)),
+    "maze": Bed(
+        "foreign_maze", "gymnasium:maze:SixRoutes-v0", LABEL, 6, ("achieved_goal",), envs=128
+    ),
+    "rooms": Bed(
+        "foreign_rooms", "gymnasium:rooms:Rooms-v0", LABEL, 6, ("observation",), (0, 1), envs=128
+    ),
 }
 
 
@@ -85,20 +90,20 @@ class Budget:
     Attributes:
         judged: episodes of every evaluation.
         env_steps: environment steps of a fine-tuning, stage 1 included.
-        train: further arguments of the training scripts.
+        smoke: whether policies are hardly trained.
         discover: further options of stage 1.
     """
 
     judged: int = 1200
     env_steps: int = 400_000
-    train: tuple[str, ...] = ()
+    smoke: bool = False
     discover: dict[str, Any] = field(default_factory=dict)
 
 
 SMOKE = Budget(
     48,
     4000,
-    ("--steps", "4", "--episodes", "24"),
+    True,
     {"method__episodes": 64, "method__refinements": 1, "method__refine_episodes": 48},
 )
 
@@ -124,19 +129,16 @@ class Session:
             "task__num_envs": self.bed.envs,
             "task__options": self.bed.options,
             "task__feature_keys": self.bed.features,
+            "task__execute": TRAINED[self.bed.folder].execute,
+            "task__offset": TRAINED[self.bed.folder].offset,
             "seed": seed,
         }
+        if self.bed.dims:
+            self.common["task__feature_dims"] = self.bed.dims
 
     def train(self) -> None:
         """Let the owner train the policy, once for all seeds."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        for script in (HERE / self.bed.folder).glob("*.py"):
-            shutil.copy(script, self.home)
-        if (self.home / "TRAINED").exists():
-            return
-        arguments = ["policy", *self.bed.train, *self.budget.train]
-        subprocess.run([sys.executable, "train.py", *arguments], cwd=self.home, check=True)
-        (self.home / "TRAINED").write_text(" ".join(arguments))
+        train(self.bed.folder, TRAINED[self.bed.folder], self.home, self.budget.smoke)
 
     def do(self, method: str) -> None:
         """Run one method, unless its results are there."""
@@ -151,8 +153,7 @@ class Session:
         if method == "base":
             run("evaluate", cwd=self.home, **options, episodes=self.budget.judged)
         elif method == "best_of":
-            start = {"run": self.runs / "stage1", "best_of": 16, "out": out}
-            run("evaluate", "--trust-code", cwd=self.home, **start, episodes=self.budget.judged)
+            best_of(self.runs / "stage1", out, self.home, self.budget.judged)
         elif method == "stage1":
             more = self.judged | self.budget.discover
             run("discover", *QUIET, "--resume", cwd=self.home, **options, **more)
@@ -168,7 +169,7 @@ class Session:
     def _cluster(self, options: dict[str, Any]) -> None:
         """Imitate the noises of clusters, with as many episodes as stage 1 had."""
         same = {"method__episodes": 2048, "method__refine_episodes": 1024} | options
-        run("discover", "cluster", *QUIET, "--resume", cwd=self.home, **same)
+        run("discover cluster", *QUIET, "--resume", cwd=self.home, **same)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the table, as far as there are results."""

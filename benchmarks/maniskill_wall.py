@@ -100,7 +100,7 @@ class Commands:
         """Stage 1: as many codes as the recipe chooses from the cube's paths."""
         budget = self.budget
         run(
-            "discover",
+            "discover cluster",
             *QUIET,
             "--resume",
             **self.common,

@@ -119,7 +119,7 @@ class Commands:
         """Stage 1: as many codes as the recipe chooses from the ball's paths."""
         budget = self.budget
         run(
-            "discover",
+            "discover cluster",
             *QUIET,
             "--resume",
             **self.steered,

@@ -103,7 +103,7 @@ def steps(budget: Budget, install: bool) -> list[tuple[str, str]]:
         ),
         (
             "discover",
-            f"modereg discover {task} {SEEN} --num-codes 6 "
+            f"modereg discover cluster {task} {SEEN} --num-codes 6 "
             f"--method.episodes {budget.episodes} "
             f"--method.imitation-steps {budget.imitation_steps} "
             f"--method.refinements {budget.refinements} "

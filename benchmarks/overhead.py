@@ -151,7 +151,7 @@ VARIANTS = ("without", "reward", "training", "bare")
 
 def measure(setup: Setup, rounds: int, codes: int) -> dict[str, Any]:
     """Alternate between the variants and return the table."""
-    config = PPOConfig()
+    config = PPOConfig().for_noise(setup.base.noise_shape.numel())
     variants, difference = make_variants(setup, config, codes)
     largest = difference()
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in VARIANTS}

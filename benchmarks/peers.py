@@ -23,6 +23,7 @@ counted. They are of the same kind for all: ``modereg.recipes.evaluate``, every
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -214,7 +215,7 @@ def sb3_policy(model: Any, env: NoiseVecEnv) -> Callable[[TensorDictBase], Tenso
 
 def sb3_ppo(env: NoiseVecEnv, seed: int, decisions: int) -> SB3PPO:
     """Return stable-baselines3's PPO with the settings of our recipe."""
-    config = PPOConfig()
+    config = PPOConfig().for_noise(math.prod(env.shape))
     return SB3PPO(
         "MlpPolicy",
         env,

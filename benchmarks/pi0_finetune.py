@@ -123,7 +123,7 @@ class Commands:
     def discover(self, seed: int) -> None:
         """Stage 1."""
         run(
-            "discover",
+            "discover cluster",
             *QUIET,
             **self.common,
             num_codes=CODES,

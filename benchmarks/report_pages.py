@@ -93,9 +93,18 @@ def make_runs(folder: Path, smoke: bool) -> dict[str, list[Path]]:
     clone, find, tune = [], [], ["--env-steps", "2500000", "--eval-every", "5"]
     if smoke:
         clone = ["--steps", "200", "--episodes", "50", "--hidden", "32", "32"]
-        find = ["--method.episodes", "256", "--method.imitation-steps", "50"]
+        find = ["--method.episodes", "256", "--method.outcome-steps", "50"]
         find += ["--method.refinements", "1", "--method.refine-episodes", "64"]
-        find += ["--method.refine-steps", "20", "--num-codes", "8", "--final-episodes", "64"]
+        find += [
+            "--method.guide-steps",
+            "20",
+            "--method.student-steps",
+            "50",
+            "--num-codes",
+            "8",
+            "--final-episodes",
+            "64",
+        ]
         tune = ["--env-steps", "60000", "--eval-every", "5"]
         tune += ["--eval-episodes", "64", "--final-episodes", "64"]
     base = run(["pretrain", *task, *clone], folder / "base")

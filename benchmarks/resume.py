@@ -64,7 +64,17 @@ def prepare(folder: Path, tasks: dict[str, list[str]]) -> None:
 def make_commands(folder: Path, length: int) -> list[Command]:
     """Return the commands, in the order of their dependence; ``length`` scales their budgets."""
     bases = {name: ["--base", str(folder / name / "policy")] for name in ("avoid", "mixture")}
-    cluster = ["discover", *AVOID, *bases["avoid"], "--hidden", "64", "64", "--num-codes", "16"]
+    cluster = [
+        "discover",
+        "cluster",
+        *AVOID,
+        *bases["avoid"],
+        "--hidden",
+        "64",
+        "64",
+        "--num-codes",
+        "16",
+    ]
     cluster += [
         "--method.episodes",
         "1024",

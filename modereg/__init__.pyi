@@ -25,8 +25,11 @@ from modereg import transforms as transforms
 from modereg import wrapping as wrapping
 from modereg.checkpoints import load_adapter as load_adapter
 from modereg.checkpoints import save_adapter as save_adapter
+from modereg.discovery import BestOf as BestOf
 from modereg.discovery import ClusterModeDiscoverer as ClusterModeDiscoverer
+from modereg.discovery import GuidedDiscovery as GuidedDiscovery
 from modereg.discovery import ModeDiscoverer as ModeDiscoverer
+from modereg.discovery import OutcomeModel as OutcomeModel
 from modereg.discovery import VariationalModeDiscoverer as VariationalModeDiscoverer
 from modereg.discovery import discover_modes as discover_modes
 from modereg.estimators import CategoricalMI as CategoricalMI

@@ -224,7 +224,7 @@ def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load weights in the dtype in which they were saved."""
-    for dtype in {value.dtype for value in weights.values()}:
+    for dtype in {value.dtype for value in weights.values() if value.is_floating_point()}:
         module.to(dtype)
     module.load_state_dict(weights)
 

@@ -101,6 +101,19 @@ class BehaviourMetrics:
         """Return a JSON-able dictionary; NaN becomes None."""
         return {key: _jsonable(value) for key, value in asdict(self).items()}
 
+    def sentence(self) -> str:
+        """Return a line for logs: success and, with a label, the modes beside it."""
+        text = f"return {self.mean_return:z.3f}"
+        if self.success is not None:
+            text = f"success {self.success:.3f} +- {self.success_error:.3f}"
+        if self.present_modes is None:
+            codes = "" if self.effective_codes is None else f", codes {self.effective_codes:.1f}"
+            return text + codes
+        return (
+            f"{text}, entropy {self.entropy:z.3f}, modes present {self.present_modes}, "
+            f"commandable {self.commandable_modes}, undecided {self.undecided:.3f}"
+        )
+
 
 def behaviour_metrics(
     success: Tensor | None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
+from modereg.functional.along_path import along_path
 
 __all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
 
@@ -158,17 +159,23 @@ class InputNoise(nn.Module):
         network: maps ``[*B, F]`` to ``[*B, K]``.
         std: standard deviation of the noise, kept in a buffer, so that it is saved with the rest;
             None: 0.2 of the features' common scale, once :meth:`fit` has set that.
+        entry_length: where the features are a history, length d of an entry: they are read
+            :func:`along their path <modereg.functional.along_path>`, so that speed does not count;
+            0 reads them as they are. It is saved with the rest.
 
     Raises:
         ConfigurationError: if the noise is negative.
     """
 
     input_std: Tensor
+    entry_length: Tensor
 
-    def __init__(self, network: nn.Module, std: float | None = None) -> None:
+    def __init__(self, network: nn.Module, std: float | None = None, entry_length: int = 0) -> None:
         super().__init__()
         self.network, self.relative = network, std is None
         self.register_buffer("input_std", torch.zeros(()))
+        self.register_buffer("entry_length", torch.tensor(entry_length))
+        self._entry_length = entry_length
         self.std = RELATIVE_NOISE if std is None else std
 
     @property
@@ -204,6 +211,7 @@ class InputNoise(nn.Module):
                 f"expected an MLP to scale the features of, got {type(self.network).__name__}; "
                 "scale the input in your own network instead"
             )
+        features = self.along_path(features)
         variance = features.var(0, correction=min(1, len(features) - 1))
         scale = variance.mean().sqrt().clamp_min(1e-6)
         self.network.features.shift.copy_(features.mean(0))
@@ -213,10 +221,20 @@ class InputNoise(nn.Module):
 
     def forward(self, *inputs: Tensor, noisy: bool = False) -> Tensor:
         """Return the network's output, with noise on its input if asked."""
-        x = flat_features(inputs)
+        x = self.along_path(flat_features(inputs))
         if noisy:
             x = x + self.input_std * torch.randn(x.shape, device=x.device, dtype=self._dtype(x))
         return self.network(x)
+
+    def along_path(self, features: Tensor) -> Tensor:
+        """Return features ``[*B, F]`` as they are read."""
+        return along_path(features, self._entry_length) if self._entry_length else features
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        before = torch.zeros_like(self.entry_length)  # of networks that read them as they are
+        length = state_dict.setdefault(f"{prefix}entry_length", before)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._entry_length = int(length)
 
     def _dtype(self, x: Tensor) -> torch.dtype:
         return x.dtype if x.is_floating_point() else self.input_std.dtype

@@ -220,7 +220,9 @@ def _directions(actions: Tensor, probes: int) -> Tensor:
     states, size = actions.shape
     if size > probes:
         return torch.randn((probes, states, size), device=actions.device).to(actions.dtype)
-    return torch.eye(size).to(actions)[:, None].expand(size, states, size)
+    return torch.eye(size, device=actions.device, dtype=actions.dtype)[:, None].expand(
+        size, states, size
+    )
 
 
 # --- the spectrum

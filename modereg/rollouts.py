@@ -225,8 +225,7 @@ def _play(
             turns[number].end(rows & over, ended.select(*final))
         turn, age = turn + over, (age + 1).masked_fill(over, 0)
         while given in turns and bool((turn > given)[quota > given].all()):
-            part = turns.pop(given).episodes(max_decisions, int(spent))
-            yield part[: num_episodes - given * len(quota)]
+            yield turns.pop(given).episodes(max_decisions, int(spent))[:num_episodes]
             given, spent = given + 1, 0
 
 
@@ -297,7 +296,7 @@ class _Turn:
             self._ended.append(rows)
 
     def episodes(self, length: int, spent: int) -> Episodes:
-        """Return the episodes in the order of the rows, padded by their last decisions."""
+        """Return the episodes in the order of the rows, padded by any decision."""
         records = cast(TensorDict, torch.cat(self._records))
         rows, ages = torch.cat(self._places, 1)
         order = torch.cat(self._ended).argsort()
@@ -305,7 +304,6 @@ class _Turn:
         index[rows, ages] = torch.arange(len(rows), device=rows.device)
         valid = torch.zeros_like(index, dtype=torch.bool)
         valid[rows, ages] = True
-        index = index.cummax(1).values  # later decisions come later in records
         reward, steps = (records.get(name)[index] * valid for name in ("reward", "steps"))
         return Episodes(
             decisions=records.get("kept")[index],

@@ -179,6 +179,31 @@ def test_the_dtype_is_kept(tmp_path: Path) -> None:
     assert torch.equal(loaded.estimator.log_prob(data), adapter.estimator.log_prob(data))
 
 
+def test_which_codes_are_steered_comes_back(tmp_path: Path) -> None:
+    made, data = _adapter(), _data()
+    made.steering.head.steer_only(torch.tensor([True, False, True, False]), 0.4)
+    save_adapter(tmp_path, made)
+    found = load_adapter(tmp_path).steering.distribution(data)
+    held = data["code", "one_hot"][:, 1::2].any(1)
+    assert torch.equal(found.mean, _steering_mean(made))
+    assert torch.equal(found.mean[held], torch.zeros_like(found.mean[held]))
+    assert torch.equal(found.stddev[held], torch.ones_like(found.mean[held]))
+    assert bool((found.mean[~held] != 0).any(-1).any(-1).all())
+
+
+def test_an_adapter_that_says_nothing_of_steered_codes_steers_all(folder: Path) -> None:
+    weights = load((folder / MODEL).read_bytes())
+    (name,) = [name for name in weights if name.endswith(".steered")]
+    del weights[name]
+    config = json.loads((folder / CONFIG).read_text())
+    del config["digest"]
+    (folder / MODEL).write_bytes(save(weights))
+    (folder / CONFIG).write_text(json.dumps(config | {"digest": _digest(config, weights)}))
+    loaded = load_adapter(folder)
+    assert torch.equal(loaded.steering.distribution(_data()).mean, _steering_mean(_adapter()))
+    assert torch.equal(loaded.steering.head.steered, torch.ones(4))
+
+
 def _edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         (folder / name).write_bytes(change((folder / name).read_bytes()))

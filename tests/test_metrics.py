@@ -126,6 +126,7 @@ def test_zero_is_not_negative() -> None:
         None, codes, 1, returns=-torch.full((4,), 1e-9), modes=codes, num_modes=3
     )
     assert math.copysign(1.0, found.entropy) == 1.0
+    assert "-0.000" not in found.sentence()
     assert "-0.0" not in json.dumps(found.to_dict()["mode_shares"])
 
 
@@ -181,6 +182,8 @@ def test_without_a_label_there_are_figures_of_codes_only() -> None:
     assert found.effective_codes == pytest.approx(np.exp(-(p * np.log(p)).sum()))
     for name in ("entropy", "present_modes", "commandable_modes", "per_mode_success", "undecided"):
         assert getattr(found, name) is None
+    assert "modes" not in found.sentence()
+    assert "codes 2.8" in found.sentence()
 
 
 def test_without_a_success_entry_modes_count_every_episode() -> None:
@@ -190,6 +193,7 @@ def test_without_a_success_entry_modes_count_every_episode() -> None:
     assert found.per_code_success is None
     assert found.mode_shares == pytest.approx([1 / 3] * 3)
     assert found.entropy == pytest.approx(1.0)
+    assert found.sentence().startswith("return 1.000, entropy 1.000, modes present 3")
 
 
 def test_codes_that_nobody_can_tell_apart_are_one_effective_code() -> None:
@@ -198,6 +202,21 @@ def test_codes_that_nobody_can_tell_apart_are_one_effective_code() -> None:
         None, codes, 4, returns=torch.zeros(8), predicted_codes=torch.zeros_like(codes)
     )
     assert found.effective_codes == pytest.approx(1.0)
+
+
+def test_the_sentence_has_success_and_modes() -> None:
+    codes = torch.zeros(4, dtype=torch.int64)
+    found = behaviour_metrics(
+        torch.tensor([True, True, True, False]),
+        codes,
+        1,
+        returns=torch.zeros(4),
+        modes=torch.tensor([0, 1, 0, -1]),
+        num_modes=2,
+    )
+    assert found.sentence() == (
+        "success 0.750 +- 0.217, entropy 0.918, modes present 2, commandable 0, undecided 0.250"
+    )
 
 
 @pytest.mark.parametrize(

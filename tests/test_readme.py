@@ -23,6 +23,7 @@ from modereg import (
     discover_modes,
     testing,
 )
+from modereg.discovery import GuidedDiscovery
 from modereg.estimators import CategoricalMI
 from modereg.learners.base import advantage_estimator
 from modereg.networks import MLP
@@ -62,12 +63,14 @@ def test_there_are_three_uses_of_at_most_fifteen_lines() -> None:
     assert max(lengths) <= 15, lengths
 
 
+@pytest.mark.filterwarnings("ignore:stage 1. no code commands")
 def test_wrapping_a_diffusers_policy(
     policy: DiffusersPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for budget in ("imitation_steps", "refine_steps"):
-        monkeypatch.setitem(discover_modes.__kwdefaults__, budget, 20)
+    for budget in ("outcome_steps", "guide_steps"):
+        monkeypatch.setitem(GuidedDiscovery.__init__.__kwdefaults__, budget, 20)
+    monkeypatch.setitem(discover_modes.__kwdefaults__, "refinements", 2)
     monkeypatch.setitem(ClusterModeDiscoverer.__init__.__kwdefaults__, "steps", 200)
     policy.save_pretrained("my_policy")
     names: dict[str, Any] = {}

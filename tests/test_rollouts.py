@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -19,6 +20,7 @@ from modereg.errors import ConfigurationError
 from modereg.layout import Layout
 from modereg.paths import Trace
 from modereg.rollouts import Episodes, collect_episodes, iterate_episodes
+from modereg.storage import load_state, save_state
 from modereg.tasks import GaussianMixture, GymnasiumEnv
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.transforms import ActionChunk, History, LatentConditioner, NoiseAction, TimeLimit
@@ -94,14 +96,14 @@ def test_flat_decisions_of_chosen_episodes() -> None:
 def test_an_episode_beyond_the_last_decision_is_cut_there() -> None:
     episodes = collect_episodes(
         CountingEnv(LENGTHS),
-        4,
+        10,
         max_decisions=6,
         policy=_half,
         final=[keys.OBSERVATION],
         cut=True,
     )
-    assert episodes.env_steps.tolist() == [3, 6, 5, 6]
-    assert episodes.final.get(keys.OBSERVATION)[:, 0].tolist() == [3, 6, 5, 6]
+    assert episodes.env_steps.tolist() == [3, 6, 5, 6, 3, 6, 5, 6, 3, 6]
+    assert episodes.final.get(keys.OBSERVATION)[:, 0].tolist() == episodes.env_steps.tolist()
     assert bool(episodes.valid[1].all())
 
 
@@ -232,6 +234,26 @@ def test_joining_weighs_the_clipped_share_by_steps() -> None:
     assert whole.spent == 4
 
 
+def test_a_dictionary_of_plain_values_brings_episodes_back(tmp_path: Path) -> None:
+    """Nested entries too, through a file, and whatever is joined or chosen afterwards."""
+    made = _collect(6)
+    made.decisions.set(("agent", "place"), made.decisions[keys.OBSERVATION][..., :1])
+    made.final.set(("agent", "place"), made.final[keys.OBSERVATION][:, :1])
+    save_state(tmp_path / "episodes.pt", made.to_dict())
+    found = Episodes.from_dict(load_state(tmp_path / "episodes.pt"))
+    assert found.decisions.batch_size == made.decisions.batch_size
+    assert found.final.batch_size == made.final.batch_size
+    for name in ("decisions", "final"):
+        ours, theirs = getattr(found, name), getattr(made, name)
+        assert set(ours.keys(True, True)) == set(theirs.keys(True, True))
+        assert bool((ours == theirs).all())
+    for name in ("valid", "returns", "env_steps"):
+        assert torch.equal(getattr(found, name), getattr(made, name))
+    assert (found.spent, found.clipped, len(found)) == (made.spent, made.clipped, 6)
+    joined = Episodes.cat([found[:2], made[2:]])
+    assert bool((joined.flat() == made.flat()).all())
+
+
 def test_an_unbatched_or_empty_environment_and_no_episodes_are_refused() -> None:
     for env, num in (
         (CountingEnv(3), 4),
@@ -242,9 +264,9 @@ def test_an_unbatched_or_empty_environment_and_no_episodes_are_refused() -> None
             collect_episodes(env, num, max_decisions=5)
 
 
-def _lengths(row: int) -> np.random.Generator:
-    """Return what draws the lengths of a row's episodes, and where they start."""
-    return np.random.default_rng(row)
+def _lengths(row: int) -> Iterator[int]:
+    """Return the random lengths of a row's episodes."""
+    return iter(np.random.default_rng(row).integers(1, 12, 99).tolist())
 
 
 class Walk(gymnasium.Env):
@@ -254,11 +276,10 @@ class Walk(gymnasium.Env):
     action_space = spaces.Box(-0.5, 0.5, (2,), np.float32)
 
     def __init__(self, row: int) -> None:
-        self.rng = _lengths(row)
+        self.lengths, self.rng = _lengths(row), np.random.default_rng(row)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        length = self.rng.integers(1, 12)
-        self.state = np.array([-length, *self.rng.uniform(-1.0, 1.0, 2)], np.float32)
+        self.state = np.array([-next(self.lengths), *self.rng.uniform(-1.0, 1.0, 2)], np.float32)
         return self.state.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
@@ -268,17 +289,17 @@ class Walk(gymnasium.Env):
 
 
 class Uneven(CountingEnv):
-    """Counts up to a random number of steps, another in each episode of each row."""
+    """Counts up to another number of steps in each episode of each row."""
 
-    def __init__(self, rows: Sequence[int]) -> None:
-        super().__init__([1] * len(rows))
-        self.draws = [_lengths(row) for row in rows]
+    def __init__(self, lengths: Sequence[Iterator[int]]) -> None:
+        super().__init__([1] * len(lengths))
+        self.coming = lengths
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        fresh = range(len(self.draws)) if mask is None else mask.flatten().nonzero().flatten()
+        fresh = range(len(self.coming)) if mask is None else mask.flatten().nonzero().flatten()
         for row in map(int, fresh):
-            self.lengths[row] = int(self.draws[row].integers(1, 12))
+            self.lengths[row] = next(self.coming[row])
         return super()._reset(tensordict, **kwargs)
 
 
@@ -287,7 +308,7 @@ def _decisions(*inner: Transform) -> Compose:
 
 
 def _uneven(rows: Sequence[int]) -> TransformedEnv:
-    return TransformedEnv(Uneven(rows), _decisions(TimeLimit(8, "truncates")))
+    return TransformedEnv(Uneven([*map(_lengths, rows)]), _decisions(TimeLimit(8, "truncates")))
 
 
 def _walk(rows: Sequence[int]) -> TransformedEnv:
@@ -356,7 +377,7 @@ def test_every_episode_of_an_environment_that_resets_itself_goes_on_as_it_began(
 
 def test_rows_go_on_until_each_has_played_its_share() -> None:
     """What the fast rows play after their last episode is spent, and nothing else is lost."""
-    env, steps = Uneven(range(5)), []
+    env, steps = Uneven([*map(_lengths, range(5))]), []
 
     def act(tensordict: TensorDictBase) -> TensorDictBase:
         steps.append(5)
@@ -373,11 +394,14 @@ def test_rows_go_on_until_each_has_played_its_share() -> None:
 
 
 def test_a_later_episode_that_outlives_the_last_decision_is_named() -> None:
-    env = Uneven(range(5))
-    longest = collect_episodes(env, 5, max_decisions=12, policy=_half).env_steps
-    assert int(longest.max()) < 11
-    with pytest.raises(ConfigurationError, match=r"max_decisions=10 .* 1 of 5 that go on, in rows"):
-        collect_episodes(Uneven(range(5)), 100, max_decisions=10, policy=_half)
+    with pytest.raises(ConfigurationError, match=r"max_decisions=6 .* 1 of 2 that .* rows \[0\]"):
+        collect_episodes(Uneven([iter([1, 7]), iter([6, 6])]), 4, max_decisions=6, policy=_half)
+
+
+def test_what_a_row_plays_after_its_share_may_outlive_the_last_decision() -> None:
+    env = Uneven([iter([1, 1, 9, 9]), iter([6, 6, 6])])
+    episodes = collect_episodes(env, 4, max_decisions=6, policy=_half)
+    assert (episodes.env_steps.tolist(), episodes.spent) == ([1, 6, 1, 6], 24)
 
 
 def test_codes_are_drawn_anew_for_every_episode() -> None:

@@ -176,8 +176,11 @@ def test_what_cannot_work_is_refused() -> None:
         SteeringHead(nn.Identity(), 3, (2,), log_std_range=(-3.0, -0.5))
 
 
-def test_it_compiles() -> None:
+@pytest.mark.parametrize("held", [(), (1,)])
+def test_it_compiles(held: tuple[int, ...]) -> None:
     steering, td = perturbed(), data()
+    if held:
+        steering.head.steer_only(all_but(*held), 0.4)
     inputs = (td["observation"], td["latent_features"])
     compiled = torch.compile(steering.head, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), steering.head(*inputs))
@@ -229,6 +232,66 @@ def test_chosen_codes_get_the_deviation_and_the_others_exactly_one() -> None:
         scale = head(torch.randn(4, 3), torch.eye(4))[1]
         assert torch.allclose(scale[::2], torch.full((2, 2, 2), std))
         assert torch.equal(scale[1::2], torch.ones(2, 2, 2))
+
+
+def all_but(*codes: int) -> torch.Tensor:
+    return torch.tensor([code not in codes for code in range(CODES)])
+
+
+def each_code(dtype: torch.dtype = torch.float32) -> TensorDict:
+    codes = torch.eye(CODES, dtype=dtype)
+    observed = torch.randn(CODES, OBS, dtype=dtype)
+    return TensorDict({"observation": observed, "latent_features": codes}, [CODES])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_codes_that_are_not_steered_are_the_base_exactly(dtype: torch.dtype) -> None:
+    steering, td = perturbed().to(dtype), each_code(dtype)
+    before = steering.distribution(td).mean
+    steering.head.steer_only(all_but(1), 0.4)
+    found = steering.distribution(td)
+    assert torch.equal(found.mean[1], torch.zeros(SHAPE, dtype=dtype))
+    assert torch.equal(found.stddev[1], torch.ones(SHAPE, dtype=dtype))
+    assert torch.equal(found.mean[[0, 2]], before[[0, 2]])
+    torch.testing.assert_close(found.stddev[[0, 2]], torch.full((2, *SHAPE), 0.4, dtype=dtype))
+    torch.manual_seed(3)
+    drawn = steering(td)["action"][1]
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.randn(CODES, *SHAPE, dtype=dtype)[1])
+    steering.head.steer_only(all_but(), 0.5)
+    assert torch.equal(steering.distribution(td).mean, before)
+
+
+def test_a_code_that_is_held_has_no_gradient_until_all_are_steered() -> None:
+    steering, td = perturbed(), each_code()
+    steering.head.steer_only(all_but(1), 0.4)
+    scale = steering.distribution(td).stddev
+    for held in (True, False):
+        steering.zero_grad()
+        steering.distribution(td).mean[1].sum().backward()
+        moved = [p.grad is not None and bool(p.grad.any()) for p in steering.parameters()]
+        assert any(moved) is not held
+        steering.head.steer_all()
+    assert torch.equal(steering.distribution(td).stddev, scale)
+
+
+def test_a_state_says_which_codes_are_steered_and_one_of_before_steers_all() -> None:
+    made, td = perturbed(), each_code()
+    mean = made.distribution(td).mean
+    made.head.steer_only(all_but(2), 0.4)
+    other = policy()
+    other.load_state_dict(made.state_dict())
+    first, second = made.distribution(td), other.distribution(td)
+    assert torch.equal(second.mean, first.mean)
+    assert torch.equal(second.stddev, first.stddev)
+
+    earlier = {name: v for name, v in made.state_dict().items() if not name.endswith(".steered")}
+    assert len(earlier) == len(made.state_dict()) - 1
+    other.load_state_dict(earlier)
+    assert torch.equal(other.distribution(td).mean, mean)
+    assert torch.equal(other.head.steered, torch.ones(CODES))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_state_dict(earlier | {"module.0.module.steered": torch.ones(CODES + 1)})
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])

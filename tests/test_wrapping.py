@@ -44,6 +44,7 @@ def test_the_pieces_fit(discoverer: str) -> None:
     assert paid.shape == (16, 6, 1)
 
 
+@pytest.mark.filterwarnings("ignore:stage 1. no code commands")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_usual_layout_of_a_diffusion_policy(dtype: torch.dtype) -> None:
     """Two observation steps, chunks of 16 of which the second to ninth action are played."""
@@ -63,10 +64,11 @@ def test_the_usual_layout_of_a_diffusion_policy(dtype: torch.dtype) -> None:
     assert rollout["observation"].shape == (16, 3, 2, 2)
     assert rollout["next", keys.HISTORY].shape == (16, 3, 4 * 4)
     assert rollout["next", keys.EXECUTED].shape == (16, 3, 8, 2)
-    options = {"imitation_steps": 2, "refine_steps": 1, "refinements": 1}
-    figures = discover_modes(steered, steering, modes, episodes=32, **options)
-    assert modes.fitted
-    assert 0 <= figures[-1]["hits"] <= 1
+    for method, steps in (("guided", ("outcome", "guide")), ("imitation", ("imitation", "refine"))):
+        options = {"refinements": 1} | {f"{name}_steps": 2 for name in steps}
+        figures = discover_modes(steered, steering, modes, method=method, episodes=32, **options)
+        assert modes.fitted
+        assert 0 <= figures[-1]["hits"] <= 1
 
 
 def test_at_the_start_it_is_the_base_policy_with_the_same_seeds() -> None:

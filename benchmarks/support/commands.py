@@ -20,7 +20,7 @@ def run(command: str, *flags: str, cwd: Path | None = None, **options: Any) -> N
     an interrupted run and of its continuation add up, and a finished run's stay.
 
     Args:
-        command: of modereg.
+        command: of modereg, with the method where it has several.
         flags: options without a value, as they are typed.
         cwd: where it is typed; paths among the options are absolute then.
         options: options by name; ``__`` stands for a dot, ``_`` for a dash, and a tuple for several
@@ -29,7 +29,7 @@ def run(command: str, *flags: str, cwd: Path | None = None, **options: Any) -> N
     Raises:
         SystemExit: if the command fails.
     """
-    arguments = [command]
+    arguments = command.split()
     for name, value in options.items():
         values = value if isinstance(value, tuple) else (value,)
         arguments += [f"--{name.replace('__', '.').replace('_', '-')}", *map(str, values)]

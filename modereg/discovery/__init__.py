@@ -1,6 +1,7 @@
 """Discovering modes: the interface, the paper's way by RL, and ours by clustering and imitation."""
 
 from modereg.discovery.base import ModeDiscoverer
+from modereg.discovery.best_of import BestOf
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmeans
 from modereg.discovery.guided import GuidedDiscovery, decision_entries
@@ -11,6 +12,7 @@ from modereg.discovery.stage1 import annealed, discover_modes
 from modereg.discovery.variational import VariationalModeDiscoverer
 
 __all__ = [
+    "BestOf",
     "ClusterCount",
     "ClusterModeDiscoverer",
     "GuidedDiscovery",

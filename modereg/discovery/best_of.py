@@ -135,7 +135,7 @@ class BestOf(TensorDictModuleBase):
     def _codes(self, tensordict: TensorDictBase) -> Tensor:
         """Return the code of each row, ``[*B]``."""
         if self.code is not None:
-            return torch.full(tensordict.batch_size, self.code)
+            return torch.full(tensordict.batch_size, self.code, device=tensordict.device)
         features, num = require(tensordict, self.latent_key, "BestOf"), self.outcome_model.num_codes
         if features.shape[-1] != num:
             raise ShapeError(

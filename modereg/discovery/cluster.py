@@ -53,6 +53,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         noise: standard deviation of the noise on q's input in training, in feature units; None
             takes half the median distance between neighbouring centroids per dimension.
         history_length: number of entries of the History feature, 0 for any other feature.
+        along_path: whether a History is read along its path, so that speed does not tell episodes
+            apart; False where when something is done is the behaviour.
         hidden: widths of q.
         min_successes: see ``success_key``.
         max_episodes: at most so many episodes are clustered.
@@ -76,6 +78,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         success_key: NestedKey | None = keys.SUCCESS,
         noise: float | None = None,
         history_length: int = 0,
+        along_path: bool = True,
         hidden: tuple[int, ...] = (128, 128),
         min_successes: int = 200,
         max_episodes: int = 8192,
@@ -87,7 +90,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
                 f"expected a feature_dim that history_length divides, got {feature_dim} and "
                 f"{history_length}; History makes (length + 1) entries"
             )
-        network = InputNoise(MLP(feature_dim, num_codes, hidden), noise or 0.0)
+        entry = feature_dim // history_length if history_length and along_path else 0
+        network = InputNoise(MLP(feature_dim, num_codes, hidden), noise or 0.0, entry)
         self.estimator: CategoricalMI
         super().__init__(
             CategoricalMI(network, num_codes, in_keys=[feature_key], latent_key=latent_key)
@@ -107,7 +111,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         success: Tensor | None = None,
         *,
         num_codes: int | None = None,
-        oversegment: float = 1.5,
+        oversegment: float = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> tuple[ClusterModeDiscoverer, dict[str, float]]:
@@ -117,8 +121,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             features: whole-episode features, ``[N, F]``.
             success: ``[N]`` bool, or None.
             num_codes: K, or None: the number of clusters that :func:`count_behaviours` finds,
-                times ``oversegment``, at most one for eight episodes, at least 2. Where it finds a
-                single one a warning says so: the codes then split one behaviour.
+                times ``oversegment``, at most one for eight episodes and one for each distinct
+                feature, at least 2. Where it finds a single one a warning says so: the codes then
+                split one behaviour.
             oversegment: see above.
             seed: of subsamples and k-means.
             options: of the constructor.
@@ -130,10 +135,14 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         if num_codes is None:
             least = options.get("min_successes", 200)
             chosen = _worth_clustering(features, success, least)[0]
+            length = options.get("history_length", 0)
+            if length and options.get("along_path", True):
+                chosen = functional.along_path(chosen, chosen.shape[-1] // length)
             metrics["suggested_modes"] = found = count_behaviours(chosen, seed=seed)
             if found == 1:
                 warnings.warn(ONE_BEHAVIOUR, stacklevel=2)
-            num_codes = max(2, min(round(oversegment * found), len(chosen) // 8))
+            most = min(len(chosen) // 8, len(chosen.unique(dim=0)))
+            num_codes = max(2, min(round(oversegment * found), most))
         discoverer = cls(features.shape[-1], num_codes, seed=seed, **options)
         return discoverer, {**metrics, **discoverer.fit(features, success)}
 
@@ -203,7 +212,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         chosen, only_successes = _worth_clustering(features, success, self.min_successes)
         order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(self.seed))
         chosen = chosen[order[: self.max_episodes].to(chosen.device)].to(self.centroids.device)
-        centroids = kmeans(chosen, self.num_codes, seed=self.seed)
+        seen = self._network.along_path(chosen)
+        centroids = kmeans(seen, self.num_codes, seed=self.seed)
         if len(centroids) != self.num_codes:
             raise ConfigurationError(
                 f"expected {self.num_codes} distinct behaviours to cluster, found {len(centroids)};"
@@ -212,7 +222,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         self.centroids.copy_(centroids)
         if self.noise is None:
             self._network.std = _input_noise(centroids)
-        codes = functional.nearest_centroid(chosen, centroids)
+        codes = functional.nearest_centroid(seen, centroids)
         metrics = self._train(chosen, codes)
         self.frozen.fill_(True)
         return {
@@ -220,7 +230,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             "clustered_episodes": len(chosen),
             "only_successes": float(only_successes),
             "input_noise": self._network.std,
-            "silhouette": float(functional.silhouette(chosen[:1500], codes[:1500])),
+            "silhouette": float(functional.silhouette(seen[:1500], codes[:1500])),
             **metrics,
         }
 
@@ -243,7 +253,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
 
     def _train(self, features: Tensor, codes: Tensor) -> dict[str, float]:
         held = max(len(features) // 10, 1)
-        self._network.fit(features)
+        self._network.requires_grad_(True).fit(features)
         optimizer = torch.optim.Adam(self._network.parameters(), 2e-3)
         for _ in range(self.steps):
             index = torch.randint(held, len(features), (512,), device=features.device)

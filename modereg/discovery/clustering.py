@@ -175,6 +175,7 @@ def count_behaviours(features: Tensor, *, seed: int = 0) -> int:
     return sum(
         1 if size < SPLIT else count_behaviours(features[parts == part], seed=seed)
         for part, size in enumerate(sizes)
+        if size
     )
 
 

@@ -260,7 +260,7 @@ class GuidedDiscovery(CodeJudge):
         self.remember(figures)
         self._adapt(before)
         rows = self._rows(rolled, self._codes(rolled))
-        self.rounds.append(rows.select(*self.rounds[0].keys()))
+        self.rounds.append(rows.select(*self.rounds[0].keys(True, True)))
         del self.rounds[1:-KEPT_ROUNDS]
         figures |= self.fit()
         self.steering.head.set_std(next_std)

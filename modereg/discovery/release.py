@@ -35,7 +35,7 @@ def release(
     device = head.steered.device
     optimizer = torch.optim.Adam(head.network.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 1e-4)
-    error = torch.zeros(())
+    error = torch.zeros((), device=device)
     with torch.no_grad():
         index = torch.randint(len(rows), (steps, batch_size), device=device)
         codes = torch.randint(num_codes, (steps, batch_size), device=device)

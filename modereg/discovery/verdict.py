@@ -145,12 +145,12 @@ def verdict_of(
 
 def _reason(hits: float, other: Tensor, reached: float, chance: float | None) -> str:
     """Return why a code does not command: the first that applies."""
-    if len(other) and float(other.max()) > max(hits, 1 - REACHED):
-        return "feature"
     if hits >= NEARLY:
         return "nearly"
     if reached < FEW:
         return "few episodes"
     if chance is not None and chance > MOSTLY:
         return "chance"
+    if len(other) and float(other.max()) > max(hits, 1 - REACHED):
+        return "feature"
     return "noise"

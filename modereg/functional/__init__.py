@@ -3,6 +3,7 @@ r"""The mathematics of modereg as pure functions of tensors: one equation, one f
 Units of information are nats. ``[*B]`` is any batch, K the number of codes, N a number of points.
 """
 
+from modereg.functional.along_path import along_path
 from modereg.functional.continuous import (
     gaussian_log_ratio,
     soft_range,
@@ -68,6 +69,7 @@ __all__ = [
     "adjusted_mutual_information",
     "adjusted_rand_index",
     "aliased_codes",
+    "along_path",
     "categorical_log_ratio",
     "centred_codes",
     "clipped_surrogate",

@@ -8,7 +8,7 @@ A learner is chosen by its configuration: a frozen dataclass with a ``name`` and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -22,6 +22,9 @@ __all__ = ["LearnerConfig", "PPOConfig", "check_numbers", "learner_configs"]
 
 GROUP = "modereg.learners"
 """Entry-point group of configurations of learners."""
+
+FEW = 16
+"""Dimensions of the noise up to which PPO's smaller learning rate is the default."""
 
 
 class LearnerConfig(Protocol):
@@ -71,7 +74,8 @@ class PPOConfig:
     Attributes:
         epochs: passes over a batch.
         minibatch: decisions in a gradient step.
-        learning_rate: of the steering policy's mean.
+        learning_rate: of the steering policy's mean; None takes 3e-4 where at most 16 dimensions of
+            the noise are steered, and 1e-3 where more are.
         std_learning_rate: of its standard deviations.
         critic_learning_rate: of the critic.
         clip: epsilon of the clipped objective.
@@ -86,7 +90,7 @@ class PPOConfig:
 
     epochs: int = 5
     minibatch: int = 512
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None
     std_learning_rate: float = 3e-3
     critic_learning_rate: float = 1e-3
     clip: float = 0.2
@@ -104,6 +108,16 @@ class PPOConfig:
             nonnegative=("kl_coef",),
             share=("lmbda", "clip"),
         )
+
+    def for_noise(self, dimensions: int) -> PPOConfig:
+        """Return the options with nothing left open.
+
+        Args:
+            dimensions: of the noise that are steered: ``steering.noise_shape.numel()``.
+        """
+        if self.learning_rate is not None:
+            return self
+        return replace(self, learning_rate=3e-4 if dimensions <= FEW else 1e-3)
 
     def make(self, problem: Problem) -> Learner:
         """Return PPO on a problem; its module needs torch, which options must not."""

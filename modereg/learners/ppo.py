@@ -39,6 +39,7 @@ class PPO:
     """
 
     def __init__(self, problem: Problem, config: PPOConfig) -> None:
+        config = config.for_noise(problem.steering.noise_shape.numel())
         self.problem, self.config = problem, config
         self.steering, self.critic = problem.steering, problem.make_critic()
         longest = problem.layout.max_decisions
@@ -77,7 +78,7 @@ class PPO:
 
     def _make_optimizer(self) -> torch.optim.Adam:
         config, head = self.config, self.steering.head
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [*head.network.parameters()], "lr": config.learning_rate},
             {"params": [*head.log_std.parameters()], "lr": config.std_learning_rate},
             {"params": [*self.critic.parameters()], "lr": config.critic_learning_rate},

@@ -6,6 +6,7 @@ put around them by :func:`~modereg.recipes.follow.follow`. Copy this file and ch
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from modereg.recipes.config import (
     VariationalConfig,
 )
 from modereg.recipes.evaluate import judging, keep_paths, steps_per_second, traced
-from modereg.recipes.events import Advanced, Planned, Progressed, Steps, counted
+from modereg.recipes.events import Advanced, Event, Planned, Progressed, Steps, counted
 from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
 from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, set_up
@@ -46,9 +47,19 @@ from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, make_steering, observation_size
 
-__all__ = ["discover_clusters", "discover_steps", "discover_variational", "variational_stage"]
+__all__ = [
+    "discover_clusters",
+    "discover_steps",
+    "discover_variational",
+    "stage_of",
+    "variational_stage",
+]
 
 Clustered = GuidedConfig | ClusterConfig
+
+A_BEHAVIOUR, MOST_TIMES = 60, 4
+"""Episodes that each behaviour found should have, for which more are collected, and how many times
+as many as asked for."""
 
 CLASSIFIER_STEPS = 800
 """Gradient steps of the discoverer on the clusters."""
@@ -74,7 +85,7 @@ def discover_clusters(
         state = yield from _partition(config, method, setup)
     else:
         check_origin(state, {"base": setup.fingerprint})
-    stage, env = _stage_of(config, method, setup, state)
+    stage, env = stage_of(config, method, setup, state)
     discoverer, steering = stage.discoverer, stage.steering
     set_generator_state(state["generators"])
 
@@ -166,7 +177,7 @@ def _close(
     }
 
 
-def _stage_of(
+def stage_of(
     config: DiscoverConfig, method: Clustered, setup: Setup, state: dict[str, Any]
 ) -> tuple[CodeJudge, SteeredEnv]:
     """Return the method at work, and its environment, as the state has them."""
@@ -207,26 +218,12 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     env = setup.steered(1, 1.0)
     yield Planned(_most_steps(config, method, setup), steps_per_second(env))
     env.set_seed(derived_seed(config.seed, 0))
-    episodes = yield from counted(
-        "episodes of the base",
-        method.episodes,
-        iterate_episodes(
-            env, method.episodes, keep=decision_entries(env), final=setup.final_keys(env)
-        ),
-    )
-    yield Progressed("clustering")
-    success = episodes.final.get(keys.SUCCESS, None)
-    discoverer, figures = ClusterModeDiscoverer.from_episodes(
-        episodes.final.get(keys.HISTORY),
-        None if success is None else success.squeeze(-1),
-        num_codes=config.num_codes,
-        oversegment=method.oversegment,
-        noise=setup.task.feature_noise,
-        history_length=setup.layout.max_decisions + 1,
-        hidden=config.hidden,
-        seed=config.seed,
-        steps=CLASSIFIER_STEPS,
-    )
+    episodes = yield from _of_the_base(env, setup, method.episodes)
+    discoverer, figures = yield from _clusters(config, method, setup, episodes)
+    while _too_few(figures) and len(episodes) < MOST_TIMES * method.episodes:
+        more = yield from _of_the_base(env, setup, len(episodes))
+        episodes = Episodes.cat([episodes, more])
+        discoverer, figures = yield from _clusters(config, method, setup, episodes)
     state: dict[str, Any] = {
         "origin": {"base": setup.fingerprint},
         "noise_basis": setup.layout.noise_basis,
@@ -243,6 +240,36 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     row = {"phase": "cluster", "env_steps": state["env_steps"]} | figures
     yield Advanced("clustering", row, 1, 1, lambda: state)
     return state
+
+
+def _of_the_base(env: SteeredEnv, setup: Setup, number: int) -> Generator[Event, None, Episodes]:
+    parts = iterate_episodes(env, number, keep=decision_entries(env), final=setup.final_keys(env))
+    return (yield from counted("episodes of the base", number, parts))
+
+
+def _clusters(
+    config: DiscoverConfig, method: Clustered, setup: Setup, episodes: Episodes
+) -> Generator[Event, None, tuple[ClusterModeDiscoverer, dict[str, float]]]:
+    """Return the discoverer of the base's behaviours, and its figures."""
+    yield Progressed("clustering")
+    success = episodes.final.get(keys.SUCCESS, None)
+    return ClusterModeDiscoverer.from_episodes(
+        episodes.final.get(keys.HISTORY),
+        None if success is None else success.squeeze(-1),
+        num_codes=config.num_codes,
+        oversegment=method.oversegment,
+        along_path=method.along_path,
+        noise=setup.task.feature_noise,
+        history_length=setup.layout.max_decisions + 1,
+        hidden=config.hidden,
+        seed=config.seed,
+        steps=CLASSIFIER_STEPS,
+    )
+
+
+def _too_few(figures: dict[str, float]) -> bool:
+    """Whether so few episodes show each behaviour found that rare ones may hide in others."""
+    return figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 0)
 
 
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:

@@ -25,7 +25,7 @@ import modereg
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter, save_adapter
 from modereg.devices import across_devices, forked_generators
-from modereg.discovery import VariationalModeDiscoverer
+from modereg.discovery import GuidedDiscovery, VariationalModeDiscoverer
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
 from modereg.metrics import behaviour_metrics
@@ -94,18 +94,31 @@ def episodes(path: Route) -> None:
 
 def clusters(path: Route) -> None:
     path.discoverer.steps, path.discoverer.min_successes = 20, 10**6  # all are clustered
+    options = {"episodes": 8 * ENVS, "refinements": 2}
+    steps = {"imitation_steps": 20, "refine_steps": 10, "validation": 0.1}
     figures = modereg.discover_modes(
-        path.env,
-        path.steering,
-        path.discoverer,
-        episodes=8 * ENVS,
-        imitation_steps=20,
-        refinements=2,
-        refine_steps=10,
-        validation=0.1,
+        path.env, path.steering, path.discoverer, method="imitation", **options, **steps
     )
     assert figures[0]["num_codes"] == CODES
     assert {value.device for value in path.steering.parameters()} == {path.learner}
+
+
+def guided(path: Route) -> None:
+    """Through the decoder, and through a student of one that has no gradient."""
+    policy = path.env.transform[1].policy
+    decode, steps = policy.decode, {"outcome_steps": 4, "guide_steps": 4, "student_steps": 4}
+    for part in (decode, lambda noise, *seen: decode(noise.detach(), *seen)):
+        policy.decode = part
+        stage = GuidedDiscovery(path.env, path.steering, path.discoverer, **steps)
+        base = stage.roll_out(path.env, 4 * ENVS)
+        stage.begin(base)
+        stage.refine(path.env, 2 * ENVS, std=0.5, next_std=0.3)
+        stage.load_state_dict(stage.state_dict())
+        stage.settle(stage.judge(base), len(base))
+        figures = stage.judge(base)
+        assert len(stage.verdict(figures).codes) == CODES
+        assert stage.model.networks.weights[0].device == path.learner
+    del policy.decode
 
 
 def collecting(path: Route) -> None:
@@ -232,6 +245,7 @@ STEPS: dict[str, Callable[[Route], None]] = {
         wrapping,
         episodes,
         clusters,
+        guided,
         collecting,
         variational,
         rewards,

@@ -88,6 +88,8 @@ ALLOWED = {
     ("information/_samples.py", "split"): SEEDED,
     ("information/critics.py", "_validate"): "sums up numbers that were moved to the CPU",
     ("information/critics.py", "estimate_information"): SEEDED,
+    ("noise_bases.py", "cosine_basis"): MOVED,
+    ("noise_bases.py", "response_basis"): SEEDED,
     ("paths.py", "Trace.paths"): "what was recorded lies on the CPU, for pictures",
     ("priors/_make.py", "prior_from_config"): "probabilities are kept on the CPU, in float64",
     ("priors/continuous.py", "NormalPrior._distribution"): "for a number, the entropy",

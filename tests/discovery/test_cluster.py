@@ -134,20 +134,37 @@ def test_only_successes_are_clustered_where_there_are_enough() -> None:
     assert capped["clustered_episodes"] == 200
 
 
-def test_the_number_of_codes_is_chosen_and_over_segmented() -> None:
+def test_the_number_of_codes_is_chosen_and_may_be_over_segmented() -> None:
     features, modes = _histories()
     options = dict(hidden=(16,), steps=100)
     discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, **options)
     assert metrics["suggested_modes"] == 5
-    assert discoverer.num_codes == metrics["num_codes"] == 10
+    assert discoverer.num_codes == metrics["num_codes"] == 5
     codes = discoverer.log_prob(_as_data(features)).argmax(-1)
     owners = {int(modes[codes == code].mode().values) for code in codes.unique()}
     assert owners == set(range(5))
+    more, metrics = ClusterModeDiscoverer.from_episodes(features, oversegment=1.5, **options)
+    assert (more.num_codes, metrics["suggested_modes"]) == (8, 5)
     given, metrics = ClusterModeDiscoverer.from_episodes(features, num_codes=3, **options)
     assert given.num_codes == 3
     assert "suggested_modes" not in metrics
     few, metrics = ClusterModeDiscoverer.from_episodes(features[:40], oversegment=9.0, **options)
     assert few.num_codes == 5  # at most one code for eight episodes
+
+
+def test_no_more_codes_are_chosen_than_features_differ() -> None:
+    features = CENTRES[:3].repeat(40, 1)
+    discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, hidden=(8,), steps=5)
+    assert metrics["suggested_modes"] == discoverer.num_codes == 3
+
+
+def test_it_may_be_fitted_again() -> None:
+    features, modes = _histories()
+    discoverer = ClusterModeDiscoverer(8, 5, hidden=(32,), steps=200)
+    discoverer.fit(features.flip(-1) + 3)
+    discoverer.fit(features)
+    assert _agreement(discoverer, features, modes) > 0.95
+    assert not any(parameter.requires_grad for parameter in discoverer.parameters())
 
 
 def test_observe_gathers_finished_episodes_and_update_fits_once() -> None:

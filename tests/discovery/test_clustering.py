@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modereg import functional
-from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmeans
+from modereg.discovery.clustering import (
+    ClusterCount,
+    _finest_peak,
+    choose_num_clusters,
+    count_behaviours,
+    kmeans,
+)
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.tasks import avoid_task
 
@@ -106,6 +112,72 @@ def test_the_routes_of_avoid_are_counted() -> None:
     shown = task.demonstrate(800, 0)
     paths = shown.observations["observation"][:, ::8, list(task.layout.feature_dims)]
     assert choose_num_clusters(paths.flatten(1)).num_clusters >= 20
+
+
+@pytest.mark.parametrize(
+    ("scores", "eligible", "place"),
+    [
+        ([0.9, 0.5, 0.6, 0.4], [1, 1, 1, 1], 2),  # the last that rises above a valley
+        ([0.9, 0.5, 0.5004, 0.4], [1, 1, 1, 1], 0),  # not by enough
+        ([0.5, 0.6, 0.7], [1, 1, 1], 2),
+        ([0.9, 0.5, 0.6, 0.8], [1, 1, 1, 0], 2),  # what is not eligible hides no peak beside it
+        ([0.9, 0.5, 0.8, 0.7], [1, 1, 0, 1], 3),
+        ([0.7, 0.9, 0.5, 0.4], [1, 0, 1, 1], 0),  # a fall alone is no peak
+        ([0.9, 0.5, 0.6], [0, 0, 0], 0),
+        ([0.2, 0.3, 0.1], [0, 0, 1], 2),  # the only one that is left
+    ],
+)
+def test_the_finest_peak(scores: list[float], eligible: list[int], place: int) -> None:
+    assert _finest_peak(scores, [bool(fit) for fit in eligible], prominence=0.01) == place
+
+
+@pytest.mark.parametrize("kind", ["ball", "paths", "line", "even"])
+@pytest.mark.parametrize(("size", "dim"), [(600, 2), (300, 8)])
+def test_one_bundle_is_one_behaviour(kind: str, dim: int, size: int) -> None:
+    assert count_behaviours(_bundle(kind, size, dim, 0)) == 1
+
+
+@pytest.mark.parametrize("number", [2, 5, 12])
+def test_separate_behaviours_are_all_counted(number: int) -> None:
+    points, _ = _blobs(_circle(number), 60, 0.04)
+    found = count_behaviours(points)
+    assert number <= found <= 1.5 * number
+    assert found == count_behaviours(points)
+
+
+def test_nested_behaviours_are_counted_whatever_their_scales() -> None:
+    """Three far apart; one falls apart into four close ones, one of these into two closer ones."""
+    outer = torch.tensor([[-40.0, 0.0], [40.0, 0.0], [0.0, 60.0]])
+    middle = outer[0] + 5 * _circle(4)
+    inner = middle[0] + torch.tensor([[0.0, -0.6], [0.0, 0.6]])
+    points, labels = _blobs(torch.cat([outer[1:], middle[1:], inner]), 120, 0.08)
+    found = count_behaviours(points)
+    assert 7 <= found <= 10
+    assert choose_num_clusters(points).num_clusters < 7, "which one level of clusters cannot tell"
+    codes = functional.nearest_centroid(points, kmeans(points, round(1.5 * found)))
+    assert float(functional.contingency(codes, labels, 15, 7).amax(1).sum()) > 0.95 * len(points)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_features_of_few_values_are_as_many_behaviours(number: int) -> None:
+    assert count_behaviours(_circle(number).repeat(300 // number, 1)) == number
+
+
+@pytest.mark.parametrize("rare", [30, 60])
+def test_rare_behaviours_are_counted_beside_frequent_ones(rare: int) -> None:
+    sizes, generator = [900, 500, 200, 100, rare], torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(5), torch.tensor(sizes))
+    noise = 0.12 * torch.randn((len(labels), 6), generator=generator)
+    centres = torch.nn.functional.pad(_circle(5), (0, 4))
+    points = (centres[labels] + noise)[torch.randperm(len(labels), generator=generator)]
+    assert 5 <= count_behaviours(points) <= 8
+
+
+def test_the_routes_of_avoid_are_counted_part_by_part() -> None:
+    task = avoid_task()
+    shown = task.demonstrate(800, 0)
+    paths = shown.observations["observation"][:, ::8, list(task.layout.feature_dims)]
+    assert 20 <= count_behaviours(paths.flatten(1)) <= 36
 
 
 def test_points_may_be_on_another_device() -> None:

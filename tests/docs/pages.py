@@ -14,6 +14,7 @@ import pytest
 
 import modereg
 from modereg import discover_modes
+from modereg.discovery import GuidedDiscovery
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHECKOUT = Path(os.environ.get("MODEREG_CHECKOUT", DOCS.parent))
@@ -22,7 +23,8 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
     if path.relative_to(DOCS).parts[0] not in ("_build", "_generated")
 }
-FEWER_STEPS = {"imitation_steps": 100, "refinements": 3, "refine_steps": 50}
+FEWER_STEPS = {"outcome_steps": 150, "guide_steps": 150, "student_steps": 300}
+FEWER_ROUNDS = 3
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
@@ -55,8 +57,9 @@ def run_page(
         assert any(large in block for block in code), large
         code = [block.replace(large, small) for block in code]
     monkeypatch.chdir(folder)
+    monkeypatch.setitem(discover_modes.__kwdefaults__, "refinements", FEWER_ROUNDS)
     for budget, steps in FEWER_STEPS.items():
-        monkeypatch.setitem(discover_modes.__kwdefaults__, budget, steps)
+        monkeypatch.setitem(GuidedDiscovery.__init__.__kwdefaults__, budget, steps)
     monkeypatch.setitem(modereg.ClusterModeDiscoverer.__init__.__kwdefaults__, "steps", 200)
     module = ModuleType("my_" + Path(page).stem)
     monkeypatch.setitem(sys.modules, module.__name__, module)

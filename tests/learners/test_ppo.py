@@ -248,3 +248,20 @@ def test_the_critic_reads_the_code_and_is_scaled_like_the_steering_policy() -> N
     values = critic.module(torch.zeros(2, 3), torch.eye(2)).detach()
     assert values.shape == (2, 1)
     assert float(values[0]) != float(values[1])
+
+
+@pytest.mark.parametrize(
+    ("chunk", "rank", "rate"),
+    [((8, 2), None, 3e-4), ((9, 2), None, 1e-3), ((9, 2), 3, 3e-4)],
+)
+def test_the_learning_rate_follows_the_dimensions_that_are_steered(
+    chunk: tuple[int, int], rank: int | None, rate: float
+) -> None:
+    policy = TinyPolicy(3, chunk)
+    basis = None if rank is None else torch.eye(18)[:, :rank]
+    env = steer_env(CountingEnv([3, 7]), policy, 1, Layout(12, execute=3, noise_basis=basis))
+    steering = make_steering(env, policy, 1, hidden=(16,))
+    problem = Problem(env, steering, policy, keys.REWARD)
+    for config, expected in ((PPOConfig(), rate), (PPOConfig(learning_rate=0.1), 0.1)):
+        groups = PPO(problem, config).optimizer.param_groups
+        assert [group["lr"] for group in groups] == [expected, 3e-3, 1e-3]

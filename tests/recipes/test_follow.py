@@ -122,14 +122,14 @@ def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
     phases = [
         "episodes of the base",
         "clustering",
-        "imitation",
+        "first fit",
         "refinement 1 of at most 2",
         "refinement 2 of at most 2",
         "judging",
     ]
     rows = check(config, tmp_path / "b", 3, SAME + ADAPTER)
     assert capsys.readouterr().err == ""
-    assert [event.row["phase"] for event in rows] == ["cluster", "imitate", "refine", "refine"]
+    assert [event.row["phase"] for event in rows] == ["cluster", "fit", "refine", "refine"]
     assert len(shown) >= 2
     events = list(follow(replace(config, out=tmp_path / "c")))
     seen = [event.phase for event in events if isinstance(event, Progressed)]

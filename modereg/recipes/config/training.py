@@ -86,8 +86,11 @@ class GuidedConfig:
     Nothing needs tuning: fits stop on what is held out, and rounds when hits no longer rise.
 
     Attributes:
+        along_path: whether clusters and q read an episode's history along its path, so that speed
+            does not tell episodes apart; not so where when something is done is the behaviour.
         oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
-        episodes: episodes of the base.
+        episodes: episodes of the base; twice or four times as many where it shows so many
+            behaviours that each would have fewer than 60.
         refinements: at most so many rounds of rolling out and fitting again.
         refine_episodes: episodes of a round; 40 of each code at least.
         outcome_steps: gradient steps of the outcome model, in later rounds half of them.
@@ -100,7 +103,8 @@ class GuidedConfig:
 
     name: ClassVar[str] = "guided"
 
-    oversegment: float = 1.5
+    along_path: bool = True
+    oversegment: float = 1.0
     episodes: int = 2048
     refinements: int = 6
     refine_episodes: int = 1024
@@ -125,6 +129,8 @@ class ClusterConfig:
     """Cluster episodes of the base and imitate their noise, refining by roll-outs.
 
     Attributes:
+        along_path: whether clusters and q read an episode's history along its path, so that speed
+            does not tell episodes apart; not so where when something is done is the behaviour.
         oversegment: codes for each cluster found, unless ``num_codes`` says how many.
         episodes: episodes of the base.
         imitation_steps: gradient steps of the first fit.
@@ -140,7 +146,8 @@ class ClusterConfig:
 
     name: ClassVar[str] = "cluster"
 
-    oversegment: float = 1.5
+    along_path: bool = True
+    oversegment: float = 1.0
     episodes: int = 16384
     imitation_steps: int = 1500
     validation: float = 0.0

@@ -1,0 +1,122 @@
+"""Stage 1 in one call, and when its rounds end."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from modereg import keys
+from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided
+from modereg.discovery.stage1 import Progress, episodes_of_a_round
+from modereg.errors import ConfigurationError
+from modereg.rollouts import collect_episodes
+from modereg.wrapping import Wrapped
+from tests.discovery.roads import CODES, wrapped
+
+STEPS = {
+    "guided": dict(outcome_steps=100, guide_steps=100, student_steps=100),
+    "imitation": dict(imitation_steps=300, refine_steps=100),
+}
+
+
+def see(progress: Progress, hits: float, commanded: float = 0.0, episodes: int = 400) -> Progress:
+    progress.see({"hits": hits, "commanded": commanded}, episodes)
+    return progress
+
+
+def test_rounds_end_once_enough_codes_command() -> None:
+    progress = Progress(target=0.75)
+    assert not progress.over
+    assert not see(progress, 0.5, 0.5).over
+    assert see(progress, 0.7, 0.75).over
+    assert not see(progress, 0.9, 0.5).over, "what commands now counts, not what once did"
+
+
+def test_rounds_end_once_hits_have_stalled() -> None:
+    """One standard error of 400 episodes is .025."""
+    progress = Progress(patience=2)
+    assert not see(progress, 0.5).over
+    assert not see(progress, 0.52).over
+    assert not see(progress, 0.55).over, "a rise begins the count anew"
+    assert not see(progress, 0.4).over
+    assert see(progress, 0.56).over, "above the best by less than the error"
+
+
+def test_how_much_counts_as_a_rise_depends_on_the_episodes() -> None:
+    for episodes, over in ((25, True), (2500, False)):
+        progress = see(see(Progress(patience=1), 0.5), 0.55, episodes=episodes)
+        assert progress.over is over
+
+
+def test_rounds_without_a_hit_end_too() -> None:
+    progress = see(Progress(), 0.0)
+    assert not progress.over
+    assert see(progress, 0.0).over
+
+
+def test_the_deviation_falls_geometrically() -> None:
+    found = [annealed((0.8, 0.2), number, 3) for number in range(4)]
+    assert found == pytest.approx([0.8, 0.4, 0.2, 0.2])
+    assert annealed((0.8, 0.2), 0, 1) == pytest.approx(0.8)
+    assert annealed((0.8, 0.2), 1, 1) == pytest.approx(0.2)
+
+
+def test_each_code_gets_its_episodes() -> None:
+    assert episodes_of_a_round(4) == 1024
+    assert episodes_of_a_round(48) == 48 * 40
+    assert episodes_of_a_round(4, 100) == 160
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Wrapped:
+    monkeypatch.setattr(guided, "FRESH", 1000)
+    return wrapped()
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_each_method_finds_four_roads_and_commands_them(method: str, made: Wrapped) -> None:
+    env, steering, discoverer = made
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures = discover_modes(
+            env, steering, discoverer, method=method, episodes=512, refinements=3, **STEPS[method]
+        )
+    assert isinstance(discoverer, ClusterModeDiscoverer)
+    assert discoverer.fitted
+    fitted = "outcome_nll" if method == "guided" else "nll"
+    assert {"silhouette", fitted} <= set(figures[0])
+    assert 3 <= len(figures) <= 5  # clustering, one to three rounds, what is kept
+    for row in figures[1:]:
+        assert len(row["code_hits"]) == CODES
+        assert {"hits", "commanded", "success", "entropy", "accepted"} <= set(row)
+    assert figures[-1]["hits"] > 0.8
+    assert figures[-1]["commanded"] >= 0.75
+    rolled = collect_episodes(env, 256, policy=steering, final=[keys.HISTORY, keys.LATENT])
+    reached = discoverer.log_prob(rolled.final).argmax(-1)
+    assert float((reached == rolled.final[keys.LATENT]).float().mean()) > 0.8
+
+
+def test_rounds_end_at_the_target(made: Wrapped) -> None:
+    found = discover_modes(*made, episodes=256, refinements=5, target=0.0, **STEPS["guided"])
+    assert len(found) == 3
+
+
+def test_without_a_round_the_first_fit_is_judged(made: Wrapped) -> None:
+    found = discover_modes(*made, episodes=256, refinements=0, **STEPS["guided"])
+    assert len(found) == 2
+    assert found[-1]["hits"] > 0.4
+
+
+def test_what_commands_nothing_is_warned_of_and_is_the_base(made: Wrapped) -> None:
+    few = dict(outcome_steps=1, guide_steps=1)
+    with pytest.warns(UserWarning, match="no code commands, and a fine-tuning that starts here"):
+        figures = discover_modes(*made, episodes=256, refinements=1, **few)
+    assert figures[-1]["commanded"] == 0.0
+    assert torch.equal(made.steering.head.steered, torch.zeros(CODES))
+
+
+def test_another_method_is_refused(made: Wrapped) -> None:
+    with pytest.raises(ConfigurationError, match="'guided' or 'imitation', got 'cluster'"):
+        discover_modes(*made, method="cluster")  # type: ignore[arg-type]
