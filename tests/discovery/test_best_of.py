@@ -119,7 +119,7 @@ def test_coordinates_are_those_of_the_chosen_noise(model: OutcomeModel) -> None:
     action = best_of(rows(500, code=1)).get(keys.ACTION)
     assert action.shape == (500, 2)
     assert float(action[:, 0].mean()) > 1
-    assert abs(float(action[:, 1].mean())) < 0.2
+    assert abs(float(action[:, 1].mean())) < 0.4
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_coordinates_are_those_of_the_chosen_noise(model: OutcomeModel) -> None:
         ({"max_decodes": 0}, "at least 1, got 16 and 0"),
         ({"code": 2}, r"a code in \[0, 2\), got 2"),
         ({"layout": Layout(8, horizon=4, execute=2)}, "2 played actions of 2 dimensions"),
-        ({"layout": Layout(8, horizon=9)}, "horizon|shorter|at least"),
+        ({"layout": Layout(8, execute=9)}, "chunks have at least 9"),
         ({"layout": replace(toys.LAYOUT, noise_basis=torch.ones(NOISE, 2))}, "orthonormal"),
     ],
 )

@@ -7,12 +7,13 @@ from tensordict import TensorDict
 from modereg import keys
 from modereg.discovery.best_of import BestOf
 from modereg.discovery.outcome import OutcomeData, OutcomeModel
-from modereg.discovery.reach import Reach, predict_reach
+from modereg.discovery.reach import Reach, _decisions, _Sample, predict_reach
 from modereg.layout import Layout
 from modereg.policies import as_generative_policy
 from tests.discovery import toys
 
-LUCK = 0.7
+OPEN = 0.7
+"""How often a gate is open."""
 
 
 def predicted(num: int = 2000, **options: int) -> tuple[Reach, BestOf]:
@@ -57,47 +58,63 @@ def test_what_chance_decides_stays_where_it_is() -> None:
 def two_gates(num: int) -> tuple[BestOf, TensorDict, OutcomeData]:
     """Return episodes that end at the first of two gates that they miss.
 
-    A positive noise goes through a gate if there is luck, .7 of the time; whoever is through both
-    has reached code 0, on the other side of both code 1 is.
+    The more positive a noise, the surer it goes up, else it goes down, and each gate is open .7 of
+    the time. Twice up is code 0, twice down is code 1.
     """
     policy = as_generative_policy(
         lambda noise, observation: noise + 0 * observation[..., None, :],
         in_keys=["observation"], noise_shape=(1, 1), chunk_shape=(1, 1),
     )  # fmt: skip
     noise = torch.randn(num, 2)
-    lucky = torch.rand(num, 2) < LUCK
-    up, down = (noise > 0) & lucky, (noise < 0) & lucky
-    on = up[:, 0] | down[:, 0]
+    up = torch.rand(num, 2) < torch.sigmoid(4 * noise)
+    opened = torch.rand(num, 2) < OPEN
     outcomes = torch.full((num,), 2)
-    outcomes[up.all(1)], outcomes[down.all(1)] = 0, 1
-    place = torch.where(up, 1.0, -1.0)[:, 0]
-    observation = torch.stack([torch.zeros(num), place], 1)
-    valid = torch.stack([torch.ones_like(on), on], 1)
-    rows = TensorDict({"observation": observation[valid][:, None]}, [int(valid.sum())])
-    chunks = noise[valid][:, None, None]
-    model = OutcomeModel(2, ["observation"], rows["observation"], chunks, hidden=(32, 32))
-    data = OutcomeData(
-        rows["observation"],
-        model.chunk_features(rows["observation"], chunks),
-        torch.full((len(rows),), 2),
-        outcomes[:, None].expand(num, 2)[valid],
-        torch.arange(num)[:, None].expand(num, 2)[valid],
+    outcomes[(up & opened).all(1)], outcomes[(~up & opened).all(1)] = 0, 1
+    valid = torch.stack([torch.ones(num, dtype=torch.bool), opened[:, 0]], 1)
+    place = torch.stack([torch.zeros(num), 2.0 * up[:, 0] - 1], 1)[valid][:, None]
+    rows, chunks = TensorDict({"observation": place}, [len(place)]), noise[valid][:, None, None]
+    model = OutcomeModel(2, ["observation"], place, chunks)
+    outcomes, episodes = (
+        each[:, None].expand(num, 2)[valid] for each in (outcomes, torch.arange(num))
     )
-    model.fit(data, 300)
+    features = model.chunk_features(place, chunks)
+    data = OutcomeData(place, features, torch.full_like(outcomes, 2), outcomes, episodes)
+    model.fit(data, 500)
     return BestOf(policy, model, Layout(2, horizon=1)), rows, data
 
 
-def test_gains_of_several_decisions_multiply_and_what_has_ended_gains_nothing() -> None:
+def test_gains_of_several_decisions_multiply() -> None:
     """By the noise of the base .7^2 / 4 reach a code, by the best noise .7^2."""
-    found = predict_reach(*_arguments(two_gates(4000)))
-    assert found.share.tolist() == pytest.approx([LUCK**2 / 4] * 2, abs=0.02)
-    assert found.reach.tolist() == pytest.approx([LUCK**2] * 2, abs=0.1)
+    found = predict_reach(*_arguments(two_gates(3000)))
+    assert found.share.tolist() == pytest.approx([OPEN**2 / 4] * 2, abs=0.02)
+    assert found.reach.tolist() == pytest.approx([OPEN**2] * 2, abs=0.15)
+
+
+def test_what_has_ended_gains_nothing() -> None:
+    """Half of a code's episodes end after one decision, and the other half's chance doubles."""
+    episodes = torch.cat([torch.arange(10), torch.arange(10, 20).repeat_interleave(2)])
+    sample = _Sample.draw(torch.zeros_like(episodes), _decisions(episodes), 2, states=100)
+    value = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(30, 2)
+    doubled = torch.where(sample.decision[:, None] == 1, 2 * value, value)
+    assert sample.reach(value, value).tolist() == pytest.approx([1.0, 0.0])
+    assert sample.reach(value, doubled).tolist() == pytest.approx([1.5, 0.0])
+
+
+def test_states_of_rare_outcomes_are_drawn_too_and_weighted_back() -> None:
+    """Of 1000 episodes 10 reach code 0, from states that tell: drawn alike, they count as 10."""
+    outcomes = torch.cat([torch.zeros(10, dtype=torch.int64), torch.ones(990, dtype=torch.int64)])
+    sample = _Sample.draw(outcomes, torch.zeros_like(outcomes), 2, states=5)
+    assert torch.bincount(outcomes[sample.rows]).tolist() == [5, 5]
+    value = torch.nn.functional.one_hot(outcomes[sample.rows], 2).double()
+    gained = value.clone()
+    gained[outcomes[sample.rows] == 1, 0] = 0.01  # a hundredth of 990 is about ten
+    assert float(sample.reach(value, gained)[0]) == pytest.approx(0.01 * 19.9 / 10)
 
 
 def test_the_error_is_that_of_another_draw_of_states() -> None:
     arguments = _arguments(two_gates(1500))
-    drawn = torch.stack([predict_reach(*arguments, states=12).reach for _ in range(12)])
-    error = predict_reach(*arguments, states=12).error
+    drawn = torch.stack([predict_reach(*arguments).reach for _ in range(12)])
+    error = predict_reach(*arguments).error
     assert bool((error > 0.4 * drawn.std(0)).all())
     assert bool((error < 4 * drawn.std(0)).all())
 
