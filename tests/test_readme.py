@@ -63,7 +63,6 @@ def test_there_are_three_uses_of_at_most_fifteen_lines() -> None:
     assert max(lengths) <= 15, lengths
 
 
-@pytest.mark.filterwarnings("ignore:stage 1. no code commands")
 def test_wrapping_a_diffusers_policy(
     policy: DiffusersPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

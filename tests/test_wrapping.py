@@ -44,7 +44,6 @@ def test_the_pieces_fit(discoverer: str) -> None:
     assert paid.shape == (16, 6, 1)
 
 
-@pytest.mark.filterwarnings("ignore:stage 1. no code commands")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_usual_layout_of_a_diffusion_policy(dtype: torch.dtype) -> None:
     """Two observation steps, chunks of 16 of which the second to ninth action are played."""

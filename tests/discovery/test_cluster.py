@@ -66,10 +66,25 @@ def test_q_reads_the_beginning_of_a_history_too(fitted: ClusterModeDiscoverer) -
     features, modes = _histories(seed=2)
     early = features.view(-1, 4, 2)[:, [0, 1, 2, 2]].flatten(1)  # the third entry repeated
     assert _agreement(fitted, early, modes) > 0.9
-    whole = ClusterModeDiscoverer(8, 5, hidden=(32,), steps=200)
-    whole.fit(_histories()[0])
-    sure = [d.log_prob(_as_data(early)).amax(-1).exp().mean() for d in (fitted, whole)]
+    sure = []
+    for length in (4, 0):  # told that it is a history, or not
+        options = dict(history_length=length, along_path=False)
+        discoverer = ClusterModeDiscoverer(8, 5, hidden=(32,), steps=200, **options)
+        discoverer.fit(_histories()[0])
+        sure.append(discoverer.log_prob(_as_data(early)).amax(-1).exp().mean())
     assert sure[0] > sure[1] - 0.02
+
+
+@pytest.mark.parametrize("along_path", [True, False])
+def test_speed_tells_no_history_apart_unless_asked_to(along_path: bool) -> None:
+    features, modes = _histories(spread=0.02)
+    options = dict(history_length=4, along_path=along_path)
+    discoverer = ClusterModeDiscoverer(8, 5, hidden=(32,), steps=200, **options)
+    discoverer.fit(features)
+    slow = (CENTRES[modes][:, None] * torch.linspace(0, 1, 4)[:, None] ** 2).flatten(1)
+    even = (CENTRES[modes][:, None] * torch.linspace(0, 1, 4)[:, None]).flatten(1)
+    found = [discoverer.log_prob(_as_data(paths)) for paths in (slow, even)]
+    assert torch.allclose(*found, atol=1e-4) is along_path
 
 
 def test_it_is_frozen_once_it_is_fitted(fitted: ClusterModeDiscoverer) -> None:

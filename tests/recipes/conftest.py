@@ -15,6 +15,7 @@ from modereg.recipes.config import (
     ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
+    GuidedConfig,
     LogConfig,
     PretrainConfig,
     TaskConfig,
@@ -42,6 +43,15 @@ def clustering(**changes: Any) -> ClusterConfig:
     tiny = ClusterConfig(
         episodes=768, imitation_steps=150, refinements=2, refine_episodes=256, refine_steps=40
     )
+    return replace(tiny, **changes)
+
+
+def guiding(**changes: Any) -> GuidedConfig:
+    """Return the options of a tiny guided discovery."""
+    tiny = GuidedConfig(
+        episodes=512, refinements=2, refine_episodes=128, outcome_steps=100, guide_steps=100,
+        student_steps=100,
+    )  # fmt: skip
     return replace(tiny, **changes)
 
 
@@ -88,6 +98,14 @@ def clusters(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clusters") / "run"
     method = clustering(target=1.0)
     discover(discover_config(base, out, method=method, log=replace(QUIET, tensorboard=True)))
+    return out
+
+
+@pytest.fixture(scope="session")
+def guided(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of guided stage 1."""
+    out = tmp_path_factory.mktemp("guided") / "run"
+    discover(discover_config(base, out, method=guiding(target=1.0), num_codes=4))
     return out
 
 

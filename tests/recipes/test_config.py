@@ -14,10 +14,12 @@ from modereg.errors import ConfigurationError
 from modereg.learners.config import PPOConfig
 from modereg.recipes import config as configurations
 from modereg.recipes.config import (
+    ClusterConfig,
     DemoConfig,
     DiscoverConfig,
     EvaluateConfig,
     FinetuneConfig,
+    GuidedConfig,
     LogConfig,
     PretrainConfig,
     TaskConfig,
@@ -75,7 +77,10 @@ def test_what_is_absent_keeps_its_default() -> None:
     expected = VariationalConfig(iterations=2, ppo=PPOConfig(clip=0.1))
     assert (found.seed, found.method) == (3, expected)
     found = from_yaml(DiscoverConfig, "method: {name: cluster, std: [0.5, 0.2]}")
-    assert found.method.std == (0.5, 0.2)
+    assert found.method == ClusterConfig(std=(0.5, 0.2))
+    found = from_yaml(DiscoverConfig, "method: {name: guided, guide_steps: 7}")
+    assert found.method == GuidedConfig(guide_steps=7)
+    assert DiscoverConfig().method == GuidedConfig()
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,8 @@ def test_what_is_absent_keeps_its_default() -> None:
             "method: {name: cluster, iterations: 3}",
             "ClusterConfig has no option iterations; it has",
         ),
+        ("method: {name: guided, refine_steps: 3}", "GuidedConfig has no option refine_steps; it"),
+        ("method: {name: guided, guide_steps: 0}", "expected guide_steps of at least 1, got 0"),
         ("method: {name: clusters}", "the name of a method of .*Did you mean 'cluster'"),
         ("method: {episodes: 3}", "the name of a method of .*got None"),
         ("num_codes: 0", "expected num_codes of at least 1, got 0"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,44 @@ from tests.recipes.conftest import (
     clustering,
     discover_config,
     finetune_config,
+    guiding,
     read_rows,
     read_summary,
 )
 
 HELD_OUT = ("bound", "bound_share", "held_out_accuracy", "aliased_codes", "clipped_share")
+
+
+def test_guided_codes_command_what_the_base_does(guided: Path, base: str) -> None:
+    summary, rows = read_summary(guided), read_rows(guided)
+    assert summary["method"] == "guided"
+    assert [row["phase"] for row in rows][:3] == ["cluster", "fit", "refine"]
+    assert float(rows[1]["outcome_nll"]) < float(rows[1]["class_share_nll"])
+    assert {"hits", "commanded", "outcome_nll", "log_outcome", "kl"} <= set(rows[-1])
+    sampled, verdict = summary["sampled"], summary["verdict"]
+    assert sampled["present_modes"] == 4
+    assert sampled["success"] > verdict["base_success"]
+    assert summary["steered_codes"] == 1.0
+    assert summary["commanded_codes"] >= 0.75
+    assert [code["code"] for code in verdict["codes"]] == [0, 1, 2, 3]
+    commanding = sum(code["commands"] for code in verdict["codes"])
+    assert summary["commanded_codes"] == commanding / 4
+    assert verdict["text"].startswith(f"{commanding} of 4 codes command; success ")
+    adapter = load_adapter(guided / "adapter", set_up(TASK, base).base)
+    assert adapter.extra["commanded"] == summary["commanded_codes"]
+    assert torch.equal(adapter.steering.head.steered, torch.ones(4))
+
+
+def test_what_commands_nothing_is_the_base_and_no_start(base: str, tmp_path: Path) -> None:
+    few = guiding(refinements=0, outcome_steps=1, guide_steps=1, student_steps=1)
+    out = tmp_path / "found"
+    summary = discover(discover_config(base, out, method=few, num_codes=4))
+    assert summary["commanded_codes"] == 0.0
+    assert not any(code["commands"] for code in summary["verdict"]["codes"])
+    tune = finetune_config(base, tmp_path / "tuned", summary["env_steps"] + 1, start=str(out))
+    with pytest.raises(ConfigurationError, match="of which none does .*--accept-uncommanded to go"):
+        finetune(tune)
+    assert finetune(replace(tune, accept_uncommanded=True))["env_steps"] > summary["env_steps"]
 
 
 def test_clusters_of_the_base_become_codes_that_command_them(clusters: Path, base: str) -> None:

@@ -30,6 +30,7 @@ from tests.recipes.conftest import (
     clustering,
     discover_config,
     finetune_config,
+    guiding,
     pretrain_config,
     read_rows,
     read_summary,
@@ -106,16 +107,25 @@ def test_fine_tuning_is_followed_stopped_and_taken_up(
     assert not again[-1].fresh
 
 
+@pytest.mark.parametrize("policy", ["cloned", "heading", "heading_without_gradient"])
 def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
+    policy: str,
     base: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("modereg.recipes.discover.CLASSIFIER_STEPS", 100)
-    method = clustering(
-        imitation_steps=60, refine_steps=10, target=1.0, episodes=768, refine_episodes=128
-    )
+    if policy == "cloned":
+        method: Any = clustering(
+            imitation_steps=60, refine_steps=10, target=1.0, episodes=768, refine_episodes=128
+        )
+    else:
+        steps = dict(outcome_steps=20, guide_steps=20, student_steps=1500)
+        if "without" in policy:
+            monkeypatch.setattr("modereg.discovery.guided.FRESH", 1000)
+            steps["student_steps"] = 40
+        method, base = guiding(target=1.0, episodes=256, **steps), f"tests.recipes.tiny:{policy}"
     config = discover_config(base, tmp_path / "a", method=method, num_codes=6)
     discover(replace(config, out=tmp_path / "b", log=replace(QUIET, progress=True)))
     shown = [re.split(r":", line)[1].strip() for line in capsys.readouterr().err.splitlines()]
@@ -125,6 +135,7 @@ def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
         "first fit",
         "refinement 1 of at most 2",
         "refinement 2 of at most 2",
+        "choosing codes",
         "judging",
     ]
     rows = check(config, tmp_path / "b", 3, SAME + ADAPTER)

@@ -38,7 +38,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of stage 1."""
     out = tmp_path_factory.mktemp("pendulum") / "found"
     arguments = f"""
-        discover --out {out} --num-codes 2 --final-episodes 32 --method.episodes 96
+        discover cluster --out {out} --num-codes 2 --final-episodes 32 --method.episodes 96
         --method.imitation-steps 60 --method.refinements 1 --method.refine-episodes 32
         --method.refine-steps 20
     """
@@ -59,7 +59,7 @@ def _check_figures(figures: dict, codes: int) -> None:
 def test_stage_one(found: Path) -> None:
     summary = read_summary(found)
     _check_figures(summary["sampled"], 2)
-    assert summary["env_steps"] == (96 + 32) * 40
+    assert summary["env_steps"] == (96 + 2 * 80) * 40  # 40 of each code at least
     assert summary["partition"]["only_successes"] == 0.0
     assert load_adapter(found / "adapter").steering.observation_keys == ["observation"]
 
@@ -71,7 +71,7 @@ def test_stage_two_and_evaluation(
     steps = read_summary(found)["env_steps"] + 2 * 8 * 40
     arguments = f"""
         finetune --start {found} --out {out} --env-steps {steps} --eval-every 1
-        --eval-episodes 16 --final-episodes 24
+        --eval-episodes 16 --final-episodes 24 --accept-uncommanded
     """
     assert main([*arguments.split(), *COMMON.split()]) == 0
     summary, rows = read_summary(out), read_rows(out)

@@ -1,4 +1,4 @@
-"""Three real kills: a process is killed at some moment, and the run that is resumed is compared."""
+"""Four real kills: a process is killed at some moment, and the run that is resumed is compared."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.recipes.conftest import (
     clustering,
     discover_config,
     finetune_config,
+    guiding,
     read_rows,
     read_summary,
 )
@@ -107,6 +108,15 @@ def test_killed_while_discovering_by_clusters(base: str, tmp_path: Path) -> None
     method = clustering(imitation_steps=60, refinements=4, refine_episodes=128, target=1.0)
     _check(discover, discover_config(base, tmp_path, method=method, num_codes=6), 2)
     assert [row["phase"] for row in read_rows(tmp_path / "killed")].count("refine") == 4
+
+
+def test_killed_while_guiding(tmp_path: Path) -> None:
+    """Six codes on four modes do not all command, so that rounds go on."""
+    method = guiding(refinements=4, episodes=256, outcome_steps=40, guide_steps=40, target=1.0)
+    method = replace(method, student_steps=1500)  # a student is never worth it there
+    base = "tests.recipes.tiny:heading"
+    _check(discover, discover_config(base, tmp_path, method=method, num_codes=6), 3)
+    assert [row["phase"] for row in read_rows(tmp_path / "killed")].count("refine") >= 2
 
 
 def test_killed_while_fine_tuning(base: str, variational: Path, tmp_path: Path) -> None:

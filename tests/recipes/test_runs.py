@@ -22,9 +22,9 @@ from modereg.errors import (
 from modereg.learners.config import PPOConfig
 from modereg.recipes import runs
 from modereg.recipes.config import (
-    ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
+    GuidedConfig,
     LogConfig,
     PretrainConfig,
     TaskConfig,
@@ -260,11 +260,11 @@ def test_the_budget_of_a_method_is_one_too(tmp_path: Path) -> None:
     config = DiscoverConfig(out=tmp_path, log=QUIET)
     with Run(config) as run:
         run.checkpoint({})
-    more = replace(config, method=ClusterConfig(refinements=9), resume=True)
+    more = replace(config, method=GuidedConfig(refinements=9), resume=True)
     with Run(more) as run:
         assert run.extended
-    with pytest.raises(ConfigurationError, match=r"method\.episodes 16384 there, 7 here"):
-        Run(replace(more, method=ClusterConfig(episodes=7)))
+    with pytest.raises(ConfigurationError, match=r"method\.episodes 2048 there, 7 here"):
+        Run(replace(more, method=GuidedConfig(episodes=7)))
 
 
 def test_what_a_run_started_from_must_be_there_again() -> None:

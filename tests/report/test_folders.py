@@ -18,6 +18,7 @@ from modereg.recipes.config import (
     ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
+    GuidedConfig,
     LogConfig,
     PretrainConfig,
     TaskConfig,
@@ -100,7 +101,9 @@ def test_what_is_chosen_stands_after_the_command() -> None:
     assert command(by_reward) == "modereg discover variational --method.iterations 7"
     assert command(DiscoverConfig(method=VariationalConfig())) == "modereg discover variational"
     clusters = DiscoverConfig(method=ClusterConfig(episodes=9))
-    assert command(clusters) == "modereg discover --method.episodes 9"
+    assert command(clusters) == "modereg discover cluster --method.episodes 9"
+    guided = DiscoverConfig(method=GuidedConfig(episodes=9))
+    assert command(guided) == "modereg discover --method.episodes 9"
 
 
 @pytest.mark.usefixtures("registered")

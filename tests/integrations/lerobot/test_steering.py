@@ -94,9 +94,10 @@ def test_its_behaviours_are_discovered(make: Make) -> None:
         steering,
         discoverer,
         episodes=256,
-        imitation_steps=200,
         refinements=2,
-        refine_steps=50,
+        outcome_steps=150,
+        guide_steps=150,
+        student_steps=300,
     )
     assert figures[0]["silhouette"] > 0
     assert figures[-1]["hits"] > 0.4, "of four codes, where chance is a quarter"

@@ -25,7 +25,7 @@ SMALL = ["--hidden", "16", "16"]
 def run(capsys: pytest.CaptureFixture[str], command: str, out: Path, *options: str) -> Any:
     """What a command prints at its end."""
     capsys.readouterr()
-    assert main([command, "--out", str(out), *TASK, *options]) == 0
+    assert main([*command.split(), "--out", str(out), *TASK, *options]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -34,6 +34,7 @@ def test_the_commands_run_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(films, "RENDERED", 2)
+    monkeypatch.setattr(stage1, "EPISODES_A_CODE", 1)
     cloned = run(
         capsys, "pretrain", tmp_path / "base", "--episodes", "2", "--steps", "20", *SMALL, *QUIET
     )
@@ -45,7 +46,7 @@ def test_the_commands_run_end_to_end(
     assert judged["sampled"]["code_shares"] == [1.0]
 
     found = run(
-        capsys, "discover", tmp_path / "found", *base, *SMALL, *QUIET,
+        capsys, "discover cluster", tmp_path / "found", *base, *SMALL, *QUIET,
         *("--num-codes", "2", "--method.episodes", "6", "--method.imitation-steps", "5"),
         *("--method.refinements", "1", "--method.refine-episodes", "2"),
         *("--method.refine-steps", "2", "--final-episodes", "2"),
@@ -55,7 +56,8 @@ def test_the_commands_run_end_to_end(
 
     budget = found["env_steps"] + 1
     tune = [*base, *SMALL, *QUIET, "--env-steps", str(budget), "--final-episodes", "2"]
-    tuned = run(capsys, "finetune", tmp_path / "tuned", *tune, "--start", str(tmp_path / "found"))
+    start = ["--start", str(tmp_path / "found"), "--accept-uncommanded"]
+    tuned = run(capsys, "finetune", tmp_path / "tuned", *tune, *start)
     assert budget <= tuned["env_steps"] <= budget + 2 * STEPS
     rows = (tmp_path / "tuned" / "curves.csv").read_text().splitlines()
     assert len(rows) == 2  # the title and one iteration
