@@ -99,7 +99,7 @@ def steps(budget: Budget, install: bool) -> list[tuple[str, str]]:
         ("look at the machine", "modereg doctor"),
         (
             "look at the policy",
-            f"modereg inspect {task} {SEEN} --episodes {budget.looked_at} --noises 16",
+            f"modereg inspect {task} {SEEN} --episodes {budget.looked_at}",
         ),
         (
             "discover",

@@ -53,7 +53,7 @@ def test_help_is_fast_as_it_loads_nothing_heavy() -> None:
         ("finetune", ["--start", "--coef", "--discoverer {frozen,online}", "--learner.kl-coef"]),
         ("evaluate", ["--run", "--episodes", "--trust-code", "--task.options"]),
         ("demo", ["--pay-spread", "--wide-spread", "--jobs", "--env-steps"]),
-        ("inspect", ["--base", "--noises", "--held-episodes", "--smoothing", "--task.name"]),
+        ("inspect", ["--base", "--episodes", "--draws", "--task.name"]),
         ("doctor", ["--fix", "--yes", "--json"]),
     ],
 )

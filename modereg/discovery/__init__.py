@@ -7,6 +7,7 @@ from modereg.discovery.clustering import ClusterCount, choose_num_clusters, kmea
 from modereg.discovery.guided import GuidedDiscovery, decision_entries
 from modereg.discovery.imitation import NoiseImitation
 from modereg.discovery.outcome import OutcomeModel
+from modereg.discovery.reach import Reach, predict_reach
 from modereg.discovery.self_imitation import SelfImitation
 from modereg.discovery.stage1 import annealed, discover_modes
 from modereg.discovery.variational import VariationalModeDiscoverer
@@ -19,6 +20,7 @@ __all__ = [
     "ModeDiscoverer",
     "NoiseImitation",
     "OutcomeModel",
+    "Reach",
     "SelfImitation",
     "VariationalModeDiscoverer",
     "annealed",
@@ -26,4 +28,5 @@ __all__ = [
     "decision_entries",
     "discover_modes",
     "kmeans",
+    "predict_reach",
 ]

@@ -1,33 +1,38 @@
-"""What a base policy can do before anything is trained, and how much its noise decides."""
+"""What a base policy can do before anything is trained, and which behaviours its noise reaches."""
 
 from __future__ import annotations
 
-import math
+import re
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from modereg import keys
-from modereg.discovery import choose_num_clusters
-from modereg.errors import ConfigurationError, StochasticSamplerError
+from modereg.discovery import ClusterModeDiscoverer, GuidedDiscovery, decision_entries
+from modereg.discovery.best_of import BestOf
+from modereg.discovery.cluster import ONE_BEHAVIOUR
+from modereg.discovery.decoders import OBSERVED
+from modereg.discovery.guided import CHUNKS, EPISODE, OUTCOME, PLAYER
+from modereg.discovery.outcome import OutcomeData
+from modereg.discovery.reach import predict_reach
+from modereg.errors import StochasticSamplerError
 from modereg.files import write_json
 from modereg.recipes.config import InspectConfig
-from modereg.recipes.evaluate import evaluate_policy
+from modereg.recipes.evaluate import judge, steps_per_second
+from modereg.recipes.events import Planned
 from modereg.recipes.inspect_table import advise
-from modereg.recipes.noise_information import HeldNoise, common_scale, index_information
 from modereg.recipes.progress import Progress
 from modereg.recipes.setup import Setup, set_up
-from modereg.rollouts import Episodes
+from modereg.rollouts import Episodes, collect_episodes
 from modereg.seeding import derived_seed, isolated_generators
+from modereg.wrapping import SteeredEnv, make_steering
 
 __all__ = ["inspect_base"]
 
 LABELS = ("entropy", "present_modes", "mode_shares", "undecided")
 
 
-@torch.no_grad()
 def inspect_base(config: InspectConfig) -> dict[str, Any]:
     """Inspect a base policy; see :class:`~modereg.recipes.config.InspectConfig`.
 
@@ -36,24 +41,27 @@ def inspect_base(config: InspectConfig) -> dict[str, Any]:
     Returns:
         ``base``, ``task``, ``layout``, ``deterministic``, ``advice``, and unless the policy is
         stochastic in its noise ``sampled`` (return and success under N(0, I)), ``spread`` (its
-        behaviours) and ``noise`` (what held noises decide, nats); JSON-able.
+        behaviours), ``reach`` (which of them noise can command; None where there is one alone) and
+        ``env_steps``; JSON-able.
 
     Raises:
-        ConfigurationError: if there are fewer than 2 noises, too few episodes for each, or a
-            smoothing is not positive.
+        ConfigurationError: if there are too few episodes to cluster.
     """
-    _check(config)
+    began = time.perf_counter()
     with (
         isolated_generators(config.seed),
         Progress("inspect", shown=config.log.progress) as progress,
     ):
         result = _inspect(config, set_up(config.task, config.base), progress)
+        progress.close()
+        progress.say(f"took {time.perf_counter() - began:.0f} s")
     if config.out is not None:
         write_json(Path(config.out) / "inspection.json", result)
     return result
 
 
 def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
+    env = setup.steered(1, 1.0)
     result: dict[str, Any] = {
         "base": config.base,
         "task": setup.task.name,
@@ -61,26 +69,28 @@ def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
         "deterministic": True,
     }
     try:
-        setup.steered(1, 1.0).reset()  # which probes the policy
+        env.reset()  # which probes the policy
     except StochasticSamplerError as error:
-        result |= {"deterministic": False, "advice": f"Not steerable: {error}."}
-    else:
-        result |= _sampled(config, setup, progress)
-        result["noise"] = _held(config, setup, progress)
-        result["advice"] = advise(result)
-    return result
-
-
-def _check(config: InspectConfig) -> None:
-    if config.noises < 2 or config.held_episodes < 8 * config.noises:
-        raise ConfigurationError(
-            f"expected at least 2 noises and 8 held_episodes for each, got {config.noises} and "
-            f"{config.held_episodes}; hold fewer noises or collect more episodes"
-        )
-    if not config.smoothing or min(config.smoothing) <= 0:
-        raise ConfigurationError(
-            f"expected positive levels of smoothing, got {config.smoothing}; .1 .2 .4 serve"
-        )
+        return result | {"deterministic": False, "advice": f"Not steerable: {error}."}
+    progress.say(str(Planned(config.episodes * setup.layout.max_steps, steps_per_second(env))))
+    env.set_seed(derived_seed(config.seed, 0))
+    progress.phase("episodes of the base", config.episodes)
+    episodes = collect_episodes(
+        env,
+        config.episodes,
+        progress=progress.update,
+        keep=decision_entries(env),
+        final=setup.final_keys(env),
+    )
+    result |= _sampled(setup, episodes)
+    progress.phase("clustering")
+    discoverer, figures = _clusters(config, setup, episodes)
+    result["spread"] |= figures
+    result["reach"] = None
+    if discoverer is not None:
+        result["reach"] = _reach(config, setup, env, discoverer, episodes, progress)
+    result["env_steps"] = episodes.spent
+    return result | {"advice": advise(result)}
 
 
 def _layout(setup: Setup) -> dict[str, Any]:
@@ -105,92 +115,62 @@ def _layout(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _sampled(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
-    """Roll out the base under N(0, I): success, and the spread of its behaviours."""
-    progress.phase("episodes of the base", config.episodes)
-    figures, episodes = evaluate_policy(
-        setup,
-        setup.steered(1, 1.0),
-        None,
-        num_codes=1,
-        episodes=config.episodes,
-        seed=config.seed,
-        progress=progress.update,
-    )
+def _sampled(setup: Setup, episodes: Episodes) -> dict[str, Any]:
+    """Return success under N(0, I), and the spread of the modes where there is a label."""
+    figures = judge(setup, episodes, 1).to_dict()
     sampled = {name: figures[name] for name in ("mean_return", "success", "success_error")}
-    if figures["present_modes"] is None:
-        progress.phase("clustering")
-        spread = _clusters(episodes, config.seed)
-    else:
-        spread = {name: figures[name] for name in LABELS} | {"num_modes": setup.task.num_modes}
     sampled |= {"episodes": len(episodes), "clipped_share": episodes.clipped}
+    spread: dict[str, Any] = {}
+    if figures["present_modes"] is not None:
+        spread = {name: figures[name] for name in LABELS} | {"num_modes": setup.task.num_modes}
     return {"sampled": sampled, "spread": spread}
 
 
-def _clusters(episodes: Episodes, seed: int) -> dict[str, Any]:
-    """Count behaviours without a label: clusters of the episodes, 1 for one bundle of them."""
+def _clusters(
+    config: InspectConfig, setup: Setup, episodes: Episodes
+) -> tuple[ClusterModeDiscoverer | None, dict[str, Any]]:
+    """Tell behaviours apart without a label; None where all episodes are one bundle."""
     features = episodes.final.get(keys.HISTORY)
     if len(features.unique(dim=0)) < 2:
-        return {"clusters": 1, "silhouette": None}
-    count = choose_num_clusters(features, seed=seed)
-    if count.num_clusters == 1:
-        return {"clusters": 1, "silhouette": max(count.silhouette)}
-    place = count.candidates.index(count.num_clusters)
-    return {"clusters": count.num_clusters, "silhouette": count.silhouette[place]}
-
-
-def _held(config: InspectConfig, setup: Setup, progress: Progress) -> dict[str, Any]:
-    """Hold each of M noises for whole episodes, and estimate what their index decides."""
-    progress.phase("episodes of held noises", config.held_episodes)
-    env = setup.steered(config.noises, 1.0)
-    figures, episodes = evaluate_policy(
-        setup,
-        env,
-        HeldNoise(_draw(config, setup)),
-        num_codes=config.noises,
-        episodes=config.held_episodes,
-        seed=config.seed + 1,
-        progress=progress.update,
-    )
-    final = episodes.final
-    index, features = final.get(keys.LATENT), final.get(keys.HISTORY)
-    history = features.unflatten(-1, (setup.layout.max_decisions + 1, -1))
-    scale = common_scale(history)
-    progress.phase("information")
-    rows = _information(config, index, features, scale)
-    return {
-        "noises": config.noises,
-        "episodes": config.held_episodes,
-        "limit": math.log(config.noises),
-        "scale": scale,
-        "information": rows,
-        "success": figures["success"],
-        "commandable_modes": figures["commandable_modes"],
-    }
-
-
-def _information(
-    config: InspectConfig, index: Tensor, features: Tensor, scale: float
-) -> list[dict[str, float]]:
-    """Estimate I(index; smoothed feature) at each level of smoothing, nats."""
-    rows = []
-    for level in config.smoothing:
-        found = index_information(
-            index,
+        return None, {"clusters": 1, "silhouette": None}
+    success = episodes.final.get(keys.SUCCESS, None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", re.escape(ONE_BEHAVIOUR))  # the advice says it
+        discoverer, figures = ClusterModeDiscoverer.from_episodes(
             features,
-            config.noises,
-            noise=level * scale,
-            steps=config.classifier_steps,
+            None if success is None else success.squeeze(-1),
+            oversegment=1.0,
+            noise=setup.task.feature_noise,
+            history_length=setup.layout.max_decisions + 1,
             seed=config.seed,
         )
-        error = found.standard_error
-        rows.append({"smoothing": level, "nats": found.value, "standard_error": error})
-    return rows
+    found = {"clusters": int(figures["suggested_modes"]), "silhouette": figures["silhouette"]}
+    return discoverer if found["clusters"] > 1 else None, found
 
 
-def _draw(config: InspectConfig, setup: Setup) -> Tensor:
-    """Draw the noises that are held, ``[M, *noise_shape]``."""
-    action = setup.env.action_spec
-    torch.manual_seed(derived_seed(config.seed, 2))
-    noises = setup.base.draw_noise([config.noises], dtype=action.dtype)
-    return noises.to(setup.env.device or "cpu")
+def _reach(
+    config: InspectConfig,
+    setup: Setup,
+    env: SteeredEnv,
+    discoverer: ClusterModeDiscoverer,
+    episodes: Episodes,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit the outcome model, and predict which behaviours the best of M noises reaches."""
+    progress.phase("outcome model")
+    steering = make_steering(env, setup.base, discoverer.prior)
+    guided = GuidedDiscovery(env, steering, discoverer)
+    guided.observe_base(episodes)
+    rows, model = guided.rounds[0], guided.model
+    features = model.chunk_features(rows[OBSERVED], rows[CHUNKS])
+    labels = (rows[key] for key in (PLAYER, OUTCOME, EPISODE))
+    figures = model.fit(OutcomeData(rows[OBSERVED], features, *labels), guided.outcome_steps)
+    progress.phase("reach")
+    best_of = BestOf(setup.base, model, setup.layout, num_draws=config.draws)
+    found = predict_reach(best_of, rows, rows[OUTCOME], rows[EPISODE])
+    columns = (found.share.tolist(), found.reach.tolist(), found.error.tolist())
+    codes = [
+        {"code": code, "share": share, "reach": reach, "error": error}
+        for code, (share, reach, error) in enumerate(zip(*columns, strict=True))
+    ]
+    return figures | {"draws": config.draws, "decodes": found.decodes, "codes": codes}

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+from modereg.discovery.verdict import FEW, NEARLY
 
 __all__ = ["advise", "table"]
 
-STEERABLE, PARTLY = 0.5, 0.1
-"""Shares of what there is to decide from which a base is steerable, or partly so."""
+LISTED = 12
+"""Behaviours that the table lists one by one; of more it lists those that noise cannot command."""
 
 MOSTLY_CLIPPED = 0.5
 """Share of clipped action components above which something is wrong with the decoded actions."""
 
 
 def advise(result: dict[str, Any]) -> str:
-    """Say whether a base is steerable through its noise, and how many codes to try.
-
-    There is no more to decide than log M nats, nor more than the log of the number of behaviours.
-    What the noise decides is read at the coarsest smoothing, and set beside the lesser of the two.
+    """Say which behaviours noise can command, and what to do about the others.
 
     Args:
         result: of :func:`~modereg.recipes.inspect_base.inspect_base`.
@@ -37,7 +35,7 @@ def _warnings(sampled: dict[str, Any]) -> list[str]:
         )
     if sampled["success"] == 0:
         found.append(
-            "But no episode succeeded: discovery imitates successes, and fine-tuning needs some."
+            "But no episode succeeded: discovery learns from successes, and fine-tuning needs some."
         )
     return found
 
@@ -61,33 +59,39 @@ def _unplayed(layout: dict[str, Any]) -> list[str]:
 
 
 def _steerability(result: dict[str, Any]) -> str:
-    found, noise = behaviours(result["spread"]), result["noise"]
-    coarsest = max(noise["information"], key=lambda row: row["smoothing"])
-    decided = coarsest["nats"]
-    told_apart = f"held noises decide {decided:z.2f} of at most {noise['limit']:.2f} nats"
-    share = decided / min(noise["limit"], math.log(max(found, 2)))
-    codes = max(2, 2 * found)
-    if share < PARTLY:
+    if result["reach"] is None:
         return (
-            f"Hardly steerable: {told_apart}; look whether the policy reads its noise, and whether "
-            "its observations already decide the behaviour; more held_episodes may tell more."
+            "One behaviour: there is nothing to choose between, and plain fine-tuning loses "
+            "nothing; name --task.feature-keys that tell behaviours apart if you know of several."
         )
-    if found < 2:
-        return (
-            f"Steerable, but with one behaviour to keep: {told_apart}; plain fine-tuning loses "
-            "nothing here."
+    codes = result["reach"]["codes"]
+    beyond = [code for code in codes if not _commandable(code)]
+    if not beyond:
+        return f"Steerable: noise can command all {len(codes)} behaviours."
+    able = len(codes) - len(beyond)
+    opening = "Partly steerable" if able else "Hardly steerable"
+    sentences = [
+        f"{opening}: noise can command {able or 'none'} of {len(codes)} behaviours. For the "
+        f"{'other ' if able else ''}{len(beyond)} the best of {result['reach']['draws']} noises "
+        f"raises the chance from {_mean(beyond, 'share'):.2f} to about "
+        f"{_mean(beyond, 'reach'):.2f}: chance or the start decides them, or the policy hardly has "
+        "them. More demonstrations of them, a residual on the chunk or fine-tuned weights can "
+        "help; noise alone cannot."
+    ]
+    rare = sum(code["share"] * result["sampled"]["episodes"] < FEW for code in beyond)
+    if rare:
+        sentences.append(
+            f"Of these {rare} were seen in fewer than {FEW} episodes: more --episodes tell more."
         )
-    if share < STEERABLE:
-        return (
-            f"Partly steerable: {told_apart} beside {found} behaviours; try {codes} codes, and "
-            "noise that changes from decision to decision, as discover finds it."
-        )
-    return f"Steerable: {told_apart} beside {found} behaviours; try {codes} codes."
+    return " ".join(sentences)
 
 
-def behaviours(spread: dict[str, Any]) -> int:
-    """Return how many behaviours were seen: modes with a label, clusters without one."""
-    return int(spread["present_modes"] if "present_modes" in spread else spread["clusters"])
+def _commandable(code: dict[str, Any]) -> bool:
+    return code["reach"] >= NEARLY
+
+
+def _mean(codes: list[dict[str, Any]], name: str) -> float:
+    return sum(code[name] for code in codes) / len(codes)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -108,34 +112,50 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _figures(result: dict[str, Any]) -> dict[str, str]:
-    sampled, noise = result["sampled"], result["noise"]
+    sampled = result["sampled"]
     figures = {"return": f"{sampled['mean_return']:z.3f}"}
     if sampled["success"] is not None:
         figures["success"] = f"{sampled['success']:.3f} +- {sampled['success_error']:.3f}"
     figures["behaviours"] = _spread(result["spread"])
-    parts = [f"{row['nats']:z.2f} at {row['smoothing']:g}" for row in noise["information"]]
-    figures["decided"] = (
-        f"{', '.join(parts)} of the scale; at most {noise['limit']:.2f} nats, of "
-        f"{noise['noises']} held noises"
-    )
-    if noise["commandable_modes"] is not None:
-        figures["commanded"] = f"{noise['commandable_modes']} modes by a held noise"
+    if result["reach"] is not None:
+        figures |= _reach(result["reach"])
+    figures["cost"] = f"{result['env_steps']} environment steps of {sampled['episodes']} episodes"
     return figures
 
 
+def _reach(reach: dict[str, Any]) -> dict[str, str]:
+    """Return a line for each behaviour, those that most episodes show first."""
+    codes = sorted(reach["codes"], key=lambda code: -code["share"])
+    listed = codes if len(codes) <= LISTED else [code for code in codes if not _commandable(code)]
+    rows = {
+        "outcomes": f"of {reach['class_share_nll']:.2f} nats {reach['outcome_nll']:.2f} are open "
+        "once a chunk is known",
+        "reach": f"chance under the base, and by the best of {reach['draws']} noises",
+    }
+    for code in listed:
+        rows[f"  {code['code']}"] = (
+            f"{code['share']:.2f} -> {code['reach']:.2f} +- {code['error']:.2f}"
+        )
+    if len(listed) < len(codes):
+        rest = [code for code in codes if _commandable(code)]
+        means = f"{_mean(rest, 'share'):.2f} -> {_mean(rest, 'reach'):.2f}"
+        rows["  others"] = f"{means}, the mean of {len(rest)}"
+    return rows
+
+
 def _spread(spread: dict[str, Any]) -> str:
-    if "present_modes" in spread:
-        return (
-            f"{spread['present_modes']} of {spread['num_modes']} modes, entropy "
-            f"{spread['entropy']:z.3f}"
-        )
     if spread["silhouette"] is None:
-        return "1, all episodes being alike"
-    if spread["clusters"] == 1:
-        return (
-            f"1: a silhouette of {spread['silhouette']:z.2f} at most, as one bundle of episodes has"
-        )
-    return f"{spread['clusters']} clusters, silhouette {spread['silhouette']:z.2f}"
+        clusters = "1, all episodes being alike"
+    elif spread["clusters"] == 1:
+        clusters = "1: nothing tells the episodes from one bundle"
+    else:
+        clusters = f"{spread['clusters']} clusters, silhouette {spread['silhouette']:z.2f}"
+    if "present_modes" not in spread:
+        return clusters
+    return (
+        f"{clusters}; {spread['present_modes']} of {spread['num_modes']} modes, entropy "
+        f"{spread['entropy']:z.3f}"
+    )
 
 
 def _yes(flag: bool) -> str:

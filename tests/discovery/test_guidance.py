@@ -94,7 +94,8 @@ def test_its_codes_are_then_reached_as_often_as_chance_lets(
     rows = TensorDict({"observation": torch.randn(1000, toys.OBS)}, [1000])
     for code in (0, 1):
         one_hot = torch.nn.functional.one_hot(torch.full((1000,), code), 2).float()
-        noise = steering(rows.set(keys.LATENT_FEATURES, one_hot)).get(keys.ACTION)
+        with torch.no_grad():
+            noise = steering(rows.set(keys.LATENT_FEATURES, one_hot)).get(keys.ACTION)
         chunks = toys.policy().decode_from(rows, noise)[:, 1:4]
         assert float(toys.chance(chunks)[:, code].mean().detach()) > 0.9 * toys.LUCK
     assert figures["log_outcome"] == pytest.approx(math.log(toys.LUCK), abs=0.15)

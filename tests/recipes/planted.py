@@ -63,6 +63,26 @@ def deciding() -> GenerativePolicy:
     return _policy(lambda noise, observation: noise)
 
 
+def forking() -> GenerativePolicy:
+    """Return a policy that goes one of four ways, as its first noise says."""
+
+    def decode(noise: Tensor, observation: Tensor) -> Tensor:
+        begun = observation.unsqueeze(-2)
+        return _one_of_four(torch.where(begun == 0, noise, begun), noise)
+
+    return _policy(decode)
+
+
+def drifting() -> GenerativePolicy:
+    """Return a policy that goes one of four ways, as chance says."""
+    return _policy(lambda noise, observation: _one_of_four(observation.unsqueeze(-2), noise))
+
+
+def _one_of_four(direction: Tensor, noise: Tensor) -> Tensor:
+    ways = 4 * direction[..., :2].sign()
+    return torch.cat([ways, 0.1 * noise[..., 2:]], -1)
+
+
 def ignoring() -> GenerativePolicy:
     """Return a policy that nearly ignores its noise."""
     return _policy(lambda noise, observation: 1e-4 * noise)
@@ -78,12 +98,3 @@ def _policy(function: object) -> GenerativePolicy:
     return as_generative_policy(
         function, in_keys=[keys.OBSERVATION], noise_shape=shape, chunk_shape=shape
     )
-
-
-def truth(places: Tensor, std: float, draws: int = 20000) -> float:
-    """Return I(i; places[i] + std * xi) for a uniform index, by Monte Carlo, nats."""
-    index = torch.randint(len(places), (draws,))
-    noisy = places[index] + std * torch.randn(draws, places.shape[-1])
-    log_prob = (-torch.cdist(noisy, places).square() / (2 * std**2)).log_softmax(-1)
-    own = log_prob.gather(1, index[:, None])
-    return float(own.mean() + torch.tensor(len(places)).log())

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from modereg.recipes.inspect_table import _unplayed, advise, behaviours, table
+from modereg.recipes.inspect_table import _unplayed, advise, table
 
 LAYOUT = {
     "horizon": 8,
@@ -18,29 +18,32 @@ LAYOUT = {
 }
 
 
-def result(nats: float, spread: dict[str, Any], noises: int = 32) -> dict[str, Any]:
-    rows = [
-        {"smoothing": level, "nats": value, "standard_error": 0.01}
-        for level, value in ((0.4, nats), (0.1, math.log(noises)))
+def result(reached: Sequence[tuple[float, float]] | None, **spread: Any) -> dict[str, Any]:
+    """Return a result with codes of these shares and reaches, or without codes."""
+    codes = [
+        {"code": code, "share": share, "reach": reach, "error": 0.04}
+        for code, (share, reach) in enumerate(reached or ())
     ]
+    figures = {"outcome_nll": 0.63, "class_share_nll": 1.6, "draws": 16, "decodes": 7000}
     return {
         "base": "runs/base",
         "task": "avoid",
         "layout": LAYOUT,
         "deterministic": True,
-        "sampled": {"mean_return": 0.5, "success": 0.62, "success_error": 0.01},
-        "spread": spread,
-        "noise": {
-            "noises": noises,
-            "limit": math.log(noises),
-            "information": rows,
-            "commandable_modes": 7,
+        "sampled": {
+            "mean_return": 0.5, "success": 0.62, "success_error": 0.01, "episodes": 1024,
         },
-    }
+        "spread": {"clusters": max(len(codes), 1), "silhouette": 0.4} | spread,
+        "reach": None if reached is None else figures | {"codes": codes},
+        "env_steps": 61673,
+    }  # fmt: skip
+
+
+ABLE, UNABLE, RARE = (0.3, 0.9), (0.04, 0.2), (0.01, 0.06)
 
 
 def test_the_advice_warns_of_what_would_not_work_whatever_the_noise_decides() -> None:
-    good = result(3.0, modes(22))
+    good = result([ABLE, ABLE])
     assert "But" not in advise(good | {"sampled": good["sampled"] | {"clipped_share": 0.4}})
     bad = good["sampled"] | {"success": 0.0, "clipped_share": 0.93}
     said = advise(good | {"sampled": bad})
@@ -51,47 +54,43 @@ def test_the_advice_warns_of_what_would_not_work_whatever_the_noise_decides() ->
     assert "But" not in advise(good | {"sampled": unknown})
 
 
-def modes(present: int) -> dict[str, Any]:
-    return {"present_modes": present, "num_modes": 24, "entropy": 0.953}
-
-
 @pytest.mark.parametrize(
-    ("nats", "present", "start", "codes"),
+    ("reached", "said"),
     [
-        (0.0, 4, "Hardly steerable", None),
-        (0.099 * math.log(4), 4, "Hardly steerable", None),
-        (0.2 * math.log(4), 4, "Partly steerable", "try 8 codes"),
-        (0.51 * math.log(4), 4, "Steerable:", "try 8 codes"),
-        (0.51 * math.log(22), 22, "Steerable:", "try 44 codes"),
-        (0.51 * math.log(32), 64, "Steerable:", "try 128 codes"),
-        (math.log(32), 1, "Steerable, but with one behaviour", None),
+        ([ABLE] * 6, "Steerable: noise can command all 6 behaviours."),
+        ([ABLE] * 4 + [UNABLE] * 2, "Partly steerable: noise can command 4 of 6 behaviours. For "
+         "the other 2 the best of 16 noises raises the chance from 0.04 to about 0.20"),
+        ([UNABLE] * 3, "Hardly steerable: noise can command none of 3 behaviours. For the 3 the"),
+        ([(0.5, 0.5), (0.2, 0.49)], "Partly steerable: noise can command 1 of 2"),
+        (None, "One behaviour: there is nothing to choose between"),
     ],
-)
-def test_the_advice_goes_by_the_coarsest_smoothing_and_what_there_is_to_decide(
-    nats: float, present: int, start: str, codes: str | None
+)  # fmt: skip
+def test_the_advice_says_what_noise_can_command(
+    reached: list[tuple[float, float]] | None, said: str
 ) -> None:
-    advice = advise(result(nats, modes(present)))
-    assert advice.startswith(start)
-    assert f"decide {nats:.2f} of at most 3.47 nats" in advice
-    assert ("try" in advice) == (codes is not None)
-    assert codes is None or codes in advice
+    advice = advise(result(reached))
+    assert advice.startswith(said)
+    assert ("a residual on the chunk" in advice) == ("teerable" in said and "all" not in said)
 
 
-def test_clusters_stand_in_for_modes() -> None:
-    spread = {"clusters": 5, "silhouette": 0.4}
-    assert (behaviours(modes(3)), behaviours(spread)) == (3, 5)
-    assert "try 10 codes" in advise(result(2.0, spread))
-    assert "behaviours  5 clusters, silhouette 0.40\n" in table(
-        result(2.0, spread) | {"advice": ""}
-    )
-    bundle = table(result(0.0, {"clusters": 1, "silhouette": 0.34}) | {"advice": ""})
-    assert "1: a silhouette of 0.34 at most, as one bundle of episodes has" in bundle
-    alike = {"clusters": 1, "silhouette": None}
-    assert "1, all episodes being alike" in table(result(0.0, alike) | {"advice": ""})
+def test_behaviours_that_were_hardly_seen_are_named() -> None:
+    assert "Of these 1 were seen in fewer than 20 episodes" in advise(result([ABLE, UNABLE, RARE]))
+    assert "episodes" not in advise(result([ABLE, UNABLE]))
+
+
+def test_clusters_stand_beside_modes() -> None:
+    shown = table(result([ABLE] * 5) | {"advice": ""})
+    assert "behaviours  5 clusters, silhouette 0.40\n" in shown
+    bundle = table(result(None) | {"advice": ""})
+    assert "behaviours  1: nothing tells the episodes from one bundle\n" in bundle
+    assert "reach" not in bundle
+    alike = table(result(None, silhouette=None) | {"advice": ""})
+    assert "1, all episodes being alike" in alike
 
 
 def test_the_table_is_short_and_ends_with_the_advice() -> None:
-    shown = table(result(1.5, modes(22)) | {"advice": "Do this."})
+    spread = {"present_modes": 3, "num_modes": 6, "entropy": 0.953}
+    shown = table(result([UNABLE, ABLE], **spread) | {"advice": "Do this."})
     assert shown.splitlines() == [
         "base        runs/base on avoid",
         "chunk       8 actions of 2 dimensions, 6 played from 1 on",
@@ -99,16 +98,24 @@ def test_the_table_is_short_and_ends_with_the_advice() -> None:
         "noise       [8, 2], deterministic: yes",
         "return      0.500",
         "success     0.620 +- 0.010",
-        "behaviours  22 of 24 modes, entropy 0.953",
-        "decided     1.50 at 0.4, 3.47 at 0.1 of the scale; at most 3.47 nats, of 32 held noises",
-        "commanded   7 modes by a held noise",
+        "behaviours  2 clusters, silhouette 0.40; 3 of 6 modes, entropy 0.953",
+        "outcomes    of 1.60 nats 0.63 are open once a chunk is known",
+        "reach       chance under the base, and by the best of 16 noises",
+        "  1         0.30 -> 0.90 +- 0.04",
+        "  0         0.04 -> 0.20 +- 0.04",
+        "cost        61673 environment steps of 1024 episodes",
         "",
         "Do this.",
     ]
 
 
+def test_of_many_behaviours_those_that_noise_commands_share_a_line() -> None:
+    shown = table(result([ABLE] * 20 + [UNABLE]) | {"advice": ""})
+    assert "  20        0.04 -> 0.20 +- 0.04\n  others    0.30 -> 0.90, the mean of 20\n" in shown
+
+
 def test_a_stochastic_policy_has_only_its_layout() -> None:
-    whole = result(1.0, modes(2)) | {"deterministic": False, "advice": "Not steerable."}
+    whole = result([ABLE]) | {"deterministic": False, "advice": "Not steerable."}
     short = {key: whole[key] for key in ("base", "task", "layout", "deterministic", "advice")}
     shown = table(short)
     assert "deterministic: no" in shown

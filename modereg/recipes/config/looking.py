@@ -62,11 +62,8 @@ class InspectConfig:
         base: the base policy: a folder, or ``module:factory``.
         out: folder for ``inspection.json``; None prints only.
         task: the task.
-        episodes: episodes under N(0, I).
-        noises: M noises, each held for whole episodes: information is at most log M nats.
-        held_episodes: episodes of all held noises together.
-        smoothing: noise on the final feature, in units of its common scale.
-        classifier_steps: gradient steps of the classifier that is trained at each smoothing.
+        episodes: episodes under N(0, I), from which everything is read.
+        draws: noises of which the best is played at each decision, for the predicted reach.
         seed: of everything.
         log: what is shown meanwhile.
     """
@@ -74,21 +71,13 @@ class InspectConfig:
     base: str = "runs/base"
     out: Path | None = None
     task: TaskConfig = TaskConfig()
-    episodes: int = 2048
-    noises: int = 32
-    held_episodes: int = 2048
-    smoothing: tuple[float, ...] = (0.1, 0.2, 0.4)
-    classifier_steps: int = 600
+    episodes: int = 1024
+    draws: int = 16
     seed: int = 12345
     log: ProgressConfig = ProgressConfig()
 
     def __post_init__(self) -> None:
-        check_numbers(
-            self,
-            count=("episodes", "noises", "held_episodes", "classifier_steps"),
-            positive=("smoothing",),
-            natural=("seed",),
-        )
+        check_numbers(self, count=("episodes", "draws"), natural=("seed",))
 
 
 @dataclass(frozen=True)
