@@ -24,7 +24,7 @@ from modereg.recipes.events import Planned
 from modereg.recipes.inspect_table import advise
 from modereg.recipes.progress import Progress
 from modereg.recipes.setup import Setup, set_up
-from modereg.rollouts import Episodes, collect_episodes
+from modereg.rollouts import Episodes, iterate_episodes
 from modereg.seeding import derived_seed, isolated_generators
 from modereg.wrapping import SteeredEnv, make_steering
 
@@ -75,13 +75,13 @@ def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
     progress.say(str(Planned(config.episodes * setup.layout.max_steps, steps_per_second(env))))
     env.set_seed(derived_seed(config.seed, 0))
     progress.phase("episodes of the base", config.episodes)
-    episodes = collect_episodes(
-        env,
-        config.episodes,
-        progress=progress.update,
-        keep=decision_entries(env),
-        final=setup.final_keys(env),
-    )
+    parts, rolled = [], 0
+    entries = {"keep": decision_entries(env), "final": setup.final_keys(env)}
+    for part in iterate_episodes(env, config.episodes, **entries):
+        parts.append(part)
+        rolled += len(part)
+        progress.update(rolled)
+    episodes = Episodes.cat(parts)
     result |= _sampled(setup, episodes)
     progress.phase("clustering")
     discoverer, figures = _clusters(config, setup, episodes)

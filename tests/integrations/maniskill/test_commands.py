@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modereg.cli import main
+from modereg.discovery import stage1
 from modereg.files import read_json
 from modereg.report import films
 
