@@ -76,8 +76,8 @@ def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
     env.set_seed(derived_seed(config.seed, 0))
     progress.phase("episodes of the base", config.episodes)
     parts, rolled = [], 0
-    entries = {"keep": decision_entries(env), "final": setup.final_keys(env)}
-    for part in iterate_episodes(env, config.episodes, **entries):
+    read, last = decision_entries(env), setup.final_keys(env)
+    for part in iterate_episodes(env, config.episodes, keep=read, final=last):
         parts.append(part)
         rolled += len(part)
         progress.update(rolled)
