@@ -57,7 +57,7 @@ __all__ = [
 
 Clustered = GuidedConfig | ClusterConfig
 
-A_BEHAVIOUR, MOST_TIMES = 60, 4
+A_BEHAVIOUR, MOST_TIMES = 40, 4
 """Episodes that each behaviour found should have, for which more are collected, and how many times
 as many as asked for."""
 

@@ -90,7 +90,7 @@ class GuidedConfig:
             does not tell episodes apart; not so where when something is done is the behaviour.
         oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
         episodes: episodes of the base; twice or four times as many where it shows so many
-            behaviours that each would have fewer than 60.
+            behaviours that each would have fewer than 40.
         refinements: at most so many rounds of rolling out and fitting again.
         refine_episodes: episodes of a round; 40 of each code at least.
         outcome_steps: gradient steps of the outcome model, in later rounds half of them.
