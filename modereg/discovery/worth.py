@@ -16,7 +16,7 @@ ROUNDING = 1e-6
 def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     """Return the codes whose steering pays, ``[K]`` bool.
 
-    A code that is reached no more often than by the base's own noise, by two standard errors, is
+    A code that is reached no more often than by the base's own noise, by three standard errors, is
     not steered. Of the others those that are hit least are given up, one after the other, until
     all codes together, equally often, with the base's noise for those that are not steered, succeed
     as often as the base, and over as many codes, within one standard error.
@@ -29,7 +29,7 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     num_codes = len(table)
     hits, chance = table.diagonal(), base[:-1]
     error = (chance * (1 - chance) * num_codes / max(episodes, 1)).sqrt()
-    steered = hits > chance + 2 * error
+    steered = hits > chance + 3 * error
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
     while bool(steered.any()):

@@ -218,7 +218,7 @@ def test_global_cond_is_every_observation_flat_in_order_and_step_by_step(
     steps: int, tmp_path: Path
 ) -> None:
     network = ConditionalUnet(2, steps * (3 + 4))
-    normalizer = Normalizer([(3,), (2, 2)], 2, "identity")
+    normalizer = Normalizer([(3,), (2, 2)], 2, "meanstd")  # of mean 0 and deviation 1
     options: dict[str, Any] = {
         "chunk_shape": (HORIZON, 2),
         "observation_keys": ["desired_goal", ("agent", "state")],

@@ -34,7 +34,7 @@ def untrained(**options: Any) -> DiffusersPolicy:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"prediction_type": "sample"}, {"method": "flow"}, {"normalization": "identity"}],
+    [{}, {"prediction_type": "sample"}, {"method": "flow"}, {"normalization": "meanstd"}],
 )
 def test_contract(options: dict[str, Any], dtype: torch.dtype, observations: TensorDict) -> None:
     policy = untrained(**options).to(dtype)
