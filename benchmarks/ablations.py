@@ -180,6 +180,7 @@ class Ablations:
         config = FinetuneConfig(
             base=self.policy(base),
             start=None if start is None else str(self.out / start),
+            accept_uncommanded=start is not None,
             out=folder,
             task=self.task(spread),
             coef=coef,

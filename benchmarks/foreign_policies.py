@@ -164,7 +164,8 @@ class Session:
             basis = {"noise__basis": "response"}
             run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned, **basis)
         else:
-            run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned)
+            flags = [*QUIET, "--resume", "--accept-uncommanded"]
+            run("finetune", *flags, cwd=self.home, **options, **tuned)
 
     def _cluster(self, options: dict[str, Any]) -> None:
         """Imitate the noises of clusters, with as many episodes as stage 1 had."""

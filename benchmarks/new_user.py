@@ -117,7 +117,8 @@ def steps(budget: Budget, install: bool) -> list[tuple[str, str]]:
         ),
         (
             "fine-tune with modereg",
-            f"modereg finetune {task} {SEEN} {env_steps} --start runs/stage1 --out runs/kept",
+            f"modereg finetune {task} {SEEN} {env_steps} --start runs/stage1 "
+            "--accept-uncommanded --out runs/kept",
         ),
         ("judge the base", f"{judged} --out runs/base"),
         ("judge plain fine-tuning", f"{judged} --run runs/plain --out runs/judged_plain"),

@@ -293,6 +293,7 @@ def run_ours(
     config = FinetuneConfig(
         base=base,
         start=start,
+        accept_uncommanded=start is not None,
         out=folder / kind,
         task=args.task,
         env_steps=args.env_steps,

@@ -140,11 +140,13 @@ class Commands:
     def finetune(self, method: str, seed: int) -> None:
         """Fine-tune by one method, from the base or from stage 1."""
         start: dict[str, Any] = {}
+        flags = [*QUIET]
         if method != "plain":
             start = {"start": self.folder("imitation", seed), "coef": COEFS[method]}
+            flags.append("--accept-uncommanded")
         run(
             "finetune",
-            *QUIET,
+            *flags,
             **self.common,
             **start,
             **PPO,

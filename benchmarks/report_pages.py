@@ -109,13 +109,14 @@ def make_runs(folder: Path, smoke: bool) -> dict[str, list[Path]]:
         tune += ["--eval-episodes", "64", "--final-episodes", "64"]
     base = run(["pretrain", *task, *clone], folder / "base")
     policy = ["--base", str(base / "policy"), *task]
-    start = run(["discover", *policy, *find], folder / "discover")
+    found = run(["discover", *policy, *find], folder / "discover")
+    start = ["--start", str(found), "--accept-uncommanded"]
     runs = {
         f"{method}/s{seed}": run(
             ["finetune", *policy, *tune, *how, "--seed", str(seed)], folder / method / f"s{seed}"
         )
         for seed in range(1 if smoke else 2)
-        for method, how in (("plain", []), ("regularised", ["--start", str(start)]))
+        for method, how in (("plain", []), ("regularised", start))
     }
     pages = {"two": [runs["plain/s0"], runs["regularised/s0"]]}
     return pages if smoke else pages | {"seeds": list(runs.values())}

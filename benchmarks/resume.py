@@ -97,13 +97,12 @@ def make_commands(folder: Path, length: int) -> list[Command]:
     avoid, mixture = [*tuned, *AVOID, *bases["avoid"]], [*tuned, *MIXTURE, *bases["mixture"]]
     steps = ["--env-steps", str(20_000 * length)]
     more = ["--env-steps", str(60_000 + 25_000 * length)]
+    start = ["--start", str(folder / "discover_cluster"), "--accept-uncommanded"]
     return [
         Command("discover cluster", cluster),
         Command("discover variational", variational),
         Command("finetune plain", [*avoid, *steps]),
-        Command(
-            "finetune regularised", [*avoid, *more, "--start", str(folder / "discover_cluster")]
-        ),
+        Command("finetune regularised", [*avoid, *more, *start]),
         Command(
             "finetune online", [*mixture, *more, "--start", str(folder / "discover_variational")]
         ),

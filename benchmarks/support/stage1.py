@@ -19,7 +19,7 @@ from support.codes import (
 
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, SelfImitation, annealed
-from modereg.discovery.self_imitation import as_rows
+from modereg.discovery.judge import as_rows
 from modereg.estimators import RewardEstimator
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.config import (
@@ -161,7 +161,10 @@ class Bench:
         """Refine the imitation of discrete codes, as cluster discovery does, and judge it."""
         discoverer, budget, std = self.discoverer(), self.budget, ClusterConfig().std
         steering, seconds = self.imitated(discoverer.prior)
-        stage = SelfImitation(steering, discoverer, max_decisions=self.setup.layout.max_decisions)
+        limit = self.setup.layout.max_decisions
+        stage = SelfImitation(
+            steering, discoverer, refine_steps=budget.refine_steps, max_decisions=limit
+        )
         env, env_steps = self.setup.steered(discoverer.prior, 1.0), self.clusters["env_steps"]
         started = time.process_time()
         for number in range(budget.refinements):
@@ -171,7 +174,6 @@ class Bench:
                 budget.episodes,
                 std=annealed(std, number, budget.refinements),
                 next_std=annealed(std, number + 1, budget.refinements),
-                steps=budget.refine_steps,
             )
             env_steps += rolled.spent
             if row["commanded"] >= ClusterConfig().target:

@@ -9,6 +9,9 @@ from modereg import functional
 
 __all__ = ["worth_steering"]
 
+ROUNDING = 1e-6
+"""Shares in single precision add up to 1 no more exactly than this."""
+
 
 def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     """Return the codes whose steering pays, ``[K]`` bool.
@@ -28,7 +31,7 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     error = (chance * (1 - chance) * num_codes / max(episodes, 1)).sqrt()
     steered = hits > chance + 2 * error
     success, entropy = _figures(base)
-    margin = (success * (1 - success) / max(episodes, 1)) ** 0.5
+    margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
     while bool(steered.any()):
         found = _figures(torch.where(steered[:, None], table, base).mean(0))
         if found[0] >= success - margin and found[1] >= entropy - margin:

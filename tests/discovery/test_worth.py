@@ -9,6 +9,9 @@ from torch import Tensor
 from modereg import functional
 from modereg.discovery.worth import worth_steering
 
+SLACK = 2e-6
+"""What rounding may cost."""
+
 Judged = tuple[Tensor, Tensor, int]
 """Outcomes of each code's episodes ``[K, K + 1]``, of the base's ``[K + 1]``, episodes of all."""
 
@@ -41,7 +44,7 @@ def whole(steered: Tensor, table: Tensor, base: Tensor) -> Tensor:
 def least(base: Tensor, episodes: int) -> Tensor:
     """What figures may be at least: the base's, less one standard error of its success."""
     success = float(base[:-1].sum())
-    return figures(base) - max(success * (1 - success), 0.0) ** 0.5 / episodes**0.5 - 1e-9
+    return figures(base) - max(success * (1 - success), 0.0) ** 0.5 / episodes**0.5 - SLACK
 
 
 @given(judged())
@@ -51,7 +54,7 @@ def test_what_is_no_better_than_the_bases_own_noise_is_never_steered(case: Judge
     assert steered.dtype == torch.bool
     assert not bool((steered & (table.diagonal() <= base[:-1])).any())
     chance = base[:-1]
-    error = 2 * (chance * (1 - chance) * len(table) / episodes).sqrt()
+    error = 3 * (chance * (1 - chance) * len(table) / episodes).sqrt()
     assert not bool((steered & (table.diagonal() < chance + error - 1e-9)).any())
 
 
@@ -67,7 +70,7 @@ def test_the_whole_loses_neither_success_nor_modes(case: Judged) -> None:
 def test_those_that_are_hit_least_are_given_up_and_no_more_than_needed(case: Judged) -> None:
     table, base, episodes = case
     chance, hits = base[:-1], table.diagonal()
-    error = 2 * (chance * (1 - chance) * len(table) / episodes).sqrt()
+    error = 3 * (chance * (1 - chance) * len(table) / episodes).sqrt()
     steered = worth_steering(table, base, episodes)
     given_up = (hits > chance + error + 1e-9) & ~steered
     if not bool(given_up.any()):
@@ -76,7 +79,7 @@ def test_those_that_are_hit_least_are_given_up_and_no_more_than_needed(case: Jud
         assert float(hits[given_up].max()) <= float(hits[steered].min())
     best = given_up & (hits == hits[given_up].max())
     with_one_more = [
-        bool((whole(steered | last, table, base) >= least(base, episodes) + 2e-9).all())
+        bool((whole(steered | last, table, base) >= least(base, episodes) + 2 * SLACK).all())
         for last in torch.eye(len(hits), dtype=torch.bool)[best]
     ]
     assert not all(with_one_more)
@@ -90,8 +93,15 @@ def test_codes_that_hit_in_every_episode_stay(case: Judged) -> None:
     steered = worth_steering(table, base, episodes)
     chance = base[:-1]
     assert torch.equal(
-        steered, 1 > chance + 2 * (chance * (1 - chance) * num_codes / episodes).sqrt()
+        steered, 1 > chance + 3 * (chance * (1 - chance) * num_codes / episodes).sqrt()
     )
+
+
+def test_where_all_succeed_rounding_costs_no_success() -> None:
+    """Shares in single precision add up to the number below 1."""
+    table, base = 0.99999994 * torch.eye(3, 4), torch.tensor([0.5, 0.3, 0.2, 0.0])
+    assert float(table.mean(0).sum()) < 1.0
+    assert worth_steering(table, base, 120).tolist() == [True] * 3
 
 
 def test_a_code_whose_steering_costs_success_is_given_back() -> None:
@@ -111,7 +121,7 @@ def test_codes_that_all_lead_to_one_place_are_given_back() -> None:
     assert worth_steering(table, base, 4000).tolist() == [False] * 4
 
 
-@pytest.mark.parametrize(("hits", "episodes", "steered"), [(0.6, 40, False), (0.6, 400, True)])
+@pytest.mark.parametrize(("hits", "episodes", "steered"), [(0.6, 40, False), (0.6, 600, True)])
 def test_what_few_episodes_say_may_be_luck(hits: float, episodes: int, steered: bool) -> None:
     base, table = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]])
     assert worth_steering(table, base, episodes).tolist() == [steered] * 2

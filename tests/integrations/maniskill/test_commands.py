@@ -55,7 +55,8 @@ def test_the_commands_run_end_to_end(
     assert 0 < found["env_steps"] <= 10 * STEPS
     assert found["partition"]["num_codes"] == 2
 
-    budget = found["env_steps"] + 1
+    looked = 2 * STEPS  # to let a code learn that stage 1 gave back to the base
+    budget = found["env_steps"] + looked + 1
     tune = [*base, *SMALL, *QUIET, "--env-steps", str(budget), "--final-episodes", "2"]
     start = ["--start", str(tmp_path / "found"), "--accept-uncommanded"]
     tuned = run(capsys, "finetune", tmp_path / "tuned", *tune, *start)
