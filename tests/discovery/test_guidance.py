@@ -119,6 +119,26 @@ def test_each_code_has_a_weight_of_its_own(
     assert second > 0.6
 
 
+def test_a_code_that_reaches_itself_whatever_was_played_is_left_alone() -> None:
+    """If code 1 plays on, it is reached in any case, and no chunk is better than another."""
+    rows, _, data, model = toys.episodes(ROWS)
+    commanded = torch.rand(ROWS) < 0.5
+    data.players[commanded], data.outcomes[commanded] = 1, 1
+    model.fit(data, 300)
+    rows.set(OBSERVED, data.observations)
+    decode = ExactDecoder(toys.policy(), toys.LAYOUT, model.chunk_features, lambda noise: noise)
+    steering = SteeringPolicy(["observation"], toys.OBS, 2, toys.SHAPE, hidden=(32,))
+    states = CodeStates(data.outcomes, data.players, 2)
+    players = torch.tensor([model.base, 1])
+    guide(
+        steering, model, decode, rows, states, players, torch.full((2,), 0.1), 200,
+        learning_rate=1e-2,
+    )  # fmt: skip
+    first, second = (float(psi(steering, code).base_dist.loc[0, *DECIDES]) for code in (0, 1))
+    assert first < -0.6
+    assert abs(second) < 0.3
+
+
 def test_codes_are_drawn_equally_and_mostly_where_they_were_reached_or_commanded() -> None:
     outcomes = torch.tensor([0] * 90 + [1] * 5 + [2] * 5)
     codes = torch.tensor([2] * 98 + [1] * 2)
