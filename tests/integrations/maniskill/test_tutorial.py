@@ -16,7 +16,7 @@ def test_the_tutorial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     fewer = modereg.ClusterModeDiscoverer.__init__.__kwdefaults__
     monkeypatch.setitem(fewer, "min_successes", 20)
-    smaller = {"task.make_env(8)": "task.make_env(4)", "episodes=512": "episodes=48"}
+    smaller = {"task.make_env(8)": "task.make_env(4)", "episodes=512": "episodes=96"}
     try:
         made = run_page("tutorials/maniskill.md", monkeypatch, tmp_path, smaller)
     finally:
