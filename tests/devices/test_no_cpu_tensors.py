@@ -77,7 +77,6 @@ FOLDERS = {
 
 SEEDED = "drawn on the CPU from a seed, so that it is the same on every device; moved after that"
 MOVED = "a table that its caller moves to the device and type of the environment"
-ESTIMATED = "information is estimated on the CPU, whereto the features were moved"
 EXPERT = "an expert's demonstrations are made on the CPU"
 ALLOWED = {
     ("devices.py", "forked_generators"): "it is what keeps the generators of the others too",
@@ -93,9 +92,6 @@ ALLOWED = {
     ("paths.py", "Trace.paths"): "what was recorded lies on the CPU, for pictures",
     ("priors/_make.py", "prior_from_config"): "probabilities are kept on the CPU, in float64",
     ("priors/continuous.py", "NormalPrior._distribution"): "for a number, the entropy",
-    ("recipes/noise_information.py", "_logits"): ESTIMATED,
-    ("recipes/noise_information.py", "_train"): ESTIMATED,
-    ("recipes/noise_information.py", "index_information"): ESTIMATED,
     ("recipes/pretrain.py", "chunks_of"): EXPERT,
     ("recipes/pretrain.py", "pretrain_steps"): "indices into demonstrations, which are on the CPU",
     ("tasks/avoid.py", "route_pay"): MOVED,
