@@ -9,6 +9,9 @@ from modereg import functional
 
 __all__ = ["worth_steering"]
 
+SIGNIFICANT = 2.0
+"""Standard errors above the base's own noise from which a code counts as reached by steering."""
+
 ROUNDING = 1e-6
 """Shares in single precision add up to 1 no more exactly than this."""
 
@@ -29,7 +32,7 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     num_codes = len(table)
     hits, chance = table.diagonal(), base[:-1]
     error = (chance * (1 - chance) * num_codes / max(episodes, 1)).sqrt()
-    steered = hits > chance + 2 * error
+    steered = hits > chance + SIGNIFICANT * error
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
     while bool(steered.any()):

@@ -26,6 +26,7 @@ from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter, save_adapter
 from modereg.devices import across_devices, forked_generators
 from modereg.discovery import GuidedDiscovery, VariationalModeDiscoverer
+from modereg.discovery.release import release
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
 from modereg.metrics import behaviour_metrics
@@ -119,6 +120,7 @@ def guided(path: Route) -> None:
         assert len(stage.verdict(figures).codes) == CODES
         assert stage.model.networks.weights[0].device == path.learner
     del policy.decode
+    release(path.steering, base.flat().to(path.learner), steps=4)
 
 
 def collecting(path: Route) -> None:

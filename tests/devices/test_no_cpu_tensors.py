@@ -77,7 +77,6 @@ FOLDERS = {
 
 SEEDED = "drawn on the CPU from a seed, so that it is the same on every device; moved after that"
 MOVED = "a table that its caller moves to the device and type of the environment"
-ESTIMATED = "information is estimated on the CPU, whereto the features were moved"
 EXPERT = "an expert's demonstrations are made on the CPU"
 ALLOWED = {
     ("devices.py", "forked_generators"): "it is what keeps the generators of the others too",

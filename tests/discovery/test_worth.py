@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modereg import functional
-from modereg.discovery.worth import worth_steering
+from modereg.discovery.worth import SIGNIFICANT, worth_steering
 
 SLACK = 2e-6
 """What rounding may cost."""
@@ -54,7 +54,7 @@ def test_what_is_no_better_than_the_bases_own_noise_is_never_steered(case: Judge
     assert steered.dtype == torch.bool
     assert not bool((steered & (table.diagonal() <= base[:-1])).any())
     chance = base[:-1]
-    error = 3 * (chance * (1 - chance) * len(table) / episodes).sqrt()
+    error = SIGNIFICANT * (chance * (1 - chance) * len(table) / episodes).sqrt()
     assert not bool((steered & (table.diagonal() < chance + error - 1e-9)).any())
 
 
@@ -70,7 +70,7 @@ def test_the_whole_loses_neither_success_nor_modes(case: Judged) -> None:
 def test_those_that_are_hit_least_are_given_up_and_no_more_than_needed(case: Judged) -> None:
     table, base, episodes = case
     chance, hits = base[:-1], table.diagonal()
-    error = 3 * (chance * (1 - chance) * len(table) / episodes).sqrt()
+    error = SIGNIFICANT * (chance * (1 - chance) * len(table) / episodes).sqrt()
     steered = worth_steering(table, base, episodes)
     given_up = (hits > chance + error + 1e-9) & ~steered
     if not bool(given_up.any()):
@@ -93,7 +93,7 @@ def test_codes_that_hit_in_every_episode_stay(case: Judged) -> None:
     steered = worth_steering(table, base, episodes)
     chance = base[:-1]
     assert torch.equal(
-        steered, 1 > chance + 3 * (chance * (1 - chance) * num_codes / episodes).sqrt()
+        steered, 1 > chance + SIGNIFICANT * (chance * (1 - chance) * num_codes / episodes).sqrt()
     )
 
 
