@@ -12,6 +12,10 @@ __all__ = ["worth_steering"]
 SIGNIFICANT = 2.0
 """Standard errors above the base's own noise from which a code counts as reached by steering."""
 
+ENTROPY_LOST = 0.05
+"""Entropy of the codes, over log K, that may be lost. Codes are finer than modes, and a base that
+shows all equally often has none to gain: were nothing to be lost, nothing would be steered there."""
+
 ROUNDING = 1e-6
 """Shares in single precision add up to 1 no more exactly than this."""
 
@@ -22,7 +26,8 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     A code that is reached no more often than by the base's own noise, by two standard errors, is
     not steered. Of the others those that are hit least are given up, one after the other, until
     all codes together, equally often, with the base's noise for those that are not steered, succeed
-    as often as the base, and over as many codes, within one standard error.
+    as often as the base, within one standard error, and over as many codes, within 0.05 of their
+    entropy.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
@@ -37,7 +42,7 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
     while bool(steered.any()):
         found = _figures(torch.where(steered[:, None], table, base).mean(0))
-        if found[0] >= success - margin and found[1] >= entropy - margin:
+        if found[0] >= success - margin and found[1] >= entropy - ENTROPY_LOST:
             break
         steered[hits.masked_fill(~steered, torch.inf).argmin()] = False
     return steered

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modereg import functional
-from modereg.discovery.worth import SIGNIFICANT, worth_steering
+from modereg.discovery.worth import ENTROPY_LOST, SIGNIFICANT, worth_steering
 
 SLACK = 2e-6
 """What rounding may cost."""
@@ -44,7 +44,8 @@ def whole(steered: Tensor, table: Tensor, base: Tensor) -> Tensor:
 def least(base: Tensor, episodes: int) -> Tensor:
     """What figures may be at least: the base's, less one standard error of its success."""
     success = float(base[:-1].sum())
-    return figures(base) - max(success * (1 - success), 0.0) ** 0.5 / episodes**0.5 - SLACK
+    error = max(success * (1 - success), 0.0) ** 0.5 / episodes**0.5
+    return figures(base) - torch.tensor([error, ENTROPY_LOST]) - SLACK
 
 
 @given(judged())
@@ -118,7 +119,9 @@ def test_codes_that_all_lead_to_one_place_are_given_back() -> None:
     base = torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0])
     table = torch.tensor([[0.1, 0.9, 0.0, 0.0, 0.0]]).repeat(4, 1)
     table[0] = torch.tensor([0.4, 0.6, 0.0, 0.0, 0.0])
-    assert worth_steering(table, base, 4000).tolist() == [False] * 4
+    kept = worth_steering(table, base, 4000)
+    assert kept.tolist() == [False, True, False, False]  # the one that leads to its own place
+    assert float(whole(kept, table, base)[1]) > 1.0 - ENTROPY_LOST
 
 
 @pytest.mark.parametrize(("hits", "episodes", "steered"), [(0.6, 40, False), (0.6, 600, True)])
