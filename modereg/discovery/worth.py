@@ -14,7 +14,7 @@ SIGNIFICANT = 2.0
 
 ENTROPY_LOST = 0.05
 """Entropy of the codes, over log K, that may be lost. Codes are finer than modes, and a base that
-shows all equally often has none to gain: were nothing to be lost, nothing would be steered there."""
+shows all equally often has none to gain: if nothing could be lost, nothing would be steered."""
 
 ROUNDING = 1e-6
 """Shares in single precision add up to 1 no more exactly than this."""
