@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
-from modereg.functional.along_path import along_path
+from modereg.functional.paths import along_path
 
 __all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
 

@@ -46,7 +46,7 @@ class CodeVerdict:
         base: the same of the base's episodes.
         steered: whether it is steered, or plays the base.
         commands: whether it reaches itself in at least 0.8 of its episodes.
-        reason: why it does not, a key of :data:`ADVICE`; empty if it does.
+        reason: why it does not, a key of ``ADVICE``; empty if it does.
         chance: share of its outcome's variance that chance decides; None where nothing says so.
     """
 

@@ -3,7 +3,6 @@ r"""The mathematics of modereg as pure functions of tensors: one equation, one f
 Units of information are nats. ``[*B]`` is any batch, K the number of codes, N a number of points.
 """
 
-from modereg.functional.along_path import along_path
 from modereg.functional.continuous import (
     gaussian_log_ratio,
     soft_range,
@@ -51,6 +50,7 @@ from modereg.functional.partitions import (
     normalized_entropy,
     normalized_mutual_information,
 )
+from modereg.functional.paths import along_path
 from modereg.functional.points import (
     nearest_centroid,
     silhouette,
