@@ -243,6 +243,18 @@ class SteeringPolicy(ProbabilisticTensorDictSequential):
         """Give every code and dimension this standard deviation."""
         self.head.set_std(std)
 
+    def fit_inputs(self, rows: TensorDictBase) -> None:
+        """Standardise what its MLP reads besides the code by rows ``[n]``; other networks may not.
+
+        Raises:
+            KeyMismatchError: if an observation is missing.
+            NonFiniteError: if one is not finite.
+        """
+        network = self.head.network
+        if isinstance(network, MLP):
+            read = [require(rows, key, "the steering policy") for key in self.observation_keys]
+            network.features.fit(torch.cat([value.flatten(1) for value in read], -1))
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Write ``loc``, ``scale``, the noise and its log-probability into a tensordict.
 

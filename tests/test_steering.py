@@ -155,6 +155,20 @@ def test_nested_keys() -> None:
     assert set(out.keys()) == {"agent"}
 
 
+def test_inputs_of_any_shape_and_type_are_standardised_as_they_are_read() -> None:
+    image = torch.randint(0, 255, (50, 3, 20, 20), dtype=torch.uint8)
+    place = 3 + 2 * torch.randn(50, 2, dtype=torch.float64)
+    rows = TensorDict({"image": image, "place": place}, [50])
+    network = MLP(1204, 4, plain_features=2, zero_init=True)
+    steering = SteeringPolicy(["image", "place"], 1202, 2, (4,), network=network)
+    steering.fit_inputs(rows)
+    shift = network.features.shift
+    torch.testing.assert_close(shift[-2:], place.mean(0).float())
+    torch.testing.assert_close(shift[:-2], image.flatten(1).float().mean(0))
+    with pytest.raises(KeyMismatchError, match="place"):
+        steering.fit_inputs(rows.select("image"))
+
+
 def test_a_network_of_one_s_own() -> None:
     network = MLP(OBS + CODES, 8, (6,), octaves=2, plain_features=CODES, zero_init=True)
     steering = policy(network=network)

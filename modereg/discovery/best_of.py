@@ -68,10 +68,9 @@ class BestOf(TensorDictModuleBase):
         self.played = slice(layout.offset, layout.offset + layout.played)
         basis = NoiseAction(policy, layout.noise_basis).basis  # which checks it
         self.register_buffer("basis", basis, persistent=False)
-        read = policy.observation_keys
-        if policy.observation_steps > 1:
-            read = [keys.stacked(key) for key in read]
-        self.observed = list(dict.fromkeys([*read, *outcome_model.observation_keys]))
+        self.observed = list(
+            dict.fromkeys([*policy.steered_entries, *outcome_model.observation_keys])
+        )
         self.in_keys = self.observed + ([latent_key] if code is None else [])
         self.out_keys = [action_key]
 

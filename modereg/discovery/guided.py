@@ -27,7 +27,6 @@ from modereg.discovery.guidance import BATCH, CodeStates, guide
 from modereg.discovery.judge import CodeJudge, as_rows
 from modereg.discovery.outcome import OutcomeData, OutcomeModel, observe
 from modereg.errors import ConfigurationError
-from modereg.networks import MLP
 from modereg.rollouts import Episodes
 from modereg.seeding import isolated_generators
 from modereg.steering import SteeringPolicy
@@ -59,12 +58,8 @@ KEPT = (OBSERVED, CHUNKS, OUTCOME, PLAYER, EPISODE)
 
 def decision_entries(env: TransformedEnv) -> list[NestedKey]:
     """Return the entries of decisions that guided discovery reads of a steered environment's."""
-    policy = _noise_action(env).policy
-    read = policy.observation_keys
-    if policy.observation_steps > 1:
-        read = [keys.stacked(key) for key in read]
-    steered = env.layout.steered_by
-    return list(dict.fromkeys([*steered, keys.ACTION, *read, ("next", keys.CHUNK)]))
+    read = _noise_action(env).policy.steered_entries
+    return list(dict.fromkeys([*env.layout.steered_by, keys.ACTION, *read, ("next", keys.CHUNK)]))
 
 
 class GuidedDiscovery(CodeJudge):
@@ -150,9 +145,7 @@ class GuidedDiscovery(CodeJudge):
         self.model = OutcomeModel(
             self._num_codes, self._observation_keys, rows[OBSERVED], rows[CHUNKS]
         ).to(self.device)
-        network = self.steering.head.network
-        if isinstance(network, MLP):
-            network.features.fit(observe(rows, self.steering.observation_keys))
+        self.steering.fit_inputs(rows)
 
     def _rows(self, episodes: Episodes, players: Tensor) -> TensorDict:
         """Return the decisions of episodes, ``[n]``, with what was played and what came of it."""
@@ -169,22 +162,30 @@ class GuidedDiscovery(CodeJudge):
 
     # --- fitting
 
+    def fit_outcomes(self) -> tuple[TensorDict, dict[str, float]]:
+        """Fit the outcome model alone, and return the decisions ``[n]`` and its figures."""
+        data = cast(TensorDict, torch.cat(self.rounds))
+        with torch.no_grad():
+            data.set(FEATURES, self.model.chunk_features(data[OBSERVED], data[CHUNKS]))
+        entries = (OBSERVED, FEATURES, PLAYER, OUTCOME, EPISODE)
+        outcomes = OutcomeData(*(data[key] for key in entries))
+        return data, self.model.fit(outcomes, int(self._share * self.outcome_steps))
+
+    @property
+    def _share(self) -> float:
+        """Share of the gradient steps that a fit takes: later ones begin where others ended."""
+        return 0.5 if len(self.rounds) > 1 else 1.0
+
     def fit(self) -> dict[str, float]:
         """Fit the outcome model, the student if there is one, and the steering policy, in turn.
 
         Returns:
             Figures of :meth:`OutcomeModel.fit` and :func:`guide`, and ``student_r2``.
         """
-        data = cast(TensorDict, torch.cat(self.rounds))
-        with torch.no_grad():
-            data.set(FEATURES, self.model.chunk_features(data[OBSERVED], data[CHUNKS]))
-        share = 0.5 if len(self.rounds) > 1 else 1.0
-        entries = (OBSERVED, FEATURES, PLAYER, OUTCOME, EPISODE)
-        outcomes = OutcomeData(*(data[key] for key in entries))
-        figures = self.model.fit(outcomes, int(share * self.outcome_steps))
+        data, figures = self.fit_outcomes()
         decode, learned = self._decoder(data)
         states = CodeStates(data[OUTCOME], data[PLAYER], self._num_codes)
-        steps = int(share * self.guide_steps)
+        steps = int(self._share * self.guide_steps)
         guided = guide(
             self.steering, self.model, decode, data, states, self.players, self.kl_coef, steps
         )

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from modereg import functional, keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.verdict import REACHED, Verdict, verdict_of
-from modereg.discovery.worth import worth_steering
+from modereg.discovery.worth import above_chance, worth_steering
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
 from modereg.reading import require
@@ -150,19 +150,19 @@ class CodeJudge(ABC):
         Raises:
             ConfigurationError: if an episode's code is none of the discoverer's.
         """
-        figures = self._outcome(*self._reached(episodes))
-        hits, codes = self._hits(episodes), self._codes(episodes)
-        num = self.discoverer.num_codes
+        predicted, solved = self._reached(episodes)
+        figures, codes = self._outcome(predicted, solved), self._codes(episodes)
+        hits, num = (predicted == codes) & solved, self.discoverer.num_codes
+        outcomes = torch.where(solved, predicted, num)
         drawn = torch.bincount(codes, minlength=num).clamp_min(1)
-        table = functional.contingency(codes, self._outcomes(episodes), num, num + 1)
+        table = functional.contingency(codes, outcomes, num, num + 1)
         self.table = table / drawn[:, None]
         self.code_hits = self.table.diagonal().clone()
         self.learned = self.code_hits >= REACHED
         if self.chance is None:
             self.learned = torch.ones_like(self.learned)
         else:
-            error = (self.chance * (1 - self.chance) / drawn).sqrt()
-            self.learned |= self.code_hits > self.chance + 2 * error
+            self.learned |= above_chance(self.code_hits, self.chance, drawn)
         margin = max(TOLERANCE, len(episodes) ** -0.5)
         kept = all(figures[name] >= value - margin for name, value in self.base.items())
         commanded = float((self.code_hits >= REACHED).float().mean())
@@ -231,8 +231,7 @@ class CodeJudge(ABC):
         return torch.where(solved, predicted, self.discoverer.num_codes)
 
     def _hits(self, episodes: Episodes) -> Tensor:
-        predicted, solved = self._reached(episodes)
-        return (predicted == self._codes(episodes)) & solved
+        return self._outcomes(episodes) == self._codes(episodes)
 
     def _outcome(self, predicted: Tensor, solved: Tensor) -> dict[str, float]:
         """Return success, and the entropy of the codes of what succeeded, of all if nothing did."""

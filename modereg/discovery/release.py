@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from tensordict import TensorDictBase
 
@@ -36,18 +38,16 @@ def release(
     optimizer = torch.optim.Adam(head.network.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 1e-4)
     error = torch.zeros((), device=device)
-    with torch.no_grad():
-        index = torch.randint(len(rows), (steps, batch_size), device=device)
-        codes = torch.randint(num_codes, (steps, batch_size), device=device)
-        one_hot = torch.nn.functional.one_hot(codes, num_codes).float()
-        targets = [
-            head(*(value[index[step]] for value in inputs), one_hot[step])[0]
-            for step in range(steps)
-        ]
+    held = copy.deepcopy(head)
     head.steer_all()
-    for step in range(steps):
-        mean = head(*(value[index[step]] for value in inputs), one_hot[step])[0]
-        error = (mean - targets[step]).square().mean()
+    for _ in range(steps):
+        index = torch.randint(len(rows), (batch_size,), device=device)
+        codes = torch.randint(num_codes, (batch_size,), device=device)
+        one_hot = torch.nn.functional.one_hot(codes, num_codes).float()
+        read = [value[index] for value in inputs]
+        with torch.no_grad():
+            target = held(*read, one_hot)[0]
+        error = (head(*read, one_hot)[0] - target).square().mean()
         optimizer.zero_grad(set_to_none=True)
         error.backward()
         optimizer.step()

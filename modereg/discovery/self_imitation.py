@@ -12,7 +12,6 @@ from torchrl.envs import EnvBase
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.imitation import NoiseImitation
 from modereg.discovery.judge import CodeJudge, as_rows
-from modereg.networks import MLP
 from modereg.rollouts import Episodes
 from modereg.steering import SteeringPolicy
 
@@ -80,12 +79,7 @@ class SelfImitation(CodeJudge):
         Returns:
             The negative log-likelihood, nats per noise.
         """
-        observed = torch.cat(
-            [data.get(key).flatten(1) for key in self.steering.observation_keys], -1
-        )
-        network = self.steering.head.network
-        if isinstance(network, MLP):
-            network.features.fit(observed)
+        self.steering.fit_inputs(data)
         return self.imitation.fit(data, self.discoverer.num_codes, steps)
 
     def refine(

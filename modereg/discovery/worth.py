@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modereg import functional
 
-__all__ = ["worth_steering"]
+__all__ = ["above_chance", "worth_steering"]
 
 SIGNIFICANT = 2.0
 """Standard errors above the base's own noise from which a code counts as reached by steering."""
@@ -36,8 +36,7 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
     """
     num_codes = len(table)
     hits, chance = table.diagonal(), base[:-1]
-    error = (chance * (1 - chance) * num_codes / max(episodes, 1)).sqrt()
-    steered = hits > chance + SIGNIFICANT * error
+    steered = above_chance(hits, chance, max(episodes, 1) / num_codes)
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
     while bool(steered.any()):
@@ -46,6 +45,17 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
             break
         steered[hits.masked_fill(~steered, torch.inf).argmin()] = False
     return steered
+
+
+def above_chance(hits: Tensor, chance: Tensor, episodes: Tensor | float) -> Tensor:
+    """Return which codes are reached more often than by the base's own noise, ``[K]`` bool.
+
+    Args:
+        hits: share of its episodes in which each code is reached, ``[K]``.
+        chance: the same of the base's episodes, ``[K]``.
+        episodes: how many each code had.
+    """
+    return hits > chance + SIGNIFICANT * (chance * (1 - chance) / episodes).sqrt()
 
 
 def _figures(outcomes: Tensor) -> tuple[float, float]:

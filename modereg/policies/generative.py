@@ -220,12 +220,19 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
 
     def observation_entries(self, tensordict: TensorDictBase) -> list[NestedKey]:
         """Return where the observations stand: in their stacks, where the policy reads any."""
+        stacks = self.steered_entries
         if self.observation_steps == 1:
-            return self.observation_keys
-        stacks = [keys.stacked(key) for key in self.observation_keys]
+            return stacks
         found = [tensordict.get(stack, None) is not None for stack in stacks]
         rows = zip(self.observation_keys, stacks, found, strict=True)
         return [stack if there else key for key, stack, there in rows]
+
+    @property
+    def steered_entries(self) -> list[NestedKey]:
+        """Where a steered environment has the observations: in stacks, if several are read."""
+        if self.observation_steps == 1:
+            return self.observation_keys
+        return [keys.stacked(key) for key in self.observation_keys]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the chunk; missing noise is drawn from N(0, I)."""

@@ -115,7 +115,7 @@ def discover_clusters(
         )
         progress.see(figures, episodes)
         state["progress"].append({name: figures[name] for name in ("hits", "commanded")})
-        state |= {"commanded": figures["commanded"], "refined": number + 1}
+        state["refined"] = number + 1
         state["env_steps"] += rolled.spent
         row = {"phase": "refine", "env_steps": state["env_steps"]} | figures
         row |= discoverer.estimator.figures(rolled.final) | {"clipped_share": rolled.clipped}
@@ -231,7 +231,6 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
         "noise": discoverer.estimator.network.module.std,
         "episodes": episodes.to_dict(),
         "refined": 0,
-        "commanded": 0.0,
         "progress": [],
         "env_steps": setup.spent + episodes.spent,
         "partition": figures,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tensordict import NestedKey, TensorDictBase
 
 from modereg import keys
@@ -23,7 +22,6 @@ from modereg.discovery.release import release
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.learners.base import Learner, Problem
-from modereg.networks import MLP
 from modereg.priors import CategoricalPrior, Prior
 from modereg.reading import require_finite
 from modereg.recipes.config import FinetuneConfig
@@ -259,11 +257,7 @@ def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
     episodes = collect_episodes(
         env, min(env.batch_size.numel(), 512), keep=steering.observation_keys
     )
-    network = steering.head.network
-    if isinstance(network, MLP):
-        decisions = episodes.flat()
-        read = [decisions.get(key).flatten(1) for key in steering.observation_keys]
-        network.features.fit(torch.cat(read, -1))
+    steering.fit_inputs(episodes.flat())
     return episodes.spent
 
 

@@ -12,9 +12,7 @@ from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, GuidedDiscovery, decision_entries
 from modereg.discovery.best_of import BestOf
 from modereg.discovery.cluster import ONE_BEHAVIOUR
-from modereg.discovery.decoders import OBSERVED
-from modereg.discovery.guided import CHUNKS, EPISODE, OUTCOME, PLAYER
-from modereg.discovery.outcome import OutcomeData
+from modereg.discovery.guided import EPISODE, OUTCOME
 from modereg.discovery.reach import predict_reach
 from modereg.errors import StochasticSamplerError
 from modereg.files import write_json
@@ -161,12 +159,9 @@ def _reach(
     steering = make_steering(env, setup.base, discoverer.prior)
     guided = GuidedDiscovery(env, steering, discoverer)
     guided.observe_base(episodes)
-    rows, model = guided.rounds[0], guided.model
-    features = model.chunk_features(rows[OBSERVED], rows[CHUNKS])
-    labels = (rows[key] for key in (PLAYER, OUTCOME, EPISODE))
-    figures = model.fit(OutcomeData(rows[OBSERVED], features, *labels), guided.outcome_steps)
+    rows, figures = guided.fit_outcomes()
     progress.phase("reach")
-    best_of = BestOf(setup.base, model, setup.layout, num_draws=config.draws)
+    best_of = BestOf(setup.base, guided.model, setup.layout, num_draws=config.draws)
     found = predict_reach(best_of, rows, rows[OUTCOME], rows[EPISODE])
     columns = (found.share.tolist(), found.reach.tolist(), found.error.tolist())
     codes = [
