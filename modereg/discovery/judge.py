@@ -70,6 +70,7 @@ class CodeJudge(ABC):
         self.learned = torch.ones_like(discoverer.centroids[:, 0], dtype=torch.bool)
         self.code_hits = torch.zeros_like(discoverer.centroids[:, 0])
         self.table = torch.zeros(discoverer.num_codes, discoverer.num_codes + 1, device=self.device)
+        self.judged = 0
         self.best: dict[str, Any] = {}
 
     @property
@@ -156,7 +157,7 @@ class CodeJudge(ABC):
         outcomes = torch.where(solved, predicted, num)
         drawn = torch.bincount(codes, minlength=num).clamp_min(1)
         table = functional.contingency(codes, outcomes, num, num + 1)
-        self.table = table / drawn[:, None]
+        self.table, self.judged = table / drawn[:, None], len(episodes)
         self.code_hits = self.table.diagonal().clone()
         self.learned = self.code_hits >= REACHED
         if self.chance is None:
@@ -205,6 +206,7 @@ class CodeJudge(ABC):
             self.base_outcomes,
             self.steering.head.steered > 0,
             self.base_episodes,
+            self.judged,
             figures,
             self.base,
             self.chance_shares(),

@@ -22,6 +22,12 @@ MOSTLY = 0.5
 NEARLY = 0.5
 """Hits from which a code is on its way."""
 
+PRESENT = 0.01
+"""Share of the successes from which a code's behaviour counts as present."""
+
+SIGNIFICANT = 2.0
+"""Standard errors of the difference from which success counts as below the base's."""
+
 ADVICE = {
     "nearly": "it is on its way: more rounds (--method.refinements), or fine-tuning from here",
     "chance": "what the environment does after the noise was drawn decides it: a residual on the "
@@ -69,6 +75,8 @@ class Verdict:
         base_success: of the base.
         entropy: of the codes among the successes, over log K.
         base_entropy: of the base.
+        success_error: standard error of the difference of the two successes.
+        lost: codes that make up at least 0.01 of the base's successes, and of these less.
     """
 
     codes: tuple[CodeVerdict, ...]
@@ -76,6 +84,17 @@ class Verdict:
     base_success: float
     entropy: float
     base_entropy: float
+    success_error: float
+    lost: tuple[int, ...]
+
+    @property
+    def worse(self) -> bool:
+        """Whether success is below the base's by two standard errors, or a code was lost."""
+        return self._less_success or bool(self.lost)
+
+    @property
+    def _less_success(self) -> bool:
+        return self.success < self.base_success - SIGNIFICANT * self.success_error
 
     @property
     def commanding(self) -> int:
@@ -89,6 +108,15 @@ class Verdict:
             f"beside the base's {self.base_success:.3f}, entropy of the codes {self.entropy:.2f} "
             f"beside {self.base_entropy:.2f}."
         ]
+        if self._less_success:
+            lines.append("Worse than the base: success is below by two standard errors.")
+        if self.lost:
+            names = ", ".join(map(str, self.lost))
+            lines.append(
+                f"Worse than the base: of code {names}, which the base shows, less than "
+                f"{PRESENT:.0%} of the successes are left; all codes are played equally often, so "
+                "play those of rare behaviours more often, or the base beside them."
+            )
         for reason, advice in ADVICE.items():
             of = [code for code in self.codes if code.reason == reason]
             if of:
@@ -106,6 +134,7 @@ def verdict_of(
     base: Tensor,
     steered: Tensor,
     base_episodes: int,
+    episodes: int,
     figures: dict[str, float],
     base_figures: dict[str, float],
     chance: Tensor | None,
@@ -117,6 +146,7 @@ def verdict_of(
         base: the same of the base, ``[K + 1]``.
         steered: which codes are steered, ``[K]`` bool.
         base_episodes: number of the base's episodes.
+        episodes: number of those that the table was counted in.
         figures: success and entropy of what was judged.
         base_figures: those of the base.
         chance: of :func:`~modereg.discovery.chance.chance_shares`, or None.
@@ -134,13 +164,25 @@ def verdict_of(
             code, hits, float(base[code]), bool(steered[code]), commands, reason, share
         )
         codes.append(made)
+    success, base_success = figures["success"], base_figures["success"]
+    variance = success * (1 - success) / max(episodes, 1)
+    variance += base_success * (1 - base_success) / max(base_episodes, 1)
+    shown, left = _shares(base), _shares(table.mean(0))
+    lost = ((shown >= PRESENT) & (left < PRESENT)).nonzero()[:, 0].tolist()
     return Verdict(
         tuple(codes),
-        figures["success"],
-        base_figures["success"],
+        success,
+        base_success,
         figures["entropy"],
         base_figures["entropy"],
+        variance**0.5,
+        tuple(lost),
     )
+
+
+def _shares(outcomes: Tensor) -> Tensor:
+    """Return the share of each code among the successes, ``[K]``."""
+    return outcomes[:-1] / outcomes[:-1].sum().clamp_min(1e-12)
 
 
 def _reason(hits: float, other: Tensor, reached: float, chance: float | None) -> str:

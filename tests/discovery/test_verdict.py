@@ -20,7 +20,8 @@ def of(first: list[float], base: Tensor = EVEN, chance: float | None = None) -> 
     table[0] = torch.tensor(first)
     shares = None if chance is None else torch.full((3,), chance)
     steered = torch.tensor([False, True, True])
-    return verdict_of(table, base, steered, 1000, FIGURES, {"success": 0.7, "entropy": 0.9}, shares)
+    base_figures = {"success": 0.7, "entropy": 0.9}
+    return verdict_of(table, base, steered, 1000, 1200, FIGURES, base_figures, shares)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,32 @@ def test_it_says_so_in_sentences_with_what_to_do() -> None:
     )
     assert second.startswith("Not commanded, feature: 0 (0.10, base 0.30). Its episodes are told")
     assert str(of([1.0, 0.0, 0.0, 0.0])).count("\n") == 0
+
+
+def test_a_lower_success_is_said() -> None:
+    """Fine within two standard errors of the difference (.0204 here), and worse below."""
+    base, steered = {"success": 0.9, "entropy": 0.8}, torch.ones(3, dtype=torch.bool)
+
+    def with_success(success: float) -> Verdict:
+        figures = {"success": success, "entropy": 0.9}
+        return verdict_of(torch.eye(3, 4), EVEN, steered, 2048, 1200, figures, base, None)
+
+    assert not with_success(0.88).worse
+    assert with_success(0.87).worse
+    assert "Worse than the base: success is below" in str(with_success(0.87))
+
+
+def test_a_behaviour_that_is_hardly_left_is_said() -> None:
+    """A rare one that its code cannot command is thinned out by those that can."""
+    base, figures = torch.tensor([0.44, 0.44, 0.02, 0.1]), {"success": 0.9, "entropy": 0.8}
+    table, steered = torch.eye(3, 4), torch.tensor([True, True, False])
+    table[2] = base
+    found = verdict_of(table, base, steered, 2048, 1200, figures, figures, None)
+    assert found.lost == (2,)
+    assert found.worse
+    assert "of code 2, which the base shows, less than 1% of the successes are left" in str(found)
+    table[2] = torch.tensor([0.4, 0.4, 0.1, 0.1])
+    assert not verdict_of(table, base, steered, 2048, 1200, figures, figures, None).worse
 
 
 def test_it_goes_into_a_summary() -> None:
