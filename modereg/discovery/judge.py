@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 
 from modereg import functional, keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
-from modereg.discovery.verdict import REACHED, Verdict, verdict_of
+from modereg.discovery.verdict import REACHED, Verdict, losses, verdict_of
 from modereg.discovery.worth import above_chance, worth_steering
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
@@ -194,6 +194,10 @@ class CodeJudge(ABC):
     def chance_shares(self) -> Tensor | None:
         """Return the share of each code's outcome that chance decides; None where nobody knows."""
         return None
+
+    def losses(self) -> tuple[str, ...]:
+        """Return a sentence on each thing in which what was judged last is worse than the base."""
+        return losses(self.table, self.base_outcomes, self.judged, self.base_episodes)
 
     def verdict(self, figures: dict[str, float]) -> Verdict:
         """Return what became of each code.

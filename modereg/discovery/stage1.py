@@ -104,7 +104,7 @@ def discover_modes(
         ConfigurationError: for another method.
 
     Warns:
-        UserWarning: if no code commands.
+        UserWarning: if no code commands, and on each thing that is worse than the base.
     """
     if method not in ("guided", "imitation"):
         raise ConfigurationError(f"expected method 'guided' or 'imitation', got {method!r}")
@@ -136,4 +136,6 @@ def discover_modes(
     row = stage.judge(stage.roll_out(env, rolled))
     if not row["commanded"]:
         warnings.warn(NOTHING_COMMANDS, stacklevel=2)
+    for loss in stage.losses():
+        warnings.warn(f"stage 1: {loss}", stacklevel=2)
     return [*figures, row | {"code_hits": stage.code_hits.tolist()}]

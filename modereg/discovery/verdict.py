@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["REACHED", "CodeVerdict", "Verdict", "verdict_of"]
+from modereg.discovery.worth import SIGNIFICANT
+from modereg.metrics import PRESENT
+
+__all__ = ["REACHED", "CodeVerdict", "Verdict", "losses", "verdict_of"]
 
 REACHED = 0.8
 """Share of its episodes in which a code must reach itself, with success, to count as commanded."""
@@ -21,12 +24,6 @@ MOSTLY = 0.5
 
 NEARLY = 0.5
 """Hits from which a code is on its way."""
-
-PRESENT = 0.01
-"""Share of the successes from which a code's behaviour counts as present."""
-
-SIGNIFICANT = 2.0
-"""Standard errors of the difference from which success counts as below the base's."""
 
 ADVICE = {
     "nearly": "it is on its way: more rounds (--method.refinements), or fine-tuning from here",
@@ -75,8 +72,7 @@ class Verdict:
         base_success: of the base.
         entropy: of the codes among the successes, over log K.
         base_entropy: of the base.
-        success_error: standard error of the difference of the two successes.
-        lost: codes that make up at least 0.01 of the base's successes, and of these less.
+        losses: sentences on what is worse than the base, of :func:`losses`.
     """
 
     codes: tuple[CodeVerdict, ...]
@@ -84,17 +80,7 @@ class Verdict:
     base_success: float
     entropy: float
     base_entropy: float
-    success_error: float
-    lost: tuple[int, ...]
-
-    @property
-    def worse(self) -> bool:
-        """Whether success is below the base's by two standard errors, or a code was lost."""
-        return self._less_success or bool(self.lost)
-
-    @property
-    def _less_success(self) -> bool:
-        return self.success < self.base_success - SIGNIFICANT * self.success_error
+    losses: tuple[str, ...]
 
     @property
     def commanding(self) -> int:
@@ -106,17 +92,9 @@ class Verdict:
         lines = [
             f"{self.commanding} of {len(self.codes)} codes command; success {self.success:.3f} "
             f"beside the base's {self.base_success:.3f}, entropy of the codes {self.entropy:.2f} "
-            f"beside {self.base_entropy:.2f}."
+            f"beside {self.base_entropy:.2f}.",
+            *self.losses,
         ]
-        if self._less_success:
-            lines.append("Worse than the base: success is below by two standard errors.")
-        if self.lost:
-            names = ", ".join(map(str, self.lost))
-            lines.append(
-                f"Worse than the base: of code {names}, which the base shows, less than "
-                f"{PRESENT:.0%} of the successes are left; all codes are played equally often, so "
-                "play those of rare behaviours more often, or the base beside them."
-            )
         for reason, advice in ADVICE.items():
             of = [code for code in self.codes if code.reason == reason]
             if of:
@@ -164,25 +142,46 @@ def verdict_of(
             code, hits, float(base[code]), bool(steered[code]), commands, reason, share
         )
         codes.append(made)
-    success, base_success = figures["success"], base_figures["success"]
-    variance = success * (1 - success) / max(episodes, 1)
-    variance += base_success * (1 - base_success) / max(base_episodes, 1)
-    shown, left = _shares(base), _shares(table.mean(0))
-    lost = ((shown >= PRESENT) & (left < PRESENT)).nonzero()[:, 0].tolist()
     return Verdict(
         tuple(codes),
-        success,
-        base_success,
+        figures["success"],
+        base_figures["success"],
         figures["entropy"],
         base_figures["entropy"],
-        variance**0.5,
-        tuple(lost),
+        losses(table, base, episodes, base_episodes),
     )
 
 
-def _shares(outcomes: Tensor) -> Tensor:
-    """Return the share of each code among the successes, ``[K]``."""
-    return outcomes[:-1] / outcomes[:-1].sum().clamp_min(1e-12)
+def losses(table: Tensor, base: Tensor, episodes: int, base_episodes: int) -> tuple[str, ...]:
+    """Return a sentence on each thing in which all codes, equally often, are worse than the base.
+
+    Success counts as lower from two standard errors of the difference, and a code as lost if at
+    least 0.01 of the base's successes reach it, and less of the others.
+
+    Args:
+        table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
+        base: the same of the base, ``[K + 1]``.
+        episodes: number of those that the table was counted in.
+        base_episodes: the same of the base.
+    """
+    reached, shown = table.mean(0)[:-1], base[:-1]
+    after, before = float(reached.sum()), float(shown.sum())
+    variance = sum(
+        share * (1 - share) / max(number, 1)
+        for share, number in ((after, episodes), (before, base_episodes))
+    )
+    found = []
+    if after < before - SIGNIFICANT * max(variance, 0.0) ** 0.5:
+        found.append(f"Worse than the base: success {after:.3f} instead of {before:.3f}.")
+    lost = (shown >= PRESENT * before) & (reached < PRESENT * after) & (shown > 0)
+    if bool(lost.any()):
+        names = ", ".join(map(str, lost.nonzero()[:, 0].tolist()))
+        found.append(
+            f"Worse than the base: less than {PRESENT:.0%} of the successes, with all codes "
+            f"equally often, are left of code {names}. Draw it more often: "
+            "CategoricalPrior(probs) weighs codes."
+        )
+    return tuple(found)
 
 
 def _reason(hits: float, other: Tensor, reached: float, chance: float | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided
+from modereg.discovery.judge import CodeJudge
 from modereg.discovery.stage1 import Progress, episodes_of_a_round
 from modereg.errors import ConfigurationError
 from modereg.rollouts import collect_episodes
@@ -114,6 +115,19 @@ def test_what_commands_nothing_is_warned_of_and_is_the_base(made: Wrapped) -> No
         figures = discover_modes(*made, episodes=256, refinements=1, **few)
     assert figures[-1]["commanded"] == 0.0
     assert float(made.steering.head.steered.sum()) <= 1  # by luck
+
+
+def test_each_loss_beside_the_base_is_warned_of(
+    made: Wrapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CodeJudge, "losses", lambda _: ("Worse in one.", "Worse in another."))
+    with pytest.warns(UserWarning, match="stage 1: Worse in") as caught:
+        discover_modes(*made, episodes=256, refinements=0, **STEPS["guided"])
+    said = [str(warning.message) for warning in caught]
+    assert [text for text in said if "Worse" in text] == [
+        "stage 1: Worse in one.",
+        "stage 1: Worse in another.",
+    ]
 
 
 def test_another_method_is_refused(made: Wrapped) -> None:

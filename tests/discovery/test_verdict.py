@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modereg.discovery import ClusterModeDiscoverer
-from modereg.discovery.verdict import Verdict, verdict_of
+from modereg.discovery.verdict import Verdict, losses, verdict_of
 from tests.discovery.places import BASE, codes_of, episodes_to, stage_of
 
 FIGURES = {"success": 0.9, "entropy": 0.8}
@@ -61,29 +61,39 @@ def test_it_says_so_in_sentences_with_what_to_do() -> None:
 
 
 def test_a_lower_success_is_said() -> None:
-    """Fine within two standard errors of the difference (.0204 here), and worse below."""
-    base, steered = {"success": 0.9, "entropy": 0.8}, torch.ones(3, dtype=torch.bool)
+    """At .9 of 2048 and of 1200 episodes, two standard errors of the difference are .022."""
 
-    def with_success(success: float) -> Verdict:
-        figures = {"success": success, "entropy": 0.9}
-        return verdict_of(torch.eye(3, 4), EVEN, steered, 2048, 1200, figures, base, None)
+    def at(success: float) -> tuple[str, ...]:
+        table = torch.cat([success * torch.eye(3), torch.full((3, 1), 1 - success)], -1)
+        return losses(table, EVEN, 1200, 2048)
 
-    assert not with_success(0.88).worse
-    assert with_success(0.87).worse
-    assert "Worse than the base: success is below" in str(with_success(0.87))
+    assert at(0.95) == at(0.88) == ()
+    assert at(0.87) == ("Worse than the base: success 0.870 instead of 0.900.",)
 
 
 def test_a_behaviour_that_is_hardly_left_is_said() -> None:
     """A rare one that its code cannot command is thinned out by those that can."""
-    base, figures = torch.tensor([0.44, 0.44, 0.02, 0.1]), {"success": 0.9, "entropy": 0.8}
-    table, steered = torch.eye(3, 4), torch.tensor([True, True, False])
+    base, table = torch.tensor([0.44, 0.44, 0.02, 0.1]), torch.eye(3, 4)
     table[2] = base
-    found = verdict_of(table, base, steered, 2048, 1200, figures, figures, None)
-    assert found.lost == (2,)
-    assert found.worse
-    assert "of code 2, which the base shows, less than 1% of the successes are left" in str(found)
+    (found,) = losses(table, base, 1200, 2048)
+    assert "less than 1% of the successes" in found
+    assert "left of code 2." in found
     table[2] = torch.tensor([0.4, 0.4, 0.1, 0.1])
-    assert not verdict_of(table, base, steered, 2048, 1200, figures, figures, None).worse
+    assert losses(table, base, 1200, 2048) == ()
+
+
+def test_a_base_that_never_succeeds_has_nothing_to_lose() -> None:
+    nothing = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    assert losses(nothing.expand(3, -1), nothing, 1200, 2048) == ()
+
+
+def test_losses_are_in_the_verdict() -> None:
+    table, steered = torch.eye(3, 4), torch.zeros(3, dtype=torch.bool)
+    table[:, 2] = 0.0
+    found = verdict_of(table, EVEN, steered, 1000, 1200, FIGURES, FIGURES, None)
+    assert found.losses == losses(table, EVEN, 1200, 1000)
+    assert len(found.losses) == 2
+    assert all(loss in str(found) for loss in found.losses)
 
 
 def test_it_goes_into_a_summary() -> None:
