@@ -103,8 +103,9 @@ class Verdict:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a plain dictionary, with its sentences as ``text``."""
-        return asdict(self) | {"codes": [asdict(code) for code in self.codes], "text": str(self)}
+        """Return it as JSON gives it back, with its sentences as ``text``."""
+        codes = [asdict(code) for code in self.codes]
+        return asdict(self) | {"codes": codes, "losses": list(self.losses), "text": str(self)}
 
 
 def verdict_of(

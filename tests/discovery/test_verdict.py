@@ -97,7 +97,9 @@ def test_losses_are_in_the_verdict() -> None:
 
 
 def test_it_goes_into_a_summary() -> None:
-    found = json.loads(json.dumps(of([0.1, 0.9, 0.0, 0.0]).to_dict()))
+    given = of([0.1, 0.9, 0.0, 0.0]).to_dict()
+    found = json.loads(json.dumps(given))
+    assert found == given
     assert found["text"].startswith("2 of 3 codes command")
     assert found["base_success"] == 0.7
     assert found["codes"][0] == {
