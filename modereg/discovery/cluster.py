@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modereg import functional, keys
 from modereg.discovery.base import ModeDiscoverer
-from modereg.discovery.clustering import count_behaviours, kmeans
+from modereg.discovery.clustering import find_behaviours, kmeans
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI
 from modereg.networks import MLP, InputNoise
@@ -25,6 +25,9 @@ from modereg.reading import require
 from modereg.rollouts import Episodes
 
 __all__ = ["ClusterModeDiscoverer"]
+
+RESTARTS = 10
+"""Starts of k-means where the number of codes is given."""
 
 ONE_BEHAVIOUR = (
     "the base's episodes show one behaviour: no clustering of them stands out beside one bundle of "
@@ -111,7 +114,6 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         success: Tensor | None = None,
         *,
         num_codes: int | None = None,
-        oversegment: float = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> tuple[ClusterModeDiscoverer, dict[str, float]]:
@@ -120,11 +122,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         Args:
             features: whole-episode features, ``[N, F]``.
             success: ``[N]`` bool, or None.
-            num_codes: K, or None: the number of clusters that :func:`count_behaviours` finds,
-                times ``oversegment``, at most one for eight episodes and one for each distinct
-                feature, at least 2. Where it finds a single one a warning says so: the codes then
-                split one behaviour.
-            oversegment: see above.
+            num_codes: K, or None: one for each bundle that :func:`find_behaviours` finds. Where it
+                finds a single one a warning says so: two codes then split one behaviour.
             seed: of subsamples and k-means.
             options: of the constructor.
 
@@ -132,19 +131,20 @@ class ClusterModeDiscoverer(ModeDiscoverer):
             The fitted discoverer, and the metrics of :meth:`fit`.
         """
         metrics: dict[str, float] = {}
+        centroids: Tensor | None = None
         if num_codes is None:
             least = options.get("min_successes", 200)
             chosen = _worth_clustering(features, success, least)[0]
             length = options.get("history_length", 0)
             if length and options.get("along_path", True):
                 chosen = functional.along_path(chosen, chosen.shape[-1] // length)
-            metrics["suggested_modes"] = found = count_behaviours(chosen, seed=seed)
-            if found == 1:
+            centroids = find_behaviours(chosen, seed=seed)
+            metrics["suggested_modes"] = num_codes = len(centroids)
+            if num_codes == 1:
                 warnings.warn(ONE_BEHAVIOUR, stacklevel=2)
-            most = min(len(chosen) // 8, len(chosen.unique(dim=0)))
-            num_codes = max(2, min(round(oversegment * found), most))
+                centroids, num_codes = None, 2
         discoverer = cls(features.shape[-1], num_codes, seed=seed, **options)
-        return discoverer, {**metrics, **discoverer.fit(features, success)}
+        return discoverer, {**metrics, **discoverer.fit(features, success, centroids)}
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load a state; if it is of a fitted discoverer, q is frozen again.
@@ -195,12 +195,19 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         self._pending = []
         return self.fit(features, solved)
 
-    def fit(self, features: Tensor, success: Tensor | None = None) -> dict[str, float]:
+    def fit(
+        self,
+        features: Tensor,
+        success: Tensor | None = None,
+        centroids: Tensor | None = None,
+    ) -> dict[str, float]:
         """Cluster whole-episode features and train q on the clusters.
 
         Args:
             features: ``[N, F]``, one row an episode.
             success: ``[N]`` bool, or None.
+            centroids: of the clusters, ``[K, F]``, along the path where histories are read so; None
+                finds them by k-means.
 
         Returns:
             num_codes, clustered episodes, input noise, silhouette, and on a held-out tenth the
@@ -213,7 +220,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(self.seed))
         chosen = chosen[order[: self.max_episodes].to(chosen.device)].to(self.centroids.device)
         seen = self._network.along_path(chosen)
-        centroids = kmeans(seen, self.num_codes, seed=self.seed)
+        if centroids is None:
+            centroids = kmeans(seen, self.num_codes, restarts=RESTARTS, seed=self.seed)
+        centroids = centroids.to(seen)
         if len(centroids) != self.num_codes:
             raise ConfigurationError(
                 f"expected {self.num_codes} distinct behaviours to cluster, found {len(centroids)};"

@@ -1,4 +1,4 @@
-"""Partitions of episodes: k-means, and how many clusters there are when nobody says.
+"""Partitions of episodes: k-means, and the clusters that there are when nobody says how many.
 
 The features are used in the units that they have. Standardising them per dimension inflates the
 noise of the dimensions that carry none of the modes, and on Avoid costs a third of them.
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -20,13 +21,13 @@ from modereg import functional
 from modereg.discovery import unimodal
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 
-__all__ = ["ClusterCount", "choose_num_clusters", "count_behaviours", "kmeans"]
+__all__ = ["ClusterCount", "choose_num_clusters", "find_behaviours", "kmeans"]
 
 CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 """Numbers of clusters that :func:`choose_num_clusters` tries."""
 
 FEW = (2, 3, 4, 5, 6, 8)
-"""Numbers of clusters that :func:`count_behaviours` tries of each part."""
+"""Numbers of clusters that :func:`find_behaviours` tries of each part."""
 
 SPLIT = 48
 """Episodes that a part needs to be looked at again."""
@@ -152,31 +153,75 @@ def choose_num_clusters(
     return ClusterCount(found, tried, tuple(silhouettes), tuple(agreements), limit)
 
 
-def count_behaviours(features: Tensor, *, seed: int = 0) -> int:
-    """Return into how many bundles data fall that do not visibly fall apart any further.
+def find_behaviours(features: Tensor, *, seed: int = 0) -> Tensor:
+    """Return the means ``[K, F]`` of the bundles into which data fall, at least one.
 
     Behaviours are nested, and of several sizes: a number of clusters that fits all of them at once
-    is found by luck. So the data are clustered as :func:`choose_num_clusters` says, and each part
-    again, until it is one bundle or has too few points to tell. Some behaviours are counted twice,
-    which does no harm.
+    is found by luck, and k-means, told their number, splits the large and joins the rare. So the
+    data are clustered as :func:`choose_num_clusters` says, and each part again, until it is one
+    bundle or has too few points to tell. Then parts that are of one bundle after all, since no
+    valley lies between them (:func:`~modereg.discovery.unimodal.one_height`) and both together do
+    not fall apart either, are joined, the nearest first.
 
     Args:
-        features: ``[N, F]``.
+        features: ``[N, F]``, in random order.
         seed: of subsamples and k-means.
 
     Raises:
         ConfigurationError: if there are too few points to cluster.
     """
+    parts = [features[rows] for rows in _split(features, seed)]
+    return torch.stack([part.mean(0) for part in _joined(parts, seed)])
+
+
+def _split(features: Tensor, seed: int) -> list[Tensor]:
+    """Return the rows of each bundle, some of them in several parts."""
+    every = torch.arange(len(features), device=features.device)
     found = choose_num_clusters(features, candidates=FEW, seed=seed).num_clusters
     if found == 1:
-        return 1
-    parts = functional.nearest_centroid(features, kmeans(features, found, seed=seed))
-    sizes = torch.bincount(parts, minlength=found).tolist()
-    return sum(
-        1 if size < SPLIT else count_behaviours(features[parts == part], seed=seed)
-        for part, size in enumerate(sizes)
-        if size
-    )
+        return [every]
+    labels = functional.nearest_centroid(features, kmeans(features, found, seed=seed))
+    parts: list[Tensor] = []
+    for label in labels.unique():
+        rows = every[labels == label]
+        if len(rows) < SPLIT:
+            parts.append(rows)
+        else:
+            parts += [rows[finer] for finer in _split(features[rows], seed)]
+    return parts
+
+
+def _joined(parts: list[Tensor], seed: int) -> list[Tensor]:
+    """Return the points of each bundle, with those parts as one that have no valley between."""
+    bundles, number = dict(enumerate(parts)), len(parts)
+    apart: set[tuple[int, int]] = set()
+    while True:
+        means = {name: part.mean(0) for name, part in bundles.items()}
+        pairs = [pair for pair in combinations(bundles, 2) if pair not in apart]
+        pairs.sort(key=lambda pair: float((means[pair[0]] - means[pair[1]]).norm()))
+        for pair in pairs:
+            first, second = (bundles[name] for name in pair)
+            if unimodal.one_height(first, second):
+                both = _shuffled(torch.cat([first, second]), number)
+                if _is_one(both, seed):
+                    break
+            apart.add(pair)
+        else:
+            return list(bundles.values())
+        for name in pair:
+            del bundles[name]
+        bundles[number], number = both, number + 1
+
+
+def _shuffled(points: Tensor, seed: int) -> Tensor:
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+    return points[order.to(points.device)]
+
+
+def _is_one(points: Tensor, seed: int) -> bool:
+    """Return whether points do not visibly fall apart, as far as there are enough to tell."""
+    few = len(points) < SPLIT
+    return few or choose_num_clusters(points, candidates=FEW, seed=seed).num_clusters == 1
 
 
 def _silhouette(points: Tensor, num_clusters: int, seed: int) -> float:

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from modereg import functional, keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.verdict import REACHED, Verdict, losses, verdict_of
-from modereg.discovery.worth import above_chance, worth_steering
+from modereg.discovery.worth import above_chance, code_shares, worth_steering
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
 from modereg.reading import require
@@ -170,26 +170,41 @@ class CodeJudge(ABC):
         own = {"hits": float(hits.float().mean()), "commanded": commanded}
         return own | figures | {"accepted": float(kept)}
 
-    def remember(self, figures: dict[str, float]) -> None:
-        """Keep the steering policy as it is, if it was judged to hit more than any before."""
-        if figures["hits"] >= self.best.get("hits", 0.0):
-            weights = copy.deepcopy(self.steering.state_dict())
-            self.best = {"hits": figures["hits"], "weights": weights, "table": self.table.clone()}
+    def remember(self, figures: dict[str, float]) -> bool:
+        """Keep the steering policy as it is, and say so, if it hits no less than any before."""
+        if figures["hits"] < self.best.get("hits", 0.0):
+            return False
+        weights = copy.deepcopy(self.steering.state_dict())
+        self.best = {"hits": figures["hits"], "weights": weights}
+        return True
 
-    def settle(self, figures: dict[str, float], episodes: int, std: float = 0.3) -> None:
-        """Keep the best round, and steer the codes that are worth it; the others play the base.
+    def choose(self, figures: dict[str, float]) -> bool:
+        """Go back to the best round, unless the newest is it.
 
         Args:
             figures: of :meth:`judge`, of the steering policy as it is.
-            episodes: how many were judged, for the error of what is compared.
+
+        Returns:
+            Whether the newest is the best: an earlier one must be judged again, since it is the
+            best of several by luck too.
+        """
+        newest = self.remember(figures)
+        self.steering.load_state_dict(self.best["weights"])
+        return newest
+
+    def settle(self, std: float = 0.3) -> None:
+        """Steer the codes that are worth it, by what was judged last; the others play the base.
+
+        Codes are drawn from then on as often as it takes that no behaviour is thinned out, of
+        :func:`~modereg.discovery.worth.code_shares`.
+
+        Args:
             std: standard deviation of the steered codes.
         """
-        self.remember(figures)
-        self.steering.load_state_dict(self.best["weights"])
-        self.table = self.best["table"]
-        self.code_hits = self.table.diagonal().clone()
-        self.learned = worth_steering(self.table, self.base_outcomes, episodes)
+        self.learned = worth_steering(self.table, self.base_outcomes, self.judged)
         self.steering.head.steer_only(self.learned, std)
+        shares = code_shares(self.table, self.base_outcomes, self.learned)
+        self.discoverer.estimator.prior.weigh(shares)
 
     def chance_shares(self) -> Tensor | None:
         """Return the share of each code's outcome that chance decides; None where nobody knows."""
@@ -197,7 +212,8 @@ class CodeJudge(ABC):
 
     def losses(self) -> tuple[str, ...]:
         """Return a sentence on each thing in which what was judged last is worse than the base."""
-        return losses(self.table, self.base_outcomes, self.judged, self.base_episodes)
+        probs = self.discoverer.estimator.prior.probs.to(self.table)
+        return losses(self.table, self.base_outcomes, probs, self.judged, self.base_episodes)
 
     def verdict(self, figures: dict[str, float]) -> Verdict:
         """Return what became of each code.
@@ -209,6 +225,7 @@ class CodeJudge(ABC):
             self.table,
             self.base_outcomes,
             self.steering.head.steered > 0,
+            self.discoverer.estimator.prior.probs.to(self.table),
             self.base_episodes,
             self.judged,
             figures,

@@ -14,8 +14,9 @@ from modereg.discovery.self_imitation import SelfImitation
 from modereg.errors import ConfigurationError
 from modereg.rollouts import collect_episodes
 from modereg.steering import SteeringPolicy
+from modereg.transforms import LatentConditioner
 
-__all__ = ["Progress", "annealed", "discover_modes", "episodes_of_a_round"]
+__all__ = ["Progress", "annealed", "choose_codes", "discover_modes", "episodes_of_a_round"]
 
 EPISODES_A_CODE = 40
 """Episodes that each code gets in a round, at least."""
@@ -30,6 +31,33 @@ def annealed(std: tuple[float, float], number: int, total: int) -> float:
 def episodes_of_a_round(num_codes: int, least: int = 1024) -> int:
     """Return the episodes of a round: enough of each code."""
     return max(least, EPISODES_A_CODE * num_codes)
+
+
+def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: float) -> int:
+    """Keep the best round, and choose which codes are steered and how often each is drawn.
+
+    Args:
+        stage: a method after its refinements, changed in place, with the prior of its discoverer.
+        env: steered environment, whose codes are drawn from that prior afterwards.
+        episodes: number of episodes to judge by; twice as many where an earlier round is best.
+        std: standard deviation of the steered codes.
+
+    Returns:
+        The environment steps that it took.
+    """
+    stage.steering.set_std(std)
+    rolled = stage.roll_out(env, episodes)
+    spent = rolled.spent
+    if not stage.choose(stage.judge(rolled)):
+        stage.steering.set_std(std)
+        rolled = stage.roll_out(env, episodes)
+        spent += rolled.spent
+        stage.judge(rolled)
+    stage.settle(std)
+    for transform in env.transform:
+        if isinstance(transform, LatentConditioner):
+            transform.share(stage.discoverer.prior)
+    return spent
 
 
 NOTHING_COMMANDS = (
@@ -132,7 +160,7 @@ def discover_modes(
         progress.see(row, rolled)
         if progress.over:
             break
-    stage.settle(stage.judge(stage.roll_out(env, rolled)), rolled)
+    choose_codes(stage, env, rolled, std[1])
     row = stage.judge(stage.roll_out(env, rolled))
     if not row["commanded"]:
         warnings.warn(NOTHING_COMMANDS, stacklevel=2)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-__all__ = ["has_valley", "unimodal_silhouette", "valley"]
+__all__ = ["has_valley", "one_height", "unimodal_silhouette", "valley"]
 
 Cluster = Callable[[Tensor, int], Tensor]
 
@@ -20,6 +20,10 @@ FOLDS, DIRECTIONS = 5, (2, 3, 4, 5)
 
 SIGNIFICANT = 3.0
 """Standard errors from which a difference counts."""
+
+SHALLOW, ENOUGH = 0.5, 8
+"""Share of the lesser side from which on the middle counts as filled, and how many points side and
+middle must have for that."""
 
 BINS = 16
 """Bins of a histogram along a line, from .3 before one mean to .3 behind the other."""
@@ -75,13 +79,56 @@ def valley(points: Tensor, num_clusters: int, cluster: Cluster) -> float:
         num_clusters: at least 2.
         cluster: returns the means ``[K, F]`` of that many clusters of points.
     """
+    return _significance(
+        *_heights((rest, tested, cluster(rest, num_clusters)) for rest, tested in _folds(points))
+    )
+
+
+def one_height(first: Tensor, second: Tensor) -> bool:
+    """Return whether two clusters are parts of one bundle: no line between them sees a valley.
+
+    The line is the one through their means. The middle must be visibly filled, by at least half of
+    the lesser side: a valley of few points is not significant, and there none the less.
+
+    Args:
+        first: ``[N, F]``, in random order.
+        second: ``[M, F]``, likewise.
+    """
+    if torch.equal(first.mean(0), second.mean(0)):
+        return True
+    pairs = zip(_folds(first), _folds(second), strict=True)
+    side, middle = _heights(
+        (torch.cat([one, two]), torch.cat(tested), torch.stack([one.mean(0), two.mean(0)]))
+        for (one, *own), (two, *other) in pairs
+        for tested in [[*own, *other]]
+    )
+    filled = side + middle >= ENOUGH and middle >= SHALLOW * side
+    return filled and _significance(side, middle) < SIGNIFICANT
+
+
+def _folds(points: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return what is left and what is held out, in turn; all are both where they are too few."""
     fold = torch.arange(len(points), device=points.device) % FOLDS
-    side = middle = 0.0
     for held in range(FOLDS):
-        rest, tested = points[fold != held], points[fold == held]
-        histogram, places = _deepest(rest, cluster(rest, num_clusters))
+        few = len(points) < FOLDS
+        yield (points, points) if few else (points[fold != held], points[fold == held])
+
+
+def _heights(folds: Iterable[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float]:
+    """Return how many held-out points are at the lesser side and in the middle of a line.
+
+    Args:
+        folds: points that choose the line, points that are held out, and the means of clusters.
+    """
+    side = middle = 0.0
+    for rest, tested, means in folds:
+        histogram, places = _deepest(rest, means)
         left, low, right = (float(histogram(tested)[place]) for place in places)
         side, middle = side + min(left, right), middle + low
+    return side, middle
+
+
+def _significance(side: float, middle: float) -> float:
     return (side - middle) / max(side + middle, 1.0) ** 0.5
 
 

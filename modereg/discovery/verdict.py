@@ -22,6 +22,9 @@ FEW = 20
 MOSTLY = 0.5
 """Share of chance in an outcome's variance above which chance decides it."""
 
+OFTEN = 0.01
+"""Above its equal share by so much of it a code counts as drawn more often."""
+
 NEARLY = 0.5
 """Hits from which a code is on its way."""
 
@@ -48,6 +51,7 @@ class CodeVerdict:
         hits: share of its episodes that reach it, with success.
         base: the same of the base's episodes.
         steered: whether it is steered, or plays the base.
+        share: of the episodes that are played with it.
         commands: whether it reaches itself in at least 0.8 of its episodes.
         reason: why it does not, a key of ``ADVICE``; empty if it does.
         chance: share of its outcome's variance that chance decides; None where nothing says so.
@@ -57,6 +61,7 @@ class CodeVerdict:
     hits: float
     base: float
     steered: bool
+    share: float
     commands: bool
     reason: str
     chance: float | None
@@ -68,7 +73,7 @@ class Verdict:
 
     Attributes:
         codes: of each code.
-        success: share of the episodes that succeed, all codes equally often.
+        success: share of the episodes that succeed, codes drawn as often as they are.
         base_success: of the base.
         entropy: of the codes among the successes, over log K.
         base_entropy: of the base.
@@ -95,6 +100,13 @@ class Verdict:
             f"beside {self.base_entropy:.2f}.",
             *self.losses,
         ]
+        often = [code for code in self.codes if code.share > (1 + OFTEN) / len(self.codes)]
+        if often:
+            names = ", ".join(f"{code.code} ({code.share:.2f})" for code in often)
+            lines.append(
+                f"Drawn more often, so that what they alone do is not lost: {names} of the "
+                "episodes. LatentConditioner(num_codes) draws all equally often."
+            )
         for reason, advice in ADVICE.items():
             of = [code for code in self.codes if code.reason == reason]
             if of:
@@ -112,6 +124,7 @@ def verdict_of(
     table: Tensor,
     base: Tensor,
     steered: Tensor,
+    probs: Tensor,
     base_episodes: int,
     episodes: int,
     figures: dict[str, float],
@@ -124,6 +137,7 @@ def verdict_of(
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
         steered: which codes are steered, ``[K]`` bool.
+        probs: how often each is drawn, ``[K]``.
         base_episodes: number of the base's episodes.
         episodes: number of those that the table was counted in.
         figures: success and entropy of what was judged.
@@ -140,7 +154,14 @@ def verdict_of(
         if not commands:
             reason = _reason(hits, other, float(base[code]) * base_episodes, share)
         made = CodeVerdict(
-            code, hits, float(base[code]), bool(steered[code]), commands, reason, share
+            code=code,
+            hits=hits,
+            base=float(base[code]),
+            steered=bool(steered[code]),
+            share=float(probs[code]),
+            commands=commands,
+            reason=reason,
+            chance=share,
         )
         codes.append(made)
     return Verdict(
@@ -149,12 +170,14 @@ def verdict_of(
         base_figures["success"],
         figures["entropy"],
         base_figures["entropy"],
-        losses(table, base, episodes, base_episodes),
+        losses(table, base, probs, episodes, base_episodes),
     )
 
 
-def losses(table: Tensor, base: Tensor, episodes: int, base_episodes: int) -> tuple[str, ...]:
-    """Return a sentence on each thing in which all codes, equally often, are worse than the base.
+def losses(
+    table: Tensor, base: Tensor, probs: Tensor, episodes: int, base_episodes: int
+) -> tuple[str, ...]:
+    """Return a sentence on each thing in which all codes together are worse than the base.
 
     Success counts as lower from two standard errors of the difference, and a code as lost if at
     least 0.01 of the base's successes reach it, and less of the others.
@@ -162,10 +185,11 @@ def losses(table: Tensor, base: Tensor, episodes: int, base_episodes: int) -> tu
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
+        probs: how often each code is drawn, ``[K]``.
         episodes: number of those that the table was counted in.
         base_episodes: the same of the base.
     """
-    reached, shown = table.mean(0)[:-1], base[:-1]
+    reached, shown = (probs @ table)[:-1], base[:-1]
     after, before = float(reached.sum()), float(shown.sum())
     variance = sum(
         share * (1 - share) / max(number, 1)
@@ -178,9 +202,8 @@ def losses(table: Tensor, base: Tensor, episodes: int, base_episodes: int) -> tu
     if bool(lost.any()):
         names = ", ".join(map(str, lost.nonzero()[:, 0].tolist()))
         found.append(
-            f"Worse than the base: less than {PRESENT:.0%} of the successes, with all codes "
-            f"equally often, are left of code {names}. Draw it more often: "
-            "CategoricalPrior(probs) weighs codes."
+            f"Worse than the base: less than {PRESENT:.0%} of the successes are left of code "
+            f"{names}. Draw it more often: CategoricalPrior(probs) weighs codes."
         )
     return tuple(found)
 

@@ -34,9 +34,24 @@ class CategoricalPrior(Prior):
                     f"expected at least one code, got {probs}; give a positive number of codes"
                 )
             probs = torch.full((probs,), 1.0 / probs, dtype=torch.float64)
-        self._probs = _checked_probs(probs)
-        self.num_codes = self.feature_dim = self._probs.numel()
-        self._log_probs = self._probs.log()
+        self.num_codes = self.feature_dim = len(_checked_probs(probs))
+        self.weigh(probs)
+
+    def weigh(self, probs: Tensor) -> None:
+        """Draw codes with other probabilities from now on, for all who share this prior.
+
+        Args:
+            probs: of the K codes.
+
+        Raises:
+            ConfigurationError: if they are not a distribution over K codes.
+        """
+        checked = _checked_probs(probs)
+        if len(checked) != self.num_codes:
+            raise ConfigurationError(
+                f"expected probabilities of {self.num_codes} codes, got {len(checked)}"
+            )
+        self._probs, self._log_probs = checked, checked.log()
         self._entropy = entropy_of(self._log_probs)
         self._largest_surprise = largest_surprise_of(self._log_probs)
 

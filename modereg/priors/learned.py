@@ -53,6 +53,20 @@ class LearnedPrior(nn.Module, CategoricalPrior):
         self.logits = nn.Parameter(logits.detach().clone().to(torch.get_default_dtype()))
         self.num_codes = self.feature_dim = logits.numel()
 
+    @torch.no_grad()
+    def weigh(self, probs: Tensor) -> None:
+        """Go on learning from other probabilities, all positive, of the K codes.
+
+        Raises:
+            ConfigurationError: if they are not a distribution over K codes, or one is zero.
+        """
+        log_probs = CategoricalPrior(probs).log_probs
+        if log_probs.shape != self.logits.shape or not bool(log_probs.isfinite().all()):
+            raise ConfigurationError(
+                f"expected positive probabilities of {self.num_codes} codes, got {probs.tolist()}"
+            )
+        self.logits.copy_(log_probs)
+
     @property
     def log_probs(self) -> Tensor:
         """log p(z) of every code as it stands, nats, ``[K]`` float64 on the CPU, detached."""

@@ -20,7 +20,7 @@ from modereg.discovery import (
     decision_entries,
 )
 from modereg.discovery.judge import CodeJudge
-from modereg.discovery.stage1 import Progress, episodes_of_a_round
+from modereg.discovery.stage1 import Progress, choose_codes, episodes_of_a_round
 from modereg.estimators import RewardEstimator, estimator_class
 from modereg.learners.base import Problem
 from modereg.priors import CategoricalPrior
@@ -123,9 +123,7 @@ def discover_clusters(
 
     env.set_seed(derived_seed(config.seed, 3))
     yield Progressed("choosing codes")
-    rolled = stage.roll_out(env, episodes)
-    state["env_steps"] += rolled.spent
-    stage.settle(stage.judge(rolled), episodes, method.std[1])
+    state["env_steps"] += choose_codes(stage, env, episodes, method.std[1])
     return (yield from _close(config, method, setup, stage, env, state))
 
 
@@ -256,7 +254,6 @@ def _clusters(
         episodes.final.get(keys.HISTORY),
         None if success is None else success.squeeze(-1),
         num_codes=config.num_codes,
-        oversegment=method.oversegment,
         along_path=method.along_path,
         noise=setup.task.feature_noise,
         history_length=setup.layout.max_decisions + 1,

@@ -137,7 +137,6 @@ def _clusters(
         discoverer, figures = ClusterModeDiscoverer.from_episodes(
             features,
             None if success is None else success.squeeze(-1),
-            oversegment=1.0,
             noise=setup.task.feature_noise,
             history_length=setup.layout.max_decisions + 1,
             seed=config.seed,

@@ -69,6 +69,16 @@ class LatentConditioner(Transform):
         """p(z), shared with whoever learns it."""
         return self.__dict__["_prior"]
 
+    def share(self, prior: Prior) -> None:
+        """Draw from another prior of as many codes from the next reset on.
+
+        Raises:
+            ConfigurationError: if its codes are of another kind or number.
+        """
+        if prior.spec(torch.Size()) != self.prior.spec(torch.Size()):
+            raise ConfigurationError(f"expected a prior like {self.prior!r}, got {prior!r}")
+        self.__dict__["_prior"] = prior
+
     def __deepcopy__(self, memo: dict[int, Any]) -> LatentConditioner:
         """Copy all but the prior."""
         return copy_sharing(self, memo, self.prior)

@@ -115,8 +115,9 @@ def guided(path: Route) -> None:
         stage.begin(base)
         stage.refine(path.env, 2 * ENVS, std=0.5, next_std=0.3)
         stage.load_state_dict(stage.state_dict())
-        stage.settle(stage.judge(base), len(base))
         figures = stage.judge(base)
+        stage.choose(figures)
+        stage.settle()
         assert len(stage.verdict(figures).codes) == CODES
         assert stage.model.networks.weights[0].device == path.learner
     del policy.decode

@@ -149,7 +149,7 @@ def test_only_successes_are_clustered_where_there_are_enough() -> None:
     assert capped["clustered_episodes"] == 200
 
 
-def test_the_number_of_codes_is_chosen_and_may_be_over_segmented() -> None:
+def test_the_number_of_codes_is_chosen_or_given() -> None:
     features, modes = _histories()
     options = dict(hidden=(16,), steps=100)
     discoverer, metrics = ClusterModeDiscoverer.from_episodes(features, **options)
@@ -158,13 +158,9 @@ def test_the_number_of_codes_is_chosen_and_may_be_over_segmented() -> None:
     codes = discoverer.log_prob(_as_data(features)).argmax(-1)
     owners = {int(modes[codes == code].mode().values) for code in codes.unique()}
     assert owners == set(range(5))
-    more, metrics = ClusterModeDiscoverer.from_episodes(features, oversegment=1.5, **options)
-    assert (more.num_codes, metrics["suggested_modes"]) == (8, 5)
     given, metrics = ClusterModeDiscoverer.from_episodes(features, num_codes=3, **options)
     assert given.num_codes == 3
     assert "suggested_modes" not in metrics
-    few, metrics = ClusterModeDiscoverer.from_episodes(features[:40], oversegment=9.0, **options)
-    assert few.num_codes == 5  # at most one code for eight episodes
 
 
 def test_no_more_codes_are_chosen_than_features_differ() -> None:

@@ -15,6 +15,7 @@ from torchrl.envs import TransformedEnv
 
 from modereg import keys
 from modereg.discovery import GuidedDiscovery, decision_entries, guided
+from modereg.discovery.stage1 import choose_codes
 from modereg.errors import ConfigurationError
 from modereg.storage import load_state, save_state
 from modereg.transforms import NoiseAction
@@ -90,7 +91,7 @@ def test_after_one_round_codes_command(world: str) -> None:
     assert row["hits"] > 0.7, "of four codes, where chance is a quarter"
     assert row["success"] == 1.0
     assert {"outcome_nll", "log_outcome", "kl"} <= set(row)
-    stage.settle(stage.judge(stage.roll_out(made.env, 256)), 256)
+    assert choose_codes(stage, made.env, 256, 0.3) > 0
     assert stage.learned.tolist() == [True] * CODES
     assert stage.best["hits"] >= row["hits"]
 
@@ -177,9 +178,9 @@ def test_a_code_that_did_not_learn_is_exactly_the_base_in_the_end() -> None:
     made = wrapped()
     stage, _ = started(made, outcome_steps=1, guide_steps=1)
     rolled = stage.roll_out(made.env, 256)
-    figures = stage.judge(rolled)
+    stage.judge(rolled)
     stage.table = stage.base_outcomes.repeat(CODES, 1)
-    stage.settle(figures, 256)
+    stage.settle()
     assert stage.learned.tolist() == [False] * CODES
     rows = rolled.flat()
     rows.set(keys.LATENT_FEATURES, torch.eye(CODES)[torch.arange(len(rows)) % CODES])
@@ -226,7 +227,7 @@ def test_a_state_goes_on_to_the_same_figures(
     ):
         torch.manual_seed(5)
         row, _ = each.refine(env, 128, **ROUND)
-        each.settle(each.judge(each.roll_out(env, 128)), 128)
+        choose_codes(each, env, 128, 0.3)
         found.append((row, each.kl_coef, each.players, each.learned, dict(steering.state_dict())))
     (first, *ours, weights), (second, *theirs, others) = found
     assert first == second

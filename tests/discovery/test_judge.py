@@ -102,7 +102,9 @@ def test_the_round_that_hit_most_is_what_remains(placed: ClusterModeDiscoverer) 
         _set_mean(stage.steering, mean)
         stage.remember(stage.judge(episodes_to(placed, reached, BASE)))
     _set_mean(stage.steering, rounds[2][0])
-    stage.settle(stage.judge(episodes_to(placed, rounds[2][1], BASE)), 600)
+    assert not stage.choose(stage.judge(episodes_to(placed, rounds[2][1], BASE)))
+    stage.judge(episodes_to(placed, BASE, BASE))  # again, since it is the best of three
+    stage.settle()
     means, stds = drawn(stage.steering)
     torch.testing.assert_close(means, torch.full((3, 2), 2 * torch.tensor(0.25).tanh().item()))
     torch.testing.assert_close(stds, torch.full((3, 2), 0.3))
@@ -116,7 +118,8 @@ def test_of_two_rounds_that_hit_alike_the_later_remains(placed: ClusterModeDisco
     rolled = episodes_to(placed, BASE, BASE)
     stage.remember(stage.judge(rolled))
     _set_mean(stage.steering, 1.0)
-    stage.settle(stage.judge(rolled), 600)
+    assert stage.choose(stage.judge(rolled))
+    stage.settle()
     assert float(drawn(stage.steering)[0].min()) > 0.9
 
 
@@ -127,7 +130,8 @@ def test_what_is_not_worth_it_plays_the_base_exactly(placed: ClusterModeDiscover
     stage.compare_with(episodes_to(placed, base, BASE))
     _set_mean(stage.steering, 1.0)
     reached = [0] * 200 + [1] * 200 + [0] * 200
-    stage.settle(stage.judge(episodes_to(placed, reached, BASE)), 600, std=0.4)
+    stage.judge(episodes_to(placed, reached, BASE))
+    stage.settle(std=0.4)
     assert stage.learned[order].tolist() == [True, True, False]
     assert stage.steering.head.steered[order].tolist() == [1.0, 1.0, 0.0]
     means, stds = drawn(stage.steering)
@@ -141,7 +145,8 @@ def test_where_nothing_is_worth_it_the_base_is_what_remains(placed: ClusterModeD
     stage = stage_of(placed)
     stage.compare_with(episodes_to(placed, BASE, BASE))
     _set_mean(stage.steering, 1.0)
-    stage.settle(stage.judge(episodes_to(placed, TURNED, BASE)), 600)
+    stage.judge(episodes_to(placed, TURNED, BASE))
+    stage.settle()
     means, stds = drawn(stage.steering)
     assert torch.equal(means, torch.zeros(3, 2))
     assert torch.equal(stds, torch.ones(3, 2))
@@ -162,7 +167,8 @@ def test_a_state_goes_on_as_it_was(placed: ClusterModeDiscoverer, tmp_path: Path
     row = stage.judge(rolled)
     assert other.judge(rolled) == row
     for each in (stage, other):
-        each.settle(row, 600)
+        each.choose(row)
+        each.settle()
     assert torch.equal(other.learned, stage.learned)
     for first, second in zip(drawn(other.steering), drawn(stage.steering), strict=True):
         assert torch.equal(first, second)

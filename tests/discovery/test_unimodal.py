@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modereg import functional
 from modereg.discovery.clustering import kmeans
-from modereg.discovery.unimodal import has_valley, unimodal_silhouette, valley
+from modereg.discovery.unimodal import has_valley, one_height, unimodal_silhouette, valley
 
 
 def _silhouette(points: Tensor) -> float:
@@ -52,3 +52,27 @@ def test_two_heights_have_one_in_many_dimensions_too() -> None:
 
 def test_few_points_are_not_asked() -> None:
     assert not has_valley(torch.randn(15, 3), kmeans)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.0, 5.0])
+def test_halves_of_one_bundle_are_joined_and_bundles_are_not(gap: float) -> None:
+    """In standard deviations; at 1 the density of both together has one height still."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn((400, 5), generator=generator)
+    points[::2, 0] += gap
+    middle = gap / 2
+    first, second = points[points[:, 0] < middle], points[points[:, 0] >= middle]
+    assert one_height(first, second) == (gap < 2)
+
+
+@pytest.mark.parametrize("rare", [2, 6, 30])
+def test_a_few_points_apart_are_a_bundle_of_their_own(rare: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    points = torch.randn((400, 3), generator=generator)
+    few = torch.randn((rare, 3), generator=generator) + 8.0
+    assert not one_height(points, few)
+    assert not one_height(few, points)
+
+
+def test_points_of_one_place_are_one_bundle() -> None:
+    assert one_height(torch.ones(20, 2), torch.ones(9, 2))

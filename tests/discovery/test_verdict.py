@@ -11,6 +11,7 @@ from modereg.discovery.verdict import Verdict, losses, verdict_of
 from tests.discovery.places import BASE, codes_of, episodes_to, stage_of
 
 FIGURES = {"success": 0.9, "entropy": 0.8}
+ALIKE = torch.full((3,), 1 / 3)
 EVEN = torch.tensor([0.3, 0.3, 0.3, 0.1])
 
 
@@ -21,7 +22,7 @@ def of(first: list[float], base: Tensor = EVEN, chance: float | None = None) -> 
     shares = None if chance is None else torch.full((3,), chance)
     steered = torch.tensor([False, True, True])
     base_figures = {"success": 0.7, "entropy": 0.9}
-    return verdict_of(table, base, steered, 1000, 1200, FIGURES, base_figures, shares)
+    return verdict_of(table, base, steered, ALIKE, 1000, 1200, FIGURES, base_figures, shares)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_lower_success_is_said() -> None:
 
     def at(success: float) -> tuple[str, ...]:
         table = torch.cat([success * torch.eye(3), torch.full((3, 1), 1 - success)], -1)
-        return losses(table, EVEN, 1200, 2048)
+        return losses(table, EVEN, ALIKE, 1200, 2048)
 
     assert at(0.95) == at(0.88) == ()
     assert at(0.87) == ("Worse than the base: success 0.870 instead of 0.900.",)
@@ -75,25 +76,37 @@ def test_a_behaviour_that_is_hardly_left_is_said() -> None:
     """A rare one that its code cannot command is thinned out by those that can."""
     base, table = torch.tensor([0.44, 0.44, 0.02, 0.1]), torch.eye(3, 4)
     table[2] = base
-    (found,) = losses(table, base, 1200, 2048)
+    (found,) = losses(table, base, ALIKE, 1200, 2048)
     assert "less than 1% of the successes" in found
     assert "left of code 2." in found
     table[2] = torch.tensor([0.4, 0.4, 0.1, 0.1])
-    assert losses(table, base, 1200, 2048) == ()
+    assert losses(table, base, ALIKE, 1200, 2048) == ()
 
 
 def test_a_base_that_never_succeeds_has_nothing_to_lose() -> None:
     nothing = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    assert losses(nothing.expand(3, -1), nothing, 1200, 2048) == ()
+    assert losses(nothing.expand(3, -1), nothing, ALIKE, 1200, 2048) == ()
 
 
 def test_losses_are_in_the_verdict() -> None:
     table, steered = torch.eye(3, 4), torch.zeros(3, dtype=torch.bool)
     table[:, 2] = 0.0
-    found = verdict_of(table, EVEN, steered, 1000, 1200, FIGURES, FIGURES, None)
-    assert found.losses == losses(table, EVEN, 1200, 1000)
+    found = verdict_of(table, EVEN, steered, ALIKE, 1000, 1200, FIGURES, FIGURES, None)
+    assert found.losses == losses(table, EVEN, ALIKE, 1200, 1000)
     assert len(found.losses) == 2
     assert all(loss in str(found) for loss in found.losses)
+
+
+def test_what_is_drawn_more_often_is_said_and_loses_nothing() -> None:
+    base, table = torch.tensor([0.44, 0.44, 0.024, 0.096]), torch.eye(3, 4)
+    table[2] = base
+    often = torch.tensor([0.25, 0.25, 0.5])
+    assert len(losses(table, base, ALIKE, 1200, 2048)) == 1
+    assert losses(table, base, often, 1200, 2048) == ()
+    steered = torch.tensor([True, True, False])
+    found = verdict_of(table, base, steered, often, 1000, 1200, FIGURES, FIGURES, None)
+    assert "so that what they alone do is not lost: 2 (0.50) of the episodes" in str(found)
+    assert "Drawn more often" not in str(of([0.1, 0.9, 0.0, 0.0]))
 
 
 def test_it_goes_into_a_summary() -> None:
@@ -107,6 +120,7 @@ def test_it_goes_into_a_summary() -> None:
         "hits": pytest.approx(0.1),
         "base": pytest.approx(0.3),
         "steered": False,
+        "share": pytest.approx(1 / 3),
         "commands": False,
         "reason": "feature",
         "chance": None,
@@ -118,7 +132,7 @@ def test_the_judge_gives_it_of_what_it_judged_last(placed: ClusterModeDiscoverer
     stage.compare_with(episodes_to(placed, [0] * 540 + [1] * 54 + [2] * 6, BASE))
     reached = [0] * 200 + [1] * 120 + [0] * 280
     row = stage.judge(episodes_to(placed, reached, BASE))
-    stage.settle(row, 600)
+    stage.settle()
     found = stage.verdict(row)
     reasons = [found.codes[code].reason for code in order.tolist()]
     assert reasons == ["", "nearly", "few episodes"]

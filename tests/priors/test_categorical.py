@@ -77,3 +77,16 @@ def test_a_code_that_is_none_is_refused(read: str) -> None:
     with pytest.raises(ConfigurationError, match="integer codes, got torch.float32"):
         function(torch.tensor([1.0]))
     assert len(function(torch.zeros(0, dtype=torch.int64))) == 0
+
+
+def test_who_shares_it_draws_by_its_new_probabilities() -> None:
+    prior = CategoricalPrior(3)
+    prior.weigh(torch.tensor([0.0, 0.25, 0.75]))
+    weights = torch.tensor([0.0, 0.25, 0.75], dtype=torch.float64)
+    torch.testing.assert_close(prior.probs, weights)
+    assert prior.entropy == pytest.approx(float(torch.special.entr(weights).sum()))
+    assert prior.largest_surprise == pytest.approx(float(-weights[1].log()))
+    assert set(prior.sample(torch.Size([200])).tolist()) == {1, 2}
+    with pytest.raises(ConfigurationError, match="of 3 codes, got 2"):
+        prior.weigh(torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(prior.probs, weights)

@@ -179,3 +179,12 @@ def test_what_is_no_prior_is_refused() -> None:
 def test_its_loss_is_where_the_logits_are() -> None:
     prior = LearnedPrior(3).to("meta")
     assert prior.loss(torch.tensor([0, 2]), torch.ones(2)).device.type == "meta"
+
+
+def test_it_goes_on_from_other_probabilities() -> None:
+    prior, probs = LearnedPrior(2), torch.tensor([0.2, 0.8])
+    prior.weigh(probs)
+    torch.testing.assert_close(prior.probs.float(), probs)
+    assert prior.logits.requires_grad
+    with pytest.raises(ConfigurationError, match="positive probabilities of 2 codes"):
+        prior.weigh(torch.tensor([0.0, 1.0]))

@@ -200,3 +200,14 @@ def test_codes_outside_of_the_prior_are_not_paid_for(timing: str, code: int):
     assert reward(data[:, :0])["next", keys.MI_REWARD].shape == (2, 0, 1)
     with pytest.raises(ConfigurationError, match="from the prior's support"):
         reward(data.set(keys.LATENT, torch.full((2, 3), code)))
+
+
+def test_codes_follow_another_prior_from_the_next_reset_on():
+    env = TransformedEnv(CountingEnv([2] * 50), LatentConditioner(2))
+    env.reset()
+    prior = CategoricalPrior(2)
+    env.transform.share(prior)
+    prior.weigh(torch.tensor([0.0, 1.0]))
+    assert env.reset()["latent"].unique().tolist() == [1]
+    with pytest.raises(ConfigurationError, match=r"expected a prior like .*num_codes=2"):
+        env.transform.share(CategoricalPrior(3))

@@ -88,7 +88,6 @@ class GuidedConfig:
     Attributes:
         along_path: whether clusters and q read an episode's history along its path, so that speed
             does not tell episodes apart; not so where when something is done is the behaviour.
-        oversegment: codes for each bundle of episodes found, unless ``num_codes`` says how many.
         episodes: episodes of the base; twice or four times as many where it shows so many
             behaviours that each would have fewer than 40.
         refinements: at most so many rounds of rolling out and fitting again.
@@ -104,7 +103,6 @@ class GuidedConfig:
     name: ClassVar[str] = "guided"
 
     along_path: bool = True
-    oversegment: float = 1.0
     episodes: int = 2048
     refinements: int = 6
     refine_episodes: int = 1024
@@ -119,7 +117,7 @@ class GuidedConfig:
             self,
             count=("episodes", "refine_episodes", "outcome_steps", "guide_steps", "student_steps"),
             natural=("refinements",),
-            positive=("oversegment", "std"),
+            positive=("std",),
             share=("target",),
         )
 
@@ -131,7 +129,6 @@ class ClusterConfig:
     Attributes:
         along_path: whether clusters and q read an episode's history along its path, so that speed
             does not tell episodes apart; not so where when something is done is the behaviour.
-        oversegment: codes for each cluster found, unless ``num_codes`` says how many.
         episodes: episodes of the base.
         imitation_steps: gradient steps of the first fit.
         validation: share of the noises that is held out of every fit and stops it, such as 0.1;
@@ -147,7 +144,6 @@ class ClusterConfig:
     name: ClassVar[str] = "cluster"
 
     along_path: bool = True
-    oversegment: float = 1.0
     episodes: int = 16384
     imitation_steps: int = 1500
     validation: float = 0.0
@@ -162,7 +158,7 @@ class ClusterConfig:
             self,
             count=("episodes", "refine_episodes"),
             natural=("imitation_steps", "refinements", "refine_steps"),
-            positive=("oversegment", "std"),
+            positive=("std",),
             share=("validation", "target"),
         )
 
