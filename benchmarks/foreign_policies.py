@@ -18,7 +18,8 @@ log of the number of routes), modes (how many there are), present, commandable (
 - plain: PPO on the noise, one code, in the subspace that the decoder's responses choose.
 - cluster: stage 1 by imitation of the noises of clusters.
 - best_of: of 16 noises the one that the outcome model of the base's episodes likes best.
-- stage1: guided discovery. stage2: PPO from there, with the intrinsic reward.
+- stage1: guided discovery. residual: the same with a residual on the chunks of codes that no noise
+  commands. stage2: PPO from there, with the intrinsic reward.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from support.commands import cpu_seconds, run
 from modereg.files import read_json, write_json
 
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page")
-METHODS = ("base", "stage1", "best_of", "plain", "stage2", "cluster")
+METHODS = ("base", "stage1", "best_of", "residual", "plain", "stage2", "cluster")
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,11 @@ class Session:
             run("evaluate", cwd=self.home, **options, episodes=self.budget.judged)
         elif method == "best_of":
             best_of(self.runs / "stage1", out, self.home, self.budget.judged)
-        elif method == "stage1":
+        elif method in ("stage1", "residual"):
             more = self.judged | self.budget.discover
-            run("discover", *QUIET, "--resume", cwd=self.home, **options, **more)
+            flags = [*QUIET, "--resume"]
+            flags += ["--method.residual"] if method == "residual" else []
+            run("discover", *flags, cwd=self.home, **options, **more)
         elif method == "cluster":
             more = self.judged | self.budget.discover
             self._cluster(options | more)
@@ -236,9 +239,10 @@ def save(path: Path | None, rows: list[dict[str, Any]]) -> None:
         return
     write_json(path, {"rows": rows})
     verdicts = [
-        f"- {row['task']}, seed {row['seed']}: " + row["verdict"].replace("\n", " ")
+        f"- {row['task']}, {row['method']}, seed {row['seed']}: "
+        + row["verdict"].replace("\n", " ")
         for row in rows
-        if row["method"] == "stage1" and "verdict" in row
+        if row["method"] in ("stage1", "residual") and "verdict" in row
     ]
     page = ["# Policies that others trained", "", f"    python {' '.join(sys.argv)}", ""]
     page += [table(rows), "", "Verdicts of stage 1:", "", *verdicts, ""]

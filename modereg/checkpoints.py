@@ -2,8 +2,8 @@
 
 An adapter folder holds ``modereg_config.json`` (format, sizes, keys, prior, layout, the base's
 reference and fingerprint, one digest over all) and ``modereg_model.safetensors`` (steering policy,
-inference model, noise basis). The base is referenced, never copied; loading beside another base, or
-on an environment of another layout, is refused.
+inference model, noise basis, residual). The base is referenced, never copied; loading beside
+another base, or on an environment of another layout, is refused.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
 from modereg.policies import GenerativePolicy
 from modereg.priors import Prior, prior_from_config
+from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 from modereg.storage import state_fingerprint
 
@@ -55,6 +56,7 @@ class Adapter:
         base_reference: how the user named the base policy.
         base_fingerprint: :meth:`~modereg.policies.GenerativePolicy.fingerprint` of the base.
         extra: whatever else belongs to it, JSON-able.
+        residual: moves the base's chunks, behind the same codes; None where nothing does.
         digest: of the files that it was loaded from.
     """
 
@@ -65,6 +67,7 @@ class Adapter:
     base_reference: str
     base_fingerprint: str
     extra: dict[str, Any] = field(default_factory=dict)
+    residual: ChunkResidual | None = None
     digest: str = ""
 
     def check_layout(self, layout: Layout, folder: Path) -> None:
@@ -100,6 +103,9 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
         weights |= {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
     if adapter.layout.noise_basis is not None:
         weights[BASIS] = adapter.layout.noise_basis
+    residual = adapter.residual
+    if residual is not None:
+        weights |= {f"residual.{name}": value for name, value in residual.state_dict().items()}
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
     _check_finite(weights, "the adapter to save")
     config = {
@@ -111,6 +117,8 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
         "base": {"reference": adapter.base_reference, "fingerprint": adapter.base_fingerprint},
         "extra": adapter.extra,
     }
+    if residual is not None:
+        config["residual"] = _residual_config(residual)
     write_atomic(Path(folder) / MODEL, save(weights))
     write_json(Path(folder) / CONFIG, config | {"digest": _digest(config, weights)})
 
@@ -146,6 +154,7 @@ def load_adapter(
         estimator = _build_estimator(config["estimator"], config["prior"])
         if estimator is not None:
             _load(estimator, _part(weights, "estimator."))
+        residual = _build_residual(config.get("residual"), _part(weights, "residual."))
         prior = prior_from_config(config["prior"])
         made_on = Layout.from_config(config["layout"], weights.get(BASIS))
         if estimator is not None and estimator.prior.to_config() == prior.to_config():
@@ -162,6 +171,7 @@ def load_adapter(
         base_reference=config["base"]["reference"],
         base_fingerprint=config["base"]["fingerprint"],
         extra=config["extra"],
+        residual=residual,
         digest=config["digest"],
     )
     if layout is not None:
@@ -183,6 +193,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"expected {sorted(known)} in {folder / CONFIG}, got {sorted(config)}; save it again"
         )
+    known |= {"residual"} & set(config)
     if set(config) - known:
         warnings.warn(
             f"{folder / CONFIG} has entries of a later version, which are left out: "
@@ -279,6 +290,22 @@ def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
         mean_bound=config["mean_bound"],
         log_std_range=tuple(config["log_std_range"]),
     )
+
+
+def _residual_config(residual: ChunkResidual) -> dict[str, Any]:
+    network = _default_mlp(residual.policy.head.network, "a residual")
+    return {"shift": _steering_config(residual.policy, network), "offset": residual.offset}
+
+
+def _build_residual(
+    config: dict[str, Any] | None, weights: dict[str, Tensor]
+) -> ChunkResidual | None:
+    if config is None:
+        return None
+    shift = _build_steering(config["shift"])
+    residual = ChunkResidual(shift, torch.zeros_like(weights["directions"]), config["offset"])
+    _load(residual, weights)
+    return residual
 
 
 def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from modereg.layout import Layout
 from modereg.networks import MLP
 from modereg.policies import GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
+from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 from modereg.suggestions import with_suggestion
 from modereg.transforms import (
@@ -67,7 +68,11 @@ class SteeredEnv(TransformedEnv):
 
 
 def steer_env(
-    env: EnvBase, policy: GenerativePolicy, prior: Prior | int, layout: Layout
+    env: EnvBase,
+    policy: GenerativePolicy,
+    prior: Prior | int,
+    layout: Layout,
+    residual: ChunkResidual | None = None,
 ) -> SteeredEnv:
     """Return an environment whose action is the noise of a frozen generative policy.
 
@@ -84,6 +89,7 @@ def steer_env(
         policy: the base policy; chunks ``[*B, H, A]``.
         prior: p(z), or the number of codes.
         layout: how chunks are played and what is seen; what it leaves open is the policy's.
+        residual: moves the chunks, behind the same codes; None plays them as they are decoded.
 
     Raises:
         ConfigurationError: if layout and policy do not fit each other, or the environment.
@@ -99,7 +105,7 @@ def steer_env(
         ActionChunk(
             layout.played, offset=layout.offset, gamma=layout.gamma, horizon=layout.horizon
         ),
-        NoiseAction(policy, basis=layout.noise_basis),
+        NoiseAction(policy, basis=layout.noise_basis, residual=residual),
         History(layout.features, length=layout.max_decisions, dims=layout.feature_dims),
         LatentConditioner(prior),
     ]

@@ -20,6 +20,7 @@ from modereg.estimators import KINDS, CategoricalMI, ContrastiveMI
 from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
 from modereg.priors import CategoricalPrior, LearnedPrior
+from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 from modereg.testing import TinyPolicy
 
@@ -138,6 +139,25 @@ def test_without_an_inference_model(tmp_path: Path) -> None:
 
 def _steering_mean(adapter: Adapter) -> torch.Tensor:
     return adapter.steering.distribution(_data()).mean
+
+
+def test_a_residual_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved, data = _adapter(), _data()
+    directions = torch.randn(3, 8)
+    saved.residual = ChunkResidual.at_zero(
+        [PLACE], 2, 4, directions, offset=1, hidden=(8,), latent_key=("code", "one_hot")
+    )
+    torch.nn.init.normal_(saved.residual.policy.head.network.layers[-1].weight)
+    saved.residual.policy.head.steer_only(torch.tensor([True, False, True, True]), 1.0)
+    save_adapter(tmp_path, saved)
+    loaded = load_adapter(tmp_path, TinyPolicy(2)).residual
+    assert loaded is not None
+    chunk = torch.randn(9, 6, 2)
+    assert torch.equal(loaded(data, chunk), saved.residual(data, chunk))
+    assert not torch.equal(loaded(data, chunk), chunk)
+    saved.residual = None
+    save_adapter(tmp_path, saved)
+    assert load_adapter(tmp_path).residual is None
 
 
 def test_a_second_save_replaces_the_first(folder: Path) -> None:

@@ -28,6 +28,9 @@ class ChunkFeatures(nn.Module):
     scale: Tensor
     linear: Tensor
     components: Tensor
+    directions: Tensor
+    """What a unit of each component is of a flat chunk, ``[k, e * A]``: adding ``u @ directions``
+    to a chunk adds u to its features, exactly."""
 
     def __init__(
         self, observations: Tensor, chunks: Tensor, *, share: float = 0.99, most: int = 16
@@ -51,7 +54,9 @@ class ChunkFeatures(nn.Module):
         held = (variances / variances.sum().clamp_min(1e-12)).cumsum(0)
         kept = min(int((held < share).sum()) + 1, most, len(variances))
         deviation = variances[:kept].sqrt().clamp_min(1e-6)
-        self.register_buffer("components", directions[:, :kept] / spread[:, None] / deviation)
+        kept_ones = directions[:, :kept]
+        self.register_buffer("components", kept_ones / spread[:, None] / deviation)
+        self.register_buffer("directions", (kept_ones * deviation).mT * spread)
 
     @property
     def out_features(self) -> int:

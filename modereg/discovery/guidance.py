@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modereg.discovery.decoders import OBSERVED
 from modereg.discovery.outcome import OutcomeModel
+from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 
 __all__ = ["CodeStates", "guide"]
@@ -62,6 +63,7 @@ def guide(
     kl_coef: Tensor,
     steps: int,
     *,
+    residual: ChunkResidual | None = None,
     learning_rate: float = 2e-3,
     batch_size: int = BATCH,
 ) -> dict[str, float]:
@@ -72,6 +74,10 @@ def guide(
     .. math::
         E_{z, s, w \sim \psi(\cdot | s, z)} \log Q(z | s, f(s, w), c_z)
         - \beta_z\, KL(\psi(\cdot | s, z) \| N(0, I)).
+
+    A residual u on the chunk features is pushed uphill with it: f(s, w) + u(s, z) stands in the
+    place of f(s, w), and :math:`\beta_z |u|^2 / 2`, the divergence of two unit Gaussians that are u
+    apart, is subtracted. No gradient of the decoder is needed for that.
 
     No likelihood of a noise is in it, and each state gives as many noises as there are steps: there
     is nothing to learn by heart, however many dimensions the noise has.
@@ -85,13 +91,16 @@ def guide(
         players: c, who plays on after each code's chunk, ``[K]``.
         kl_coef: beta of each code, ``[K]``.
         steps: Adam steps.
+        residual: changed in place; None has none.
         learning_rate: at the start; it falls to a tenth along a cosine.
         batch_size: states of a step.
 
     Returns:
-        ``log_outcome``, the mean log Q of the last tenth of the steps, and ``kl``, both nats.
+        ``log_outcome``, the mean log Q of the last tenth of the steps, and ``kl``, that of the
+        residual included, both nats.
     """
-    optimizer = torch.optim.Adam(steering.parameters(), learning_rate)
+    learned = [*steering.parameters(), *(() if residual is None else residual.parameters())]
+    optimizer = torch.optim.Adam(learned, learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, max(steps, 1), learning_rate / 10
     )
@@ -103,15 +112,18 @@ def guide(
         batch.set(steering.latent_key, one_hot)
         psi = steering.distribution(batch)
         features = decode(batch, psi.rsample())
+        cost = psi.kl_to_standard_normal()
+        if residual is not None:
+            move = residual.shift(batch)
+            features, cost = features + move, cost + 0.5 * move.square().sum(-1)
         log_prob = model.log_prob(batch.get(OBSERVED), features, players[code]).mean(0)
         reached = log_prob.gather(-1, code.unsqueeze(-1)).squeeze(-1)
-        kl = psi.kl_to_standard_normal()
-        loss = (kl_coef[code] * kl - reached).mean()
+        loss = (kl_coef[code] * cost - reached).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
         if step >= 0.9 * steps - 1:
-            tail.append(torch.stack([reached.mean(), kl.mean()]).detach())
+            tail.append(torch.stack([reached.mean(), cost.mean()]).detach())
     means = torch.stack(tail).mean(0).tolist() if tail else [0.0, 0.0]
     return dict(zip(("log_outcome", "kl"), means, strict=True))

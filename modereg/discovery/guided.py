@@ -10,13 +10,14 @@ fitting both again is policy iteration, with a Monte-Carlo critic of all outcome
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase, TransformedEnv
 
 from modereg import keys
@@ -24,9 +25,10 @@ from modereg.discovery.chance import chance_shares
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.decoders import OBSERVED, DecoderStudent, ExactDecoder
 from modereg.discovery.guidance import BATCH, CodeStates, guide
-from modereg.discovery.judge import CodeJudge, as_rows
+from modereg.discovery.judge import REACHED, CodeJudge, as_rows
 from modereg.discovery.outcome import OutcomeData, OutcomeModel, observe
 from modereg.errors import ConfigurationError
+from modereg.residual import ChunkResidual
 from modereg.rollouts import Episodes
 from modereg.seeding import isolated_generators
 from modereg.steering import SteeringPolicy
@@ -53,7 +55,10 @@ JUDGED = 4096
 """Decisions of the base by which it is told what chance decides."""
 
 CHUNKS, FEATURES, OUTCOME, PLAYER, EPISODE = "chunks", "features", "outcome", "player", "episode"
-KEPT = (OBSERVED, CHUNKS, OUTCOME, PLAYER, EPISODE)
+MOVED = "moved"
+"""Entry of what the residual added to a chunk's features."""
+
+KEPT = (OBSERVED, CHUNKS, MOVED, OUTCOME, PLAYER, EPISODE)
 
 
 def decision_entries(env: TransformedEnv) -> list[NestedKey]:
@@ -112,6 +117,13 @@ class GuidedDiscovery(CodeJudge):
         self.exact: bool | None = None
         self.student: DecoderStudent | None = None
         self.fresh: TensorDict | None = None
+        self.residual: ChunkResidual | None = None
+
+    @property
+    def trained(self) -> dict[str, nn.Module]:
+        """What is learned and kept of the best round."""
+        residual = {} if self.residual is None else {"residual": self.residual}
+        return super().trained | residual
 
     @property
     def entries(self) -> list[NestedKey]:
@@ -158,6 +170,12 @@ class GuidedDiscovery(CodeJudge):
         first = self.layout.offset
         chunks = rows.get(("next", keys.CHUNK))[:, first : first + self.layout.played].float()
         rows.set(OBSERVED, observe(rows, self._observation_keys)).set(CHUNKS, chunks)
+        if self.residual is not None:
+            one_hot = nn.functional.one_hot(rows[PLAYER], self._num_codes).float()
+            with torch.no_grad():
+                rows.set(
+                    MOVED, self.residual.shift(rows.copy().set(self.steering.latent_key, one_hot))
+                )
         return cast(TensorDict, rows.exclude("next"))
 
     # --- fitting
@@ -185,13 +203,20 @@ class GuidedDiscovery(CodeJudge):
         data, figures = self.fit_outcomes()
         decode, learned = self._decoder(data)
         states = CodeStates(data[OUTCOME], data[PLAYER], self._num_codes)
-        steps = int(self._share * self.guide_steps)
         guided = guide(
-            self.steering, self.model, decode, data, states, self.players, self.kl_coef, steps
+            self.steering,
+            self.model,
+            decode,
+            data,
+            states,
+            self.players,
+            self.kl_coef,
+            int(self._share * self.guide_steps),
+            residual=self.residual,
         )
         if not self.exact:  # what the decoder alone reads, such as images, is not needed again
             needed = {*self.steering.observation_keys, keys.ACTION, *KEPT}
-            self.rounds = [part.select(*needed) for part in self.rounds]
+            self.rounds = [part.select(*needed, strict=False) for part in self.rounds]
         return figures | learned | guided
 
     def _decoder(self, data: TensorDict) -> tuple[Callable[..., Tensor], dict[str, float]]:
@@ -204,7 +229,10 @@ class GuidedDiscovery(CodeJudge):
         if self.student is None or self.fresh is None:
             self.student = self._new_student(data[OBSERVED])
             self.fresh = self._decode_fresh(exact, data)
-        pairs = cast(TensorDict, torch.cat([self.fresh, data.select(*self.fresh.keys())]))
+        decoded = data.select(*self.fresh.keys())
+        if data.get(MOVED, None) is not None:
+            decoded.set(FEATURES, data[FEATURES] - data[MOVED])
+        pairs = cast(TensorDict, torch.cat([self.fresh, decoded]))
         steps = self.student_steps if first else self.student_steps // 4
         noise = pairs[keys.ACTION].float()
         r2 = self.student.fit(pairs[OBSERVED], noise, pairs[FEATURES], steps)
@@ -247,6 +275,51 @@ class GuidedDiscovery(CodeJudge):
             part = rows.select(OBSERVED).set(FEATURES, exact(rows, noise))
             parts.append(part.set(keys.ACTION, noise))
         return cast(TensorDict, torch.cat(parts))
+
+    # --- the residual
+
+    def add_residual(self) -> dict[str, float]:
+        """Move the chunks of the codes that do not command from now on, and fit.
+
+        It reaches beyond what noise does: u is pushed uphill on the same outcome model, for which
+        no gradient of the decoder is needed. Codes that command play what is decoded.
+
+        Returns:
+            As :meth:`fit`.
+        """
+        residual = self._make_residual()
+        residual.policy.head.steer_only(self.code_hits < REACHED, 1.0)
+        return self.fit()
+
+    def _make_residual(self) -> ChunkResidual:
+        """Make a residual that changes nothing, and let the environment play it."""
+        rows, read = self.rounds[0], self.steering.observation_keys
+        residual = ChunkResidual.at_zero(
+            read,
+            sum(rows[key][0].numel() for key in read),
+            self._num_codes,
+            self.model.chunk_features.directions.clone(),
+            offset=self.layout.offset,
+            latent_key=self.steering.latent_key,
+        ).to(self.device)
+        residual.policy.fit_inputs(rows)
+        size = self.model.chunk_features.out_features
+        for part in self.rounds:
+            if part.get(MOVED, None) is None:
+                part.set(MOVED, part[OBSERVED].new_zeros(len(part), size))
+        if self.best:
+            weights = copy.deepcopy(dict(residual.state_dict()))
+            self.best["weights"].setdefault("residual", weights)
+        self.residual = residual
+        self.noise_action.set_residual(residual)
+        return residual
+
+    def settle(self, std: float = 0.3) -> None:
+        """Steer and move the codes that are worth it; see :meth:`CodeJudge.settle`."""
+        super().settle(std)
+        if self.residual is not None:
+            head = self.residual.policy.head
+            head.steer_only((head.steered > 0) & self.learned, 1.0)
 
     # --- rounds
 
@@ -308,6 +381,7 @@ class GuidedDiscovery(CodeJudge):
             "kl_coef": self.kl_coef,
             "players": self.players,
             "seen": self.seen,
+            "residual": None if self.residual is None else dict(self.residual.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -324,6 +398,8 @@ class GuidedDiscovery(CodeJudge):
             self.student = self._new_student(self.rounds[0][OBSERVED])
             self.student.load_state_dict(state["student"])
             self.student.requires_grad_(False)
+        if state["residual"] is not None:
+            self._make_residual().load_state_dict(state["residual"])
 
 
 def _noise_action(env: EnvBase) -> NoiseAction:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from modereg import functional, keys
@@ -77,6 +77,11 @@ class CodeJudge(ABC):
     def device(self) -> torch.device:
         """Where the discoverer lives, and episodes are judged."""
         return self.discoverer.centroids.device
+
+    @property
+    def trained(self) -> dict[str, nn.Module]:
+        """What is learned and kept of the best round."""
+        return {"steering": self.steering}
 
     @property
     @abstractmethod
@@ -174,8 +179,8 @@ class CodeJudge(ABC):
         """Keep the steering policy as it is, and say so, if it hits no less than any before."""
         if figures["hits"] < self.best.get("hits", 0.0):
             return False
-        weights = copy.deepcopy(self.steering.state_dict())
-        self.best = {"hits": figures["hits"], "weights": weights}
+        weights = {name: dict(part.state_dict()) for name, part in self.trained.items()}
+        self.best = {"hits": figures["hits"], "weights": copy.deepcopy(weights)}
         return True
 
     def choose(self, figures: dict[str, float]) -> bool:
@@ -189,7 +194,8 @@ class CodeJudge(ABC):
             best of several by luck too.
         """
         newest = self.remember(figures)
-        self.steering.load_state_dict(self.best["weights"])
+        for name, part in self.trained.items():
+            part.load_state_dict(self.best["weights"][name])
         return newest
 
     def settle(self, std: float = 0.3) -> None:

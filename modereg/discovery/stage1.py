@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torchrl.envs import TransformedEnv
 
@@ -103,6 +103,7 @@ def discover_modes(
     refinements: int = 6,
     std: tuple[float, float] = (0.7, 0.3),
     target: float = 0.95,
+    residual: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Run stage 1 on what :func:`~modereg.wrapping.wrap` returned, in place.
@@ -122,6 +123,8 @@ def discover_modes(
             that hit no more than before.
         std: standard deviation of the noise in the first and the last refinement.
         target: stop once this share of the codes is commanded.
+        residual: whether, after that, codes that do not command move the chunk itself too
+            (:meth:`GuidedDiscovery.add_residual`), in at most as many further rounds.
         options: of the method.
 
     Returns:
@@ -129,7 +132,7 @@ def discover_modes(
         :meth:`CodeJudge.judge` of what is kept; ``code_hits`` has each code's.
 
     Raises:
-        ConfigurationError: for another method.
+        ConfigurationError: for another method, or a residual of ``imitation``.
 
     Warns:
         UserWarning: if no code commands, and on each thing that is worse than the base.
@@ -137,6 +140,8 @@ def discover_modes(
     if method not in ("guided", "imitation"):
         raise ConfigurationError(f"expected method 'guided' or 'imitation', got {method!r}")
     guided = method == "guided"
+    if residual and not guided:
+        raise ConfigurationError("expected method='guided' for a residual, got 'imitation'")
     options["max_decisions"] = max_decisions
     stage: CodeJudge
     if guided:
@@ -152,13 +157,20 @@ def discover_modes(
     )
     figures: list[dict[str, Any]] = [discoverer.fit_episodes(base)]
     figures[0] |= stage.begin(base)
-    progress, rolled = Progress(target), episodes_of_a_round(discoverer.num_codes, episodes // 2)
-    for number in range(refinements):
-        spread = annealed(std, number, refinements), annealed(std, number + 1, refinements)
-        row, _ = stage.refine(env, rolled, std=spread[0], next_std=spread[1])
-        figures.append(row | {"code_hits": stage.code_hits.tolist()})
-        progress.see(row, rolled)
-        if progress.over:
+    rolled = episodes_of_a_round(discoverer.num_codes, episodes // 2)
+    for moved in (False, True) if residual else (False,):
+        progress = Progress(target)
+        if moved:
+            std = (std[1], std[1])
+            figures.append(cast(GuidedDiscovery, stage).add_residual())
+        for number in range(refinements):
+            spread = annealed(std, number, refinements), annealed(std, number + 1, refinements)
+            row, _ = stage.refine(env, rolled, std=spread[0], next_std=spread[1])
+            figures.append(row | {"code_hits": stage.code_hits.tolist()})
+            progress.see(row, rolled)
+            if progress.over:
+                break
+        if progress.commanded >= target:
             break
     choose_codes(stage, env, rolled, std[1])
     row = stage.judge(stage.roll_out(env, rolled))

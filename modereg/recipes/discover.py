@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
@@ -99,19 +99,29 @@ def discover_clusters(
         row = {"phase": "fit", "env_steps": state["env_steps"]} | stage.begin(base)
         yield Advanced("first fit", row, 1, 1, saved)
     episodes = episodes_of_a_round(discoverer.num_codes, method.refine_episodes)
+    moved = state["moved_from"] is not None
+    first = state["moved_from"] or 0
     progress = Progress(method.target)
-    for figures in state["progress"]:
+    for figures in state["progress"][first:]:
         progress.see(figures, episodes)
-    for number in range(state["refined"], method.refinements):
-        if progress.over:
-            break
+    while True:
+        number = state["refined"]
+        if progress.over or number - first >= method.refinements:
+            if moved or not _wants_residual(method) or progress.commanded >= method.target:
+                break
+            yield Progressed("residual on the chunks")
+            cast(GuidedDiscovery, stage).add_residual()
+            moved, first, progress = True, number, Progress(method.target)
+            state["moved_from"] = number
         env.set_seed(derived_seed(config.seed, 2, number))
-        yield Progressed(f"refinement {number + 1} of at most {method.refinements}")
+        what = "residual" if moved else "refinement"
+        yield Progressed(f"{what} {number - first + 1} of at most {method.refinements}")
+        std = (method.std[1], method.std[1]) if moved else method.std
         figures, rolled = stage.refine(
             env,
             episodes,
-            std=annealed(method.std, number, method.refinements),
-            next_std=annealed(method.std, number + 1, method.refinements),
+            std=annealed(std, number - first, method.refinements),
+            next_std=annealed(std, number - first + 1, method.refinements),
         )
         progress.see(figures, episodes)
         state["progress"].append({name: figures[name] for name in ("hits", "commanded")})
@@ -161,6 +171,7 @@ def _close(
             "env_steps": state["env_steps"],
             "commanded": kept["commanded"],
         },
+        residual=getattr(stage, "residual", None),
     )
     save_adapter(Path(config.out) / "adapter", adapter)
     return {
@@ -229,6 +240,7 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
         "noise": discoverer.estimator.network.module.std,
         "episodes": episodes.to_dict(),
         "refined": 0,
+        "moved_from": None,
         "progress": [],
         "env_steps": setup.spent + episodes.spent,
         "partition": figures,
@@ -271,7 +283,12 @@ def _too_few(figures: dict[str, float]) -> bool:
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
     """Return the environment steps that stage 1 may take, with codes as many as are likely."""
     episodes = episodes_of_a_round(config.num_codes or 1, method.refine_episodes)
-    return setup.layout.max_steps * (method.episodes + (method.refinements + 1) * episodes)
+    rounds = method.refinements * (1 + _wants_residual(method)) + 1
+    return setup.layout.max_steps * (method.episodes + rounds * episodes)
+
+
+def _wants_residual(method: Clustered) -> bool:
+    return isinstance(method, GuidedConfig) and method.residual
 
 
 def discover_variational(

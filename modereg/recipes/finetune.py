@@ -236,6 +236,7 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         base_reference=stage.setup.reference,
         base_fingerprint=stage.setup.fingerprint,
         extra={"method": method, "env_steps": env_steps},
+        residual=stage.setup.residual,
     )
     save_adapter(Path(config.out) / "adapter", adapter)
     summary: dict[str, Any] = {"method": method, "env_steps": env_steps}

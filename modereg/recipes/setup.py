@@ -16,6 +16,7 @@ from modereg.layout import Layout
 from modereg.policies import GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.config import TaskConfig
+from modereg.residual import ChunkResidual
 from modereg.seeding import isolated_generators
 from modereg.suggestions import with_suggestion
 from modereg.tasks import Task
@@ -38,6 +39,7 @@ class Setup:
         device: where policies are.
         env_device: where environments are.
         spent: environment steps that it took to make it.
+        residual: moves the base's chunks, None where nothing does.
     """
 
     task: Task
@@ -49,6 +51,7 @@ class Setup:
     device: torch.device
     env_device: torch.device
     spent: int = 0
+    residual: ChunkResidual | None = None
 
     def make_env(self) -> EnvBase:
         """Return a plain environment of its own, batch ``[B]``, whose steps are its own.
@@ -72,7 +75,7 @@ class Setup:
             gamma: discount of an environment step; None takes the layout's. Evaluation takes 1.
         """
         layout = self.layout if gamma is None else replace(self.layout, gamma=gamma)
-        return steer_env(self.make_env(), self.base, prior, layout)
+        return steer_env(self.make_env(), self.base, prior, layout, self.residual)
 
     def final_keys(self, env: EnvBase) -> list[NestedKey]:
         """Entries of the last ``next`` that an evaluation reads."""

@@ -60,14 +60,15 @@ def choose_subspace(
 
 
 def load_run(folder: Path | str, setup: Setup) -> tuple[Adapter, Setup]:
-    """Return the adapter of a run, and the setup that steers where the adapter was made to.
+    """Return the adapter of a run, and the setup that steers where and as it was made to.
 
     Raises:
         CheckpointError: if a file is missing or damaged, or the base is another one.
         ConfigurationError: if the adapter was made on another layout.
     """
     adapter = load_adapter(Path(folder) / "adapter", setup.base)
-    setup = _within(setup, adapter.layout.noise_basis)
+    residual = None if adapter.residual is None else adapter.residual.to(setup.device)
+    setup = replace(_within(setup, adapter.layout.noise_basis), residual=residual)
     adapter.check_layout(setup.layout, Path(folder) / "adapter")
     return adapter, setup
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,6 +75,9 @@ class NoiseAction(Transform):
         chunk_key: entry of the decoded chunk; None leaves it out.
         noise_key: entry of the noise that a basis makes; None leaves it out.
         dtype: type of the noise; None takes that of the environment's action.
+        residual: moves the chunk afterwards, given the root's entries and the chunk ``[*B, H, A]``
+            (:class:`~modereg.residual.ChunkResidual`); what is played is what ``chunk_key`` gets.
+            None moves nothing. It is no submodule either.
         bound: b for losses whose policies need bounds, such as TD3's: the spec becomes
             ``Bounded(-b, b)``, whose ``rand()`` is N(0, I) clipped to it (at 3, one number of 370
             is). None leaves it unbounded.
@@ -99,6 +103,7 @@ class NoiseAction(Transform):
         chunk_key: NestedKey | None = keys.CHUNK,
         noise_key: NestedKey | None = keys.NOISE,
         dtype: torch.dtype | None = None,
+        residual: Callable[[TensorDictBase, Tensor], Tensor] | None = None,
         bound: float | None = None,
     ) -> None:
         super().__init__()
@@ -106,6 +111,7 @@ class NoiseAction(Transform):
             raise ConfigurationError(f"expected a bound above 0 and finite, got {bound}")
         self.bound = bound
         self.__dict__["_policy"] = policy
+        self.__dict__["_residual"] = {"moves": residual}  # shared by clones
         self.action_key, self.chunk_key = action_key, chunk_key
         self.noise_key = None if basis is None else noise_key
         self._dtype = dtype
@@ -118,6 +124,15 @@ class NoiseAction(Transform):
     def policy(self) -> GenerativePolicy:
         """The base policy."""
         return self.__dict__["_policy"]
+
+    @property
+    def residual(self) -> Callable[[TensorDictBase, Tensor], Tensor] | None:
+        """What moves the chunks, or None."""
+        return self.__dict__["_residual"]["moves"]
+
+    def set_residual(self, residual: Callable[[TensorDictBase, Tensor], Tensor] | None) -> None:
+        """Let this move the chunks from now on, here and in clones; None moves nothing."""
+        self.__dict__["_residual"]["moves"] = residual
 
     @property
     def action_shape(self) -> torch.Size:
@@ -201,7 +216,7 @@ class NoiseAction(Transform):
     def _decoded(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
         chunk = self._decode(tensordict, noise)
         check_chunk(self.policy, tensordict.batch_size, chunk)
-        return chunk
+        return chunk if self.residual is None else self.residual(tensordict, chunk)
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         for key, stash in ((self.chunk_key, _CHUNK), (self.noise_key, _NOISE)):

@@ -252,3 +252,57 @@ def test_an_environment_that_is_not_steered_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="without NoiseAction; make it by steer_env"):
         decision_entries(plain)
     assert any(isinstance(part, NoiseAction) for part in made.env.transform)
+
+
+def deaf(noise: Tensor, *observed: Tensor) -> Tensor:
+    """Chunks into a quarter that the noise decides as a die does."""
+    position = torch.cat(observed, -1)
+    aim = torch.sin(60 * noise.mean(-2)) + 3 * position
+    return (4 * aim).tanh().unsqueeze(-2).expand(noise.shape)
+
+
+def deaf_without_gradient(noise: Tensor, *observed: Tensor) -> Tensor:
+    return deaf(noise.detach(), *observed)
+
+
+@pytest.mark.parametrize("function", [deaf, deaf_without_gradient])
+def test_a_residual_commands_what_no_noise_does(
+    function: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    made = wrapped(function)
+    stage, _ = started(made)
+    for _ in range(2):
+        row, _ = stage.refine(made.env, 256, **ROUND)
+    assert row["hits"] < 0.45
+    stage.remember(row)
+    stage.add_residual()
+    for _ in range(3):
+        row, rolled = stage.refine(made.env, 256, std=0.3, next_std=0.3)
+    assert row["hits"] > 0.8
+    assert row["success"] == 1.0
+    again, other = _again(made, stage, tmp_path)
+    for each, env in ((stage, made.env), (again, other.env)):
+        torch.manual_seed(4)
+        choose_codes(each, env, 256, 0.3)
+        assert each.learned.tolist() == [True] * CODES
+        assert float(each.code_hits.min()) > 0.8
+    assert torch.equal(stage.table, again.table)
+    moved = rolled.decisions.get(("next", keys.CHUNK))
+    assert float(moved[rolled.valid].abs().max()) > 1.2, "beyond what the policy decodes"
+
+
+def test_codes_that_command_are_not_moved_and_what_is_not_worth_it_moves_no_more() -> None:
+    made = wrapped()
+    stage, _ = started(made)
+    stage.refine(made.env, 256, **ROUND)
+    stage.code_hits = torch.tensor([1.0, 0.1, 0.9, 0.2])
+    stage.add_residual()
+    assert stage.residual is not None
+    head = stage.residual.policy.head
+    assert head.steered.tolist() == [0.0, 1.0, 0.0, 1.0]
+    stage.table = stage.base_outcomes.repeat(CODES, 1)
+    stage.table[1] = 0.5 * stage.base_outcomes + 0.5 * torch.eye(CODES + 1)[1]
+    stage.settle()
+    assert head.steered.tolist() == [0.0, 1.0, 0.0, 0.0]
+    first = stage.best["weights"]["residual"]
+    assert all(float(value.abs().max()) == 0 for name, value in first.items() if "6.bias" in name)

@@ -220,3 +220,29 @@ def test_bounded_noise_is_drawn_from_a_clipped_normal(dtype: torch.dtype) -> Non
     for wrong in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ConfigurationError, match="expected a bound above 0 and finite"):
             NoiseAction(TinyPolicy(3), bound=wrong)
+
+
+def test_a_residual_moves_what_is_played_and_sees_what_the_agent_wrote():
+    def moves(tensordict: TensorDictBase, chunk: torch.Tensor) -> torch.Tensor:
+        return chunk + tensordict["observation"][:, None, :1] + tensordict["action"].mean()
+
+    policy = TinyPolicy(3, CHUNK)
+    env = TransformedEnv(CountingEnv([9, 9, 9]), ActionChunk(CHUNK[0]))
+    env = env.append_transform(NoiseAction(policy, residual=moves))
+    td = env.rand_action(env.reset())
+    out = env.step(td)
+    expected = moves(td, policy.decode_from(td, td["action"]))
+    torch.testing.assert_close(out["next", "action_chunk"], expected)
+    torch.testing.assert_close(out["next", "executed_chunk"], expected.clamp(-0.5, 0.5))
+    env.transform[-1].set_residual(None)
+    plain = env.step(td.exclude("next"))
+    torch.testing.assert_close(plain["next", "action_chunk"], policy.decode_from(td, td["action"]))
+
+
+def test_a_residual_is_no_part_of_the_environment():
+    env = TransformedEnv(CountingEnv([9, 9, 9]), ActionChunk(CHUNK[0]))
+    network = torch.nn.Linear(2, 2)
+    env = env.append_transform(NoiseAction(TinyPolicy(3, CHUNK)))
+    env.transform[-1].set_residual(network)
+    assert env.transform.transforms[-1].residual is network
+    assert not list(env.parameters())

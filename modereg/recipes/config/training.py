@@ -98,6 +98,8 @@ class GuidedConfig:
         std: standard deviation of the noise in the first and the last round.
         target: stop once this share of the codes reaches itself with success in at least 0.8 of its
             episodes.
+        residual: whether, after that, codes that do not command move the chunk itself too, in at
+            most as many further rounds: for behaviours that no noise reaches.
     """
 
     name: ClassVar[str] = "guided"
@@ -111,6 +113,7 @@ class GuidedConfig:
     student_steps: int = 1500
     std: tuple[float, float] = (0.7, 0.3)
     target: float = 0.95
+    residual: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(
