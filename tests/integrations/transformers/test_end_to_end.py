@@ -9,10 +9,10 @@ import pytest
 
 from modereg.learners.config import PPOConfig
 from modereg.recipes.config import (
-    ClusterConfig,
     DiscoverConfig,
     EvaluateConfig,
     FinetuneConfig,
+    GuidedConfig,
     LogConfig,
     PretrainConfig,
     TaskConfig,
@@ -60,10 +60,7 @@ def stage_1(folder: Path, base: str) -> dict[str, Any]:
         base=base,
         out=folder / "stage_1",
         task=TASK,
-        num_codes=12,
-        method=ClusterConfig(
-            episodes=1536, imitation_steps=400, refinements=3, refine_episodes=512, refine_steps=150
-        ),
+        method=GuidedConfig(episodes=1536, refinements=3, refine_episodes=512),
         final_episodes=512,
         log=QUIET,
     )
