@@ -170,6 +170,7 @@ def _close(
             "method": method.name,
             "env_steps": state["env_steps"],
             "commanded": kept["commanded"],
+            "base": {"outcomes": stage.base_outcomes.tolist(), "episodes": stage.base_episodes},
         },
         residual=getattr(stage, "residual", None),
     )

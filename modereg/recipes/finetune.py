@@ -8,17 +8,20 @@ variational stage 1 shares; folders, checkpoints, curves and progress are put ar
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.discovery.release import release
+from modereg.discovery.verdict import losses
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.learners.base import Learner, Problem
@@ -30,7 +33,7 @@ from modereg.recipes.events import Advanced, Evaluated, Event, Planned, Progress
 from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, discrete, set_up
 from modereg.recipes.subspace import choose_subspace, load_run
-from modereg.rollouts import collect_episodes
+from modereg.rollouts import Episodes, collect_episodes
 from modereg.seeding import (
     derived_seed,
     generator_state,
@@ -72,6 +75,8 @@ class Stage:
         online: what trains q, None where it is frozen.
         mi_reward: pays the intrinsic reward on batches, None where there is none.
         spent: environment steps that were spent before.
+        base: shares of the outcomes that stage 1 saw of the base, and of how many episodes; empty
+            where it saw none by this q.
         origin: names and fingerprints of what it all starts from.
     """
 
@@ -86,6 +91,7 @@ class Stage:
     mi_reward: MIReward | None
     spent: int
     origin: dict[str, str | None]
+    base: dict[str, Any] = field(default_factory=dict)
 
 
 def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Steps:
@@ -149,6 +155,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         setup, env, judge_env, prior, steering, config.learner.make(problem),
         estimator, online, mi_reward, spent,
         {"base": setup.fingerprint, "start": None if adapter is None else adapter.digest},
+        {} if adapter is None or online is not None else adapter.extra.get("base", {}),
     )  # fmt: skip
 
 
@@ -235,7 +242,7 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         layout=stage.env.layout,
         base_reference=stage.setup.reference,
         base_fingerprint=stage.setup.fingerprint,
-        extra={"method": method, "env_steps": env_steps},
+        extra={"method": method, "env_steps": env_steps, "base": stage.base},
         residual=stage.setup.residual,
     )
     save_adapter(Path(config.out) / "adapter", adapter)
@@ -245,7 +252,25 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
     trace = traced(stage.setup, stage.judge_env)
     judged = yield from _judged(stage, count, seed, phase="judging, sampled")
     keep_paths(config, stage.setup, stage.steering, trace, judged, seed)
-    return summary | {"sampled": judged[0], "deterministic": mean}
+    worse = _worse_than_base(stage, judged[1])
+    for sentence in worse:
+        warnings.warn(sentence, stacklevel=2)
+    found = {"worse_than_base": worse} if stage.base else {}
+    return summary | found | {"sampled": judged[0], "deterministic": mean}
+
+
+def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
+    """Return a sentence on each thing in which episodes are worse than the base's of stage 1."""
+    if not stage.base or stage.estimator is None:
+        return []
+    final, base = episodes.final, torch.tensor(stage.base["outcomes"])
+    outcomes = stage.estimator.log_prob(final).argmax(-1)
+    success = final.get(keys.SUCCESS, None)
+    if success is not None:
+        outcomes = torch.where(success.squeeze(-1), outcomes, len(base) - 1)
+    shares = torch.bincount(outcomes, minlength=len(base)).to("cpu") / len(episodes)
+    own = torch.ones(1)
+    return list(losses(shares[None], base, own, len(episodes), stage.base["episodes"]))
 
 
 def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from modereg.checkpoints import load_adapter
+from modereg.checkpoints import load_adapter, save_adapter
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.learners.config import PPOConfig
 from modereg.recipes.config import EvaluateConfig
@@ -33,7 +34,9 @@ def test_environment_steps_begin_where_stage_one_ended(tuned: Path, clusters: Pa
     assert all(64 * 6 < late - early <= BATCH_STEPS for early, late in zip(steps, steps[1:]))
     assert steps[-1] == read_summary(tuned)["env_steps"]
     assert steps[-2] < spent + 4000 <= steps[-1]
-    assert load_adapter(tuned / "adapter").extra == {"method": "finetune", "env_steps": steps[-1]}
+    extra = load_adapter(tuned / "adapter").extra
+    assert (extra["method"], extra["env_steps"]) == ("finetune", steps[-1])
+    assert extra["base"] == load_adapter(clusters / "adapter").extra["base"]
 
 
 def test_the_curves_say_what_is_paid_inferred_and_clipped(tuned: Path) -> None:
@@ -57,6 +60,24 @@ def test_fine_tuning_on_the_clusters_keeps_success_and_modes(tuned: Path, cluste
     assert sampled["success"] >= before["success"] - 0.08  # of 128 episodes
     assert sampled["present_modes"] == 4
     assert read_summary(tuned)["deterministic"]["success"] > 0.8
+
+
+def test_a_run_that_is_worse_than_the_base_says_so(
+    tuned: Path, clusters: Path, base: str, tmp_path: Path
+) -> None:
+    """As one is whose base never failed, by what stage 1 saw of it."""
+    assert read_summary(tuned)["worse_than_base"] == []
+    shutil.copytree(clusters, tmp_path / "start")
+    adapter = load_adapter(tmp_path / "start" / "adapter")
+    number = len(adapter.extra["base"]["outcomes"])
+    adapter.extra["base"] = {"outcomes": [1.0] + [0.0] * (number - 1), "episodes": 4000}
+    save_adapter(tmp_path / "start" / "adapter", adapter)
+    spent = read_summary(clusters)["env_steps"]
+    tune = finetune_config(base, tmp_path / "b", spent + 1, start=str(tmp_path / "start"))
+    with pytest.warns(UserWarning, match="Worse than the base: success"):
+        summary = finetune(tune)
+    assert summary["worse_than_base"][0].startswith("Worse than the base: success 0.")
+    assert summary["worse_than_base"] == read_summary(tmp_path / "b")["worse_than_base"]
 
 
 @pytest.mark.parametrize("seed", [0])
