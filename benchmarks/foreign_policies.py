@@ -158,7 +158,7 @@ class Session:
         elif method in ("stage1", "residual"):
             more = self.judged | self.budget.discover
             flags = [*QUIET, "--resume"]
-            flags += ["--method.residual"] if method == "residual" else []
+            flags += ["--method.residual", "0.5"] if method == "residual" else []
             run("discover", *flags, cwd=self.home, **options, **more)
         elif method == "cluster":
             more = self.judged | self.budget.discover

@@ -293,8 +293,9 @@ def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
 
 
 def _residual_config(residual: ChunkResidual) -> dict[str, Any]:
-    network = _default_mlp(residual.policy.head.network, "a residual")
-    return {"shift": _steering_config(residual.policy, network), "offset": residual.offset}
+    layers = _default_mlp(residual.network.head.network, "a residual")
+    network = _steering_config(residual.network, layers)
+    return {"network": network, "bound": residual.bound, "offset": residual.offset}
 
 
 def _build_residual(
@@ -302,8 +303,9 @@ def _build_residual(
 ) -> ChunkResidual | None:
     if config is None:
         return None
-    shift = _build_steering(config["shift"])
-    residual = ChunkResidual(shift, torch.zeros_like(weights["directions"]), config["offset"])
+    directions = torch.zeros_like(weights["directions"])
+    network = _build_steering(config["network"])
+    residual = ChunkResidual(network, directions, config["bound"], config["offset"])
     _load(residual, weights)
     return residual
 

@@ -7,6 +7,7 @@ residual is bounded too).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tensordict import NestedKey, TensorDictBase
@@ -14,45 +15,48 @@ from torch import Tensor, nn
 
 from modereg import keys
 from modereg.devices import module_device
-from modereg.errors import ShapeError
+from modereg.errors import ConfigurationError, ShapeError
 from modereg.networks import MLP
 from modereg.steering import SteeringPolicy
 
 __all__ = ["ChunkResidual"]
 
-BOUND = 3.0
-"""Standard deviations of the base's own chunks by which a direction is moved at most."""
-
 
 class ChunkResidual(nn.Module):
     r"""Moves what is played of a chunk along the directions in which the base's own chunks vary.
 
-    .. math:: \delta(s, z) = D^T u(s, z), \quad |u_i| < b,
+    .. math:: \delta(s, z) = D^T u(s, z), \quad u = \frac{b m}{\sqrt{b^2 + |m|^2}},
 
     where the rows of D are those directions, each of the length of one standard deviation
-    (:attr:`~modereg.discovery.chunk_features.ChunkFeatures.directions`): b says how far, in any of
-    them, a chunk leaves what the base itself does. At first, and for codes that are not steered,
-    it is zero.
+    (:attr:`~modereg.discovery.chunk_features.ChunkFeatures.directions`), and m is a network's:
+    :math:`|u| < b` says how far a chunk leaves what the base itself does. At first, and for codes
+    that are not steered, it is zero.
 
     Args:
-        shift: a steering policy whose "noise" is u, ``[k]``; its mean is what counts.
+        network: a steering policy whose mean "noise" is m, ``[k]``.
         directions: D, ``[k, e * A]``.
+        bound: b.
         offset: first played action of a chunk.
 
     Raises:
-        ShapeError: if the directions are not as many as u has numbers.
+        ConfigurationError: if the bound is not positive and finite.
+        ShapeError: if the directions are not as many as m has numbers.
     """
 
     directions: Tensor
 
-    def __init__(self, shift: SteeringPolicy, directions: Tensor, offset: int = 0) -> None:
+    def __init__(
+        self, network: SteeringPolicy, directions: Tensor, bound: float, offset: int = 0
+    ) -> None:
         super().__init__()
-        if directions.ndim != 2 or tuple(shift.noise_shape) != tuple(directions.shape[:1]):
+        if not 0 < bound < math.inf:
+            raise ConfigurationError(f"expected a bound above 0 and finite, got {bound}")
+        if directions.ndim != 2 or tuple(network.noise_shape) != tuple(directions.shape[:1]):
             raise ShapeError(
-                f"expected directions [k, e * A] with k of {tuple(shift.noise_shape)}, got "
+                f"expected directions [k, e * A] with k of {tuple(network.noise_shape)}, got "
                 f"{tuple(directions.shape)}"
             )
-        self.policy, self.offset = shift, offset
+        self.network, self.bound, self.offset = network, bound, offset
         self.register_buffer("directions", directions)
 
     @classmethod
@@ -63,8 +67,8 @@ class ChunkResidual(nn.Module):
         latent_dim: int,
         directions: Tensor,
         *,
+        bound: float,
         offset: int = 0,
-        bound: float = BOUND,
         hidden: Sequence[int] = (128, 128),
         octaves: int = 3,
         latent_key: NestedKey = keys.LATENT_FEATURES,
@@ -76,31 +80,30 @@ class ChunkResidual(nn.Module):
             observation_dim: their total length once flattened.
             latent_dim: length of the code's features.
             directions: D, ``[k, e * A]``.
-            offset: first played action of a chunk.
             bound: b.
+            offset: first played action of a chunk.
             hidden: widths of the MLP.
             octaves: of its observations' :class:`~modereg.networks.FourierFeatures`.
             latent_key: entry of the code's features.
         """
         size, number = observation_dim + latent_dim, len(directions)
-        network = MLP(
+        layers = MLP(
             size, number, hidden, octaves=octaves, plain_features=latent_dim, zero_init=True
         )
-        shift = SteeringPolicy(
+        network = SteeringPolicy(
             observation_keys,
             observation_dim,
             latent_dim,
             (number,),
-            network=network,
+            network=layers,
             latent_key=latent_key,
-            mean_bound=bound,
         )
-        return cls(shift, directions, offset)
+        return cls(network, directions, bound, offset)
 
     @property
     def in_keys(self) -> list[NestedKey]:
         """Entries that it reads."""
-        return [*self.policy.observation_keys, self.policy.latent_key]
+        return [*self.network.observation_keys, self.network.latent_key]
 
     def shift(self, tensordict: TensorDictBase) -> Tensor:
         """Return u, ``[*B, k]``.
@@ -108,7 +111,9 @@ class ChunkResidual(nn.Module):
         Raises:
             KeyMismatchError: if an observation or the code's features are missing.
         """
-        return self.policy.distribution(tensordict).mean
+        mean = self.network.distribution(tensordict).mean
+        length = mean.square().sum(-1, keepdim=True)
+        return self.bound * mean / (self.bound**2 + length).sqrt()
 
     def forward(self, tensordict: TensorDictBase, chunk: Tensor) -> Tensor:
         """Return the chunk ``[*B, H, A]`` with the residual on what is played of it.
@@ -132,5 +137,5 @@ class ChunkResidual(nn.Module):
         return moved
 
     def extra_repr(self) -> str:
-        """Name the sizes."""
-        return f"directions={tuple(self.directions.shape)}, offset={self.offset}"
+        """Name the sizes and the bound."""
+        return f"directions={tuple(self.directions.shape)}, bound={self.bound}"

@@ -145,10 +145,10 @@ def test_a_residual_comes_back_as_it_was(tmp_path: Path) -> None:
     saved, data = _adapter(), _data()
     directions = torch.randn(3, 8)
     saved.residual = ChunkResidual.at_zero(
-        [PLACE], 2, 4, directions, offset=1, hidden=(8,), latent_key=("code", "one_hot")
+        [PLACE], 2, 4, directions, bound=0.7, offset=1, hidden=(8,), latent_key=("code", "one_hot")
     )
-    torch.nn.init.normal_(saved.residual.policy.head.network.layers[-1].weight)
-    saved.residual.policy.head.steer_only(torch.tensor([True, False, True, True]), 1.0)
+    torch.nn.init.normal_(saved.residual.network.head.network.layers[-1].weight)
+    saved.residual.network.head.steer_only(torch.tensor([True, False, True, True]), 1.0)
     save_adapter(tmp_path, saved)
     loaded = load_adapter(tmp_path, TinyPolicy(2)).residual
     assert loaded is not None

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 
 from modereg import keys
 from modereg.discovery.chunk_features import ChunkFeatures
-from modereg.errors import KeyMismatchError, ShapeError
+from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
 from modereg.residual import ChunkResidual
 
 CODES, PLAYED, WIDTH, OFFSET, HORIZON = 3, 4, 2, 1, 6
@@ -25,7 +25,7 @@ def residual(directions: torch.Tensor | None = None, bound: float = 3.0) -> Chun
     if directions is None:
         directions = ChunkFeatures(*chunks()).directions
     return ChunkResidual.at_zero(
-        [keys.OBSERVATION], 2, CODES, directions, offset=OFFSET, bound=bound, hidden=(8,)
+        [keys.OBSERVATION], 2, CODES, directions, bound=bound, offset=OFFSET, hidden=(8,)
     )
 
 
@@ -43,7 +43,7 @@ def test_at_first_it_moves_nothing() -> None:
 def test_it_moves_what_is_played_and_the_features_by_exactly_as_much() -> None:
     features = ChunkFeatures(*chunks())
     moving, seen = residual(features.directions), rows()
-    torch.nn.init.normal_(moving.policy.head.network.layers[-1].weight, std=2.0)
+    torch.nn.init.normal_(moving.network.head.network.layers[-1].weight, std=2.0)
     with torch.no_grad():
         chunk = torch.randn(5, HORIZON, WIDTH)
         before = chunk.clone()
@@ -69,9 +69,10 @@ def test_a_step_of_one_is_as_long_as_the_bases_own_chunks_spread() -> None:
 def test_it_is_bounded_and_of_the_codes_that_are_steered_alone() -> None:
     moving = residual(bound=1.5)
     with torch.no_grad():
-        moving.policy.head.network.layers[-1].bias.fill_(100.0)
-        moving.policy.head.steer_only(torch.tensor([True, False, True]), 1.0)
-        assert float(moving.shift(rows(0)).max()) == pytest.approx(1.5)
+        moving.network.head.network.layers[-1].bias.fill_(100.0)
+        moving.network.head.steer_only(torch.tensor([True, False, True]), 1.0)
+        length = moving.shift(rows(0)).norm(dim=-1)
+        assert 1.0 < float(length.min()) <= float(length.max()) < 1.5
         assert torch.equal(moving.shift(rows(1)), torch.zeros(5, len(moving.directions)))
 
 
@@ -81,4 +82,6 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(KeyMismatchError, match=keys.LATENT_FEATURES):
         residual()(rows().exclude(keys.LATENT_FEATURES), torch.zeros(5, HORIZON, WIDTH))
     with pytest.raises(ShapeError, match=r"with k of \(3,\), got \(2, 4\)"):
-        ChunkResidual(residual(torch.eye(3, 8)).policy, torch.eye(2, 4))
+        ChunkResidual(residual(torch.eye(3, 8)).network, torch.eye(2, 4), 1.0)
+    with pytest.raises(ConfigurationError, match=r"a bound above 0 and finite, got 0"):
+        residual(bound=0.0)

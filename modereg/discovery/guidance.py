@@ -77,7 +77,8 @@ def guide(
 
     A residual u on the chunk features is pushed uphill with it: f(s, w) + u(s, z) stands in the
     place of f(s, w), and :math:`\beta_z |u|^2 / 2`, the divergence of two unit Gaussians that are u
-    apart, is subtracted. No gradient of the decoder is needed for that.
+    apart, is subtracted. No gradient of the decoder is needed for that. Since chunks then leave
+    what was ever played, the least of Q's members counts instead of their mean.
 
     No likelihood of a noise is in it, and each state gives as many noises as there are steps: there
     is nothing to learn by heart, however many dimensions the noise has.
@@ -116,7 +117,8 @@ def guide(
         if residual is not None:
             move = residual.shift(batch)
             features, cost = features + move, cost + 0.5 * move.square().sum(-1)
-        log_prob = model.log_prob(batch.get(OBSERVED), features, players[code]).mean(0)
+        members = model.log_prob(batch.get(OBSERVED), features, players[code])
+        log_prob = members.mean(0) if residual is None else members.min(0).values
         reached = log_prob.gather(-1, code.unsqueeze(-1)).squeeze(-1)
         loss = (kl_coef[code] * cost - reached).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -54,6 +54,9 @@ TIMED = 64
 JUDGED = 4096
 """Decisions of the base by which it is told what chance decides."""
 
+OFTEN = 4.0
+"""How many times as often codes are drawn that are moved by a residual, while it is fitted."""
+
 CHUNKS, FEATURES, OUTCOME, PLAYER, EPISODE = "chunks", "features", "outcome", "player", "episode"
 MOVED = "moved"
 """Entry of what the residual added to a chunk's features."""
@@ -278,20 +281,30 @@ class GuidedDiscovery(CodeJudge):
 
     # --- the residual
 
-    def add_residual(self) -> dict[str, float]:
+    def add_residual(self, bound: float = 0.5) -> dict[str, float]:
         """Move the chunks of the codes that do not command from now on, and fit.
 
         It reaches beyond what noise does: u is pushed uphill on the same outcome model, for which
-        no gradient of the decoder is needed. Codes that command play what is decoded.
+        no gradient of the decoder is needed. Codes that command play what is decoded, and are drawn
+        a quarter as often until :meth:`settle`.
+
+        Args:
+            bound: of :class:`~modereg.residual.ChunkResidual`. A long way moves chunks to where the
+                outcome model has seen nothing.
 
         Returns:
             As :meth:`fit`.
         """
-        residual = self._make_residual()
-        residual.policy.head.steer_only(self.code_hits < REACHED, 1.0)
+        residual = self._make_residual(bound)
+        residual.network.head.steer_only(self.code_hits < REACHED, 1.0)
+        self._draw_moved(residual)
         return self.fit()
 
-    def _make_residual(self) -> ChunkResidual:
+    def _draw_moved(self, residual: ChunkResidual) -> None:
+        weights = 1.0 + (OFTEN - 1.0) * residual.network.head.steered
+        self.discoverer.estimator.prior.weigh(weights / weights.sum())
+
+    def _make_residual(self, bound: float) -> ChunkResidual:
         """Make a residual that changes nothing, and let the environment play it."""
         rows, read = self.rounds[0], self.steering.observation_keys
         residual = ChunkResidual.at_zero(
@@ -299,10 +312,11 @@ class GuidedDiscovery(CodeJudge):
             sum(rows[key][0].numel() for key in read),
             self._num_codes,
             self.model.chunk_features.directions.clone(),
+            bound=bound,
             offset=self.layout.offset,
             latent_key=self.steering.latent_key,
         ).to(self.device)
-        residual.policy.fit_inputs(rows)
+        residual.network.fit_inputs(rows)
         size = self.model.chunk_features.out_features
         for part in self.rounds:
             if part.get(MOVED, None) is None:
@@ -318,7 +332,7 @@ class GuidedDiscovery(CodeJudge):
         """Steer and move the codes that are worth it; see :meth:`CodeJudge.settle`."""
         super().settle(std)
         if self.residual is not None:
-            head = self.residual.policy.head
+            head = self.residual.network.head
             head.steer_only((head.steered > 0) & self.learned, 1.0)
 
     # --- rounds
@@ -382,6 +396,7 @@ class GuidedDiscovery(CodeJudge):
             "players": self.players,
             "seen": self.seen,
             "residual": None if self.residual is None else dict(self.residual.state_dict()),
+            "bound": None if self.residual is None else self.residual.bound,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -399,7 +414,9 @@ class GuidedDiscovery(CodeJudge):
             self.student.load_state_dict(state["student"])
             self.student.requires_grad_(False)
         if state["residual"] is not None:
-            self._make_residual().load_state_dict(state["residual"])
+            residual = self._make_residual(state["bound"])
+            residual.load_state_dict(state["residual"])
+            self._draw_moved(residual)
 
 
 def _noise_action(env: EnvBase) -> NoiseAction:

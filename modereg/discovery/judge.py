@@ -147,18 +147,19 @@ class CodeJudge(ABC):
         """Return what episodes of the steering policy reach, and learn from it which codes learned.
 
         Returns:
-            ``hits``, the share of the episodes that reach their code, with success; ``commanded``,
-            the share of the codes that do so in at least 0.8 of theirs; ``success`` and
-            ``entropy``, of the codes that successful episodes reach, over log K; ``accepted``, 1.0
-            unless one of the last two is below the base's. ``code_hits`` has the hits of each
-            code, ``[K]``, and ``table`` the share of each outcome in its episodes, ``[K, K + 1]``.
+            ``hits``, the share of its episodes in which a code is reached, with success, as a mean
+            over codes; ``commanded``, the share of the codes for which it is at least 0.8;
+            ``success`` and ``entropy``, of the codes that successful episodes reach, over log K;
+            ``accepted``, 1.0 unless one of the last two is below the base's. ``code_hits`` has the
+            hits of each code, ``[K]``, and ``table`` the share of each outcome in its episodes,
+            ``[K, K + 1]``.
 
         Raises:
             ConfigurationError: if an episode's code is none of the discoverer's.
         """
         predicted, solved = self._reached(episodes)
         figures, codes = self._outcome(predicted, solved), self._codes(episodes)
-        hits, num = (predicted == codes) & solved, self.discoverer.num_codes
+        num = self.discoverer.num_codes
         outcomes = torch.where(solved, predicted, num)
         drawn = torch.bincount(codes, minlength=num).clamp_min(1)
         table = functional.contingency(codes, outcomes, num, num + 1)
@@ -172,7 +173,7 @@ class CodeJudge(ABC):
         margin = max(TOLERANCE, len(episodes) ** -0.5)
         kept = all(figures[name] >= value - margin for name, value in self.base.items())
         commanded = float((self.code_hits >= REACHED).float().mean())
-        own = {"hits": float(hits.float().mean()), "commanded": commanded}
+        own = {"hits": float(self.code_hits.mean()), "commanded": commanded}
         return own | figures | {"accepted": float(kept)}
 
     def remember(self, figures: dict[str, float]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Literal, cast
 
+import torch
 from torchrl.envs import TransformedEnv
 
 from modereg.discovery.cluster import ClusterModeDiscoverer
@@ -45,6 +46,8 @@ def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: floa
     Returns:
         The environment steps that it took.
     """
+    num_codes = stage.discoverer.num_codes
+    stage.discoverer.estimator.prior.weigh(torch.full((num_codes,), 1 / num_codes))
     stage.steering.set_std(std)
     rolled = stage.roll_out(env, episodes)
     spent = rolled.spent
@@ -54,10 +57,15 @@ def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: floa
         spent += rolled.spent
         stage.judge(rolled)
     stage.settle(std)
+    share_prior(env, stage)
+    return spent
+
+
+def share_prior(env: TransformedEnv, stage: CodeJudge) -> None:
+    """Let an environment draw its codes as often as a stage says, from the next reset on."""
     for transform in env.transform:
         if isinstance(transform, LatentConditioner):
             transform.share(stage.discoverer.prior)
-    return spent
 
 
 NOTHING_COMMANDS = (
@@ -103,7 +111,7 @@ def discover_modes(
     refinements: int = 6,
     std: tuple[float, float] = (0.7, 0.3),
     target: float = 0.95,
-    residual: bool = False,
+    residual: float = 0.0,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Run stage 1 on what :func:`~modereg.wrapping.wrap` returned, in place.
@@ -123,8 +131,8 @@ def discover_modes(
             that hit no more than before.
         std: standard deviation of the noise in the first and the last refinement.
         target: stop once this share of the codes is commanded.
-        residual: whether, after that, codes that do not command move the chunk itself too
-            (:meth:`GuidedDiscovery.add_residual`), in at most as many further rounds.
+        residual: how far codes that do not command after that move the chunk itself
+            (:meth:`GuidedDiscovery.add_residual`), in at most as many further rounds; 0 not at all.
         options: of the method.
 
     Returns:
@@ -157,12 +165,12 @@ def discover_modes(
     )
     figures: list[dict[str, Any]] = [discoverer.fit_episodes(base)]
     figures[0] |= stage.begin(base)
+    share_prior(env, stage)
     rolled = episodes_of_a_round(discoverer.num_codes, episodes // 2)
     for moved in (False, True) if residual else (False,):
         progress = Progress(target)
         if moved:
-            std = (std[1], std[1])
-            figures.append(cast(GuidedDiscovery, stage).add_residual())
+            figures.append(cast(GuidedDiscovery, stage).add_residual(residual))
         for number in range(refinements):
             spread = annealed(std, number, refinements), annealed(std, number + 1, refinements)
             row, _ = stage.refine(env, rolled, std=spread[0], next_std=spread[1])

@@ -31,13 +31,13 @@ NEARLY = 0.5
 ADVICE = {
     "nearly": "it is on its way: more rounds (--method.refinements), or fine-tuning from here",
     "chance": "what the environment does after the noise was drawn decides it: a residual on the "
-    "chunk reaches further than noise (--method.residual), and more decisions an episode (a "
+    "chunk reaches further than noise (--method.residual 0.5), and more decisions an episode (a "
     "smaller execute) react sooner",
     "few episodes": "collect more episodes of the base (--method.episodes)",
     "feature": "its episodes are told from another code's by nothing that the discoverer sees: "
     "name other feature keys, or ask for fewer codes",
     "noise": "the policy hardly does it, whatever its noise: move the chunk itself "
-    "(--method.residual), or give it more demonstrations",
+    "(--method.residual 0.5), or give it more demonstrations",
 }
 """What to do about a code that does not command, by the reason."""
 

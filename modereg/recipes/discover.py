@@ -110,18 +110,17 @@ def discover_clusters(
             if moved or not _wants_residual(method) or progress.commanded >= method.target:
                 break
             yield Progressed("residual on the chunks")
-            cast(GuidedDiscovery, stage).add_residual()
+            cast(GuidedDiscovery, stage).add_residual(cast(GuidedConfig, method).residual)
             moved, first, progress = True, number, Progress(method.target)
             state["moved_from"] = number
         env.set_seed(derived_seed(config.seed, 2, number))
         what = "residual" if moved else "refinement"
         yield Progressed(f"{what} {number - first + 1} of at most {method.refinements}")
-        std = (method.std[1], method.std[1]) if moved else method.std
         figures, rolled = stage.refine(
             env,
             episodes,
-            std=annealed(std, number - first, method.refinements),
-            next_std=annealed(std, number - first + 1, method.refinements),
+            std=annealed(method.std, number - first, method.refinements),
+            next_std=annealed(method.std, number - first + 1, method.refinements),
         )
         progress.see(figures, episodes)
         state["progress"].append({name: figures[name] for name in ("hits", "commanded")})
@@ -289,7 +288,7 @@ def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
 
 
 def _wants_residual(method: Clustered) -> bool:
-    return isinstance(method, GuidedConfig) and method.residual
+    return isinstance(method, GuidedConfig) and method.residual > 0
 
 
 def discover_variational(

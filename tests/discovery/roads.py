@@ -80,6 +80,13 @@ def going(noise: Tensor, *observed: Tensor) -> Tensor:
     return (4 * aim).tanh().unsqueeze(-2).expand(noise.shape)
 
 
+def deaf(noise: Tensor, *observed: Tensor) -> Tensor:
+    """Chunks into a quarter that the noise decides as a die does."""
+    position = torch.cat(observed, -1)
+    aim = torch.sin(60 * noise.mean(-2)) + 3 * position
+    return (4 * aim).tanh().unsqueeze(-2).expand(noise.shape)
+
+
 def policy(
     function: Callable[..., Tensor] = going, entries: Sequence[NestedKey] = (keys.OBSERVATION,)
 ) -> GenerativePolicy:

@@ -27,6 +27,7 @@ from tests.discovery.roads import (
     SHAPE,
     Roads,
     clustered,
+    deaf,
     going,
     wrapped,
 )
@@ -254,13 +255,6 @@ def test_an_environment_that_is_not_steered_is_refused() -> None:
     assert any(isinstance(part, NoiseAction) for part in made.env.transform)
 
 
-def deaf(noise: Tensor, *observed: Tensor) -> Tensor:
-    """Chunks into a quarter that the noise decides as a die does."""
-    position = torch.cat(observed, -1)
-    aim = torch.sin(60 * noise.mean(-2)) + 3 * position
-    return (4 * aim).tanh().unsqueeze(-2).expand(noise.shape)
-
-
 def deaf_without_gradient(noise: Tensor, *observed: Tensor) -> Tensor:
     return deaf(noise.detach(), *observed)
 
@@ -275,7 +269,7 @@ def test_a_residual_commands_what_no_noise_does(
         row, _ = stage.refine(made.env, 256, **ROUND)
     assert row["hits"] < 0.45
     stage.remember(row)
-    stage.add_residual()
+    stage.add_residual(4.0)
     for _ in range(3):
         row, rolled = stage.refine(made.env, 256, std=0.3, next_std=0.3)
     assert row["hits"] > 0.8
@@ -298,8 +292,10 @@ def test_codes_that_command_are_not_moved_and_what_is_not_worth_it_moves_no_more
     stage.code_hits = torch.tensor([1.0, 0.1, 0.9, 0.2])
     stage.add_residual()
     assert stage.residual is not None
-    head = stage.residual.policy.head
+    head = stage.residual.network.head
     assert head.steered.tolist() == [0.0, 1.0, 0.0, 1.0]
+    probs = made.discoverer.prior.probs
+    torch.testing.assert_close(probs, torch.tensor([0.1, 0.4, 0.1, 0.4]), check_dtype=False)
     stage.table = stage.base_outcomes.repeat(CODES, 1)
     stage.table[1] = 0.5 * stage.base_outcomes + 0.5 * torch.eye(CODES + 1)[1]
     stage.settle()

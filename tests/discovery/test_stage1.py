@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import torch
 
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided
@@ -13,7 +14,7 @@ from modereg.discovery.stage1 import Progress, episodes_of_a_round
 from modereg.errors import ConfigurationError
 from modereg.rollouts import collect_episodes
 from modereg.wrapping import Wrapped
-from tests.discovery.roads import CODES, wrapped
+from tests.discovery.roads import CODES, deaf, wrapped
 
 STEPS = {
     "guided": dict(outcome_steps=100, guide_steps=100, student_steps=100),
@@ -128,6 +129,24 @@ def test_each_loss_beside_the_base_is_warned_of(
         "stage 1: Worse in one.",
         "stage 1: Worse in another.",
     ]
+
+
+def test_what_noise_does_not_command_a_residual_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided, "FRESH", 1000)
+    env, steering, discoverer = made = wrapped(deaf)
+    figures = discover_modes(*made, episodes=512, refinements=3, residual=4.0, **STEPS["guided"])
+    assert figures[1]["hits"] < 0.5
+    assert figures[-1]["hits"] > 0.8
+    rolled = collect_episodes(env, 256, policy=steering, final=[keys.HISTORY, keys.LATENT])
+    reached = discoverer.log_prob(rolled.final).argmax(-1)
+    assert float((reached == rolled.final[keys.LATENT]).float().mean()) > 0.8
+    counts = torch.bincount(rolled.final[keys.LATENT], minlength=CODES)
+    assert int(counts.min()) > 32, "codes are drawn equally often again"
+
+
+def test_a_residual_of_imitation_is_refused(made: Wrapped) -> None:
+    with pytest.raises(ConfigurationError, match="'guided' for a residual, got 'imitation'"):
+        discover_modes(*made, method="imitation", residual=0.5)
 
 
 def test_another_method_is_refused(made: Wrapped) -> None:

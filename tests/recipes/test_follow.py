@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from modereg.checkpoints import load_adapter
 from modereg.errors import ConfigurationError
 from modereg.recipes.config import EvaluateConfig
+from modereg.recipes.evaluate import evaluate
 from modereg.recipes.events import (
     Advanced,
     Evaluated,
@@ -145,6 +147,33 @@ def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
     events = list(follow(replace(config, out=tmp_path / "c")))
     seen = [event.phase for event in events if isinstance(event, Progressed)]
     assert [name for name in dict.fromkeys(seen) if name in phases] == phases
+
+
+def test_a_residual_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    few = guiding(
+        outcome_steps=20, guide_steps=20, episodes=256, refinements=1, residual=0.5, target=1.0
+    )
+    heading = "tests.recipes.tiny:heading"
+    config = discover_config(heading, tmp_path / "a", method=few, num_codes=6)
+    discover(replace(config, out=tmp_path / "b"))
+    rows = check(config, tmp_path / "b", 4, SAME + ADAPTER)
+    assert [event.row["phase"] for event in rows] == ["cluster", "fit", "refine", "refine"]
+    adapter = load_adapter(tmp_path / "a" / "adapter")
+    assert adapter.residual is not None
+    assert adapter.residual.bound == 0.5
+    judged = evaluate(
+        EvaluateConfig(run=str(tmp_path / "a"), episodes=256, seed=10_000, trust_code=True)
+    )
+    assert judged["sampled"] == read_summary(tmp_path / "a")["sampled"]
+    steps = read_summary(tmp_path / "a")["env_steps"] + 1
+    tune = finetune_config(
+        heading, tmp_path / "c", steps, start=str(tmp_path / "a"), accept_uncommanded=True
+    )
+    finetune(tune)
+    tuned = load_adapter(tmp_path / "c" / "adapter").residual
+    assert tuned is not None
+    for name, value in adapter.residual.state_dict().items():
+        assert torch.equal(tuned.state_dict()[name], value), name
 
 
 def test_the_papers_stage_one_can_be_stopped_after_any_batch(base: str, tmp_path: Path) -> None:

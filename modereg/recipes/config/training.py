@@ -98,8 +98,9 @@ class GuidedConfig:
         std: standard deviation of the noise in the first and the last round.
         target: stop once this share of the codes reaches itself with success in at least 0.8 of its
             episodes.
-        residual: whether, after that, codes that do not command move the chunk itself too, in at
-            most as many further rounds: for behaviours that no noise reaches.
+        residual: how far codes that do not command after that move the chunk itself, in standard
+            deviations of the base's own chunks, in at most as many further rounds: for behaviours
+            that no noise reaches. Not at all by default; 0.5 is a good length.
     """
 
     name: ClassVar[str] = "guided"
@@ -113,7 +114,7 @@ class GuidedConfig:
     student_steps: int = 1500
     std: tuple[float, float] = (0.7, 0.3)
     target: float = 0.95
-    residual: bool = False
+    residual: float = 0.0
 
     def __post_init__(self) -> None:
         check_numbers(
