@@ -17,9 +17,9 @@ ENTROPY_LOST = 0.05
 """Entropy of the codes, over log K, that may be lost. Codes are finer than modes, and a base that
 shows all equally often has none to gain: if nothing could be lost, nothing would be steered."""
 
-KEPT, MOST = 1.25 * PRESENT, 0.5
-"""Share of the successes that every behaviour of the base keeps, if it has as much, and the share
-of the episodes that codes which play the base take for it at most."""
+RARE, KEPT, MOST = 1.25 * PRESENT, 2 * PRESENT, 0.5
+"""Share of the successes from which a behaviour of the base is kept, how much of it is, and the
+share of the episodes that those codes take for it at most that show it most often."""
 
 GROWTH, TIMES = 1.05, 100
 """How a code's weight grows at a time, and how often at most."""
@@ -64,9 +64,9 @@ def code_shares(table: Tensor, base: Tensor, steered: Tensor) -> Tensor:
 
     A rare behaviour that no code commands is left to those codes that play the base, and equally
     often drawn those that command something else crowd it out. So codes are drawn equally often
-    unless a behaviour that the base shows in 0.0125 of its successes, or more, has less of them:
-    then those that reach it most often are drawn more often, until it has, or they take half of
-    the episodes.
+    unless a behaviour that the base shows in 0.0125 of its successes, or more, has less than that
+    and less than 0.02: then those that reach it most often are drawn more often, until it has as
+    much, or they take half of the episodes.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
@@ -75,10 +75,10 @@ def code_shares(table: Tensor, base: Tensor, steered: Tensor) -> Tensor:
     """
     played = torch.where(steered[:, None], table, base)[:, :-1]
     shown = base[:-1] / base[:-1].sum().clamp_min(ROUNDING)
-    weights = torch.ones_like(shown)
+    weights, least = torch.ones_like(shown), shown.clamp_max(KEPT)
     for _ in range(TIMES):
         reached = weights @ played
-        short = (shown >= KEPT) & (reached < KEPT * reached.sum())
+        short = (shown >= RARE) & (reached < least * reached.sum() - ROUNDING)
         if not bool(short.any()):
             break
         rarest = int(reached.masked_fill(~short, torch.inf).argmin())

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modereg import functional
-from modereg.discovery.worth import ENTROPY_LOST, KEPT, SIGNIFICANT, code_shares, worth_steering
+from modereg.discovery.worth import (
+    ENTROPY_LOST,
+    KEPT,
+    RARE,
+    SIGNIFICANT,
+    code_shares,
+    worth_steering,
+)
 
 SLACK = 2e-6
 """What rounding may cost."""
@@ -144,20 +151,21 @@ def test_all_codes_are_drawn_and_equally_often_where_nothing_is_thinned_out(case
     assert float(shares.sum()) == pytest.approx(1.0)
     assert float(shares.min()) > 0.0
     equal = torch.full_like(shares, 1 / len(shares))
-    before, after = (share_of_rarest(each, table, base, steered) for each in (equal, shares))
-    if before >= KEPT:
+    before, after = (beyond(each, table, base, steered) for each in (equal, shares))
+    if before >= 0.0:
         torch.testing.assert_close(shares, equal)
     assert float(after) >= float(before) - 1e-9
 
 
-def share_of_rarest(shares: Tensor, table: Tensor, base: Tensor, steered: Tensor) -> Tensor:
-    """Least share of the successes that one of the base's behaviours has, 1 if it has none."""
+def beyond(shares: Tensor, table: Tensor, base: Tensor, steered: Tensor) -> Tensor:
+    """What the rarest behaviour has beyond what it should keep, 1 if the base shows none."""
     reached = (shares @ torch.where(steered[:, None], table, base))[:-1]
-    shown = base[:-1] >= KEPT * base[:-1].sum()
-    shown &= base[:-1].sum() > 0
-    if not bool(shown.any()):
+    shown = base[:-1] / base[:-1].sum().clamp_min(1e-12)
+    kept = shown >= RARE
+    if not bool(kept.any()):
         return torch.ones(())
-    return reached[shown].min() / reached.sum().clamp_min(1e-12)
+    rest = reached / reached.sum().clamp_min(1e-12) - shown.clamp_max(KEPT)
+    return rest[kept].min() + 2e-6
 
 
 def test_a_rare_behaviour_that_nothing_commands_keeps_its_place() -> None:
@@ -166,12 +174,15 @@ def test_a_rare_behaviour_that_nothing_commands_keeps_its_place() -> None:
     table = torch.eye(6, 7)
     steered = torch.tensor([True] * 4 + [False] * 2)
     equal = torch.full((6,), 1 / 6)
-    assert float(share_of_rarest(equal, table, base, steered)) < 0.01
+    assert float(beyond(equal, table, base, steered)) < KEPT / 2 - KEPT
     shares = code_shares(table, base, steered)
-    assert KEPT <= float(share_of_rarest(shares, table, base, steered)) < 1.1 * KEPT
+    assert -0.008 < float(beyond(shares, table, base, steered)) < 0.0
     assert float(shares[4]) == pytest.approx(float(shares[5]))
     assert float(shares[:4].std()) == pytest.approx(0.0)
-    assert 0.33 < float(shares[4:].sum()) <= 0.5
+    assert 0.48 < float(shares[4:].sum()) <= 0.5
+    table[4, 4:], table[5, 4:] = torch.tensor([0.1, 0.1, 0.8]), torch.tensor([0.1, 0.1, 0.8])
+    steered[:] = True
+    assert float(beyond(code_shares(table, base, steered), table, base, steered)) >= 0.0
 
 
 def test_the_base_takes_no_more_than_half_of_the_episodes() -> None:
@@ -187,4 +198,7 @@ def test_a_steered_code_that_is_hit_seldom_is_drawn_more_often() -> None:
     base = torch.tensor([0.5, 0.48, 0.014, 0.006])
     shares = code_shares(table, base, torch.ones(3, dtype=torch.bool))
     assert float(shares[2]) > 0.4
-    assert float(share_of_rarest(shares, table, base, torch.ones(3, dtype=torch.bool))) >= KEPT
+    every = torch.ones(3, dtype=torch.bool)
+    assert float(beyond(shares, table, base, every)) > float(
+        beyond(base.new_full((3,), 1 / 3), table, base, every)
+    )
