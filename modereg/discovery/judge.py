@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from modereg import functional, keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.verdict import REACHED, Verdict, losses, verdict_of
-from modereg.discovery.worth import above_chance, code_shares, worth_steering
+from modereg.discovery.worth import above_chance, worth_steering
 from modereg.errors import ConfigurationError
 from modereg.estimators import check_support
 from modereg.reading import require
@@ -202,15 +202,14 @@ class CodeJudge(ABC):
     def settle(self, std: float = 0.3) -> None:
         """Steer the codes that are worth it, by what was judged last; the others play the base.
 
-        Codes are drawn from then on as often as it takes that no behaviour is thinned out, of
-        :func:`~modereg.discovery.worth.code_shares`.
+        From then on codes are drawn as often as :func:`~modereg.discovery.worth.worth_steering`
+        says.
 
         Args:
             std: standard deviation of the steered codes.
         """
-        self.learned = worth_steering(self.table, self.base_outcomes, self.judged)
+        self.learned, shares = worth_steering(self.table, self.base_outcomes, self.judged)
         self.steering.head.steer_only(self.learned, std)
-        shares = code_shares(self.table, self.base_outcomes, self.learned)
         self.discoverer.estimator.prior.weigh(shares)
 
     def chance_shares(self) -> Tensor | None:

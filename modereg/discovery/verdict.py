@@ -23,7 +23,7 @@ MOSTLY = 0.5
 """Share of chance in an outcome's variance above which chance decides it."""
 
 OFTEN = 0.01
-"""Above its equal share by so much of it a code counts as drawn more often."""
+"""Above the usual share by so much of it a code counts as drawn more often."""
 
 NEARLY = 0.5
 """Hits from which a code is on its way."""
@@ -100,7 +100,14 @@ class Verdict:
             f"beside {self.base_entropy:.2f}.",
             *self.losses,
         ]
-        often = [code for code in self.codes if code.share > (1 + OFTEN) / len(self.codes)]
+        usual = sorted(code.share for code in self.codes)[len(self.codes) // 2]
+        seldom = [code for code in self.codes if code.share < usual / 2]
+        if seldom:
+            names = ", ".join(f"{code.code} ({code.share:.2f})" for code in seldom)
+            lines.append(
+                f"Drawn less often, since they succeed less than the base: {names} of the episodes."
+            )
+        often = [code for code in self.codes if code.share > (1 + OFTEN) * usual]
         if often:
             names = ", ".join(f"{code.code} ({code.share:.2f})" for code in often)
             lines.append(

@@ -21,67 +21,85 @@ RARE, KEPT, MOST = 1.25 * PRESENT, 2 * PRESENT, 0.5
 """Share of the successes from which a behaviour of the base is kept, how much of it is, and the
 share of the episodes that those codes take for it at most that show it most often."""
 
-GROWTH, TIMES = 1.05, 100
+SELDOM = 0.1
+"""Weight of a code that costs success, beside those that do not."""
+
+GROWTH, TIMES = 1.05, 200
 """How a code's weight grows at a time, and how often at most."""
 
 ROUNDING = 1e-6
 """Shares in single precision add up to 1 no more exactly than this."""
 
 
-def worth_steering(table: Tensor, base: Tensor, episodes: int) -> Tensor:
-    """Return the codes whose steering pays, ``[K]`` bool.
+def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
+    """Return the codes whose steering pays, ``[K]`` bool, and how often each is drawn, ``[K]``.
 
     A code that is reached no more often than by the base's own noise, by two standard errors, is
-    not steered. Others are given up, one after the other, until all codes together, equally often,
-    with the base's noise for those that are not steered, succeed as often as the base, within one
-    standard error, and over as many codes, within 0.05 of their entropy: the one that succeeds
-    least as long as success is lost, and then the one that is hit least.
+    not steered. All codes together, with the base's noise for those that are not steered, must
+    succeed as often as the base, within one standard error, and over as many codes, within 0.05 of
+    their entropy. As long as success is lost, the code that succeeds least is drawn a tenth as
+    often, so that it can still be commanded, and given up if all that succeed less than the base
+    are drawn so already; and then, for the entropy, the one that is hit least is given up. At last
+    :func:`code_shares` has a look at what is rare.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
         episodes: how many episodes of all codes the table was counted in.
     """
-    num_codes = len(table)
-    hits, chance = table.diagonal(), base[:-1]
-    steered = above_chance(hits, chance, max(episodes, 1) / num_codes)
+    num_codes, weights = len(table), torch.ones_like(base[:-1])
+    hits, successes = table.diagonal(), table[:, :-1].sum(1)
+    steered = above_chance(hits, base[:-1], max(episodes, 1) / num_codes)
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
     while bool(steered.any()):
-        found = _figures(torch.where(steered[:, None], table, base).mean(0))
+        played = torch.where(steered[:, None], table, base)
+        found = _figures(weights @ played / weights.sum())
+        often = steered & (weights == 1) & (successes < success)
+        if found[0] < success - margin and bool(often.any()):
+            weights[_least(successes, often)] = SELDOM
+            continue
         if found[0] < success - margin:
-            worth = table[:, :-1].sum(1)
+            given_up = _least(successes, steered)
         elif found[1] < entropy - ENTROPY_LOST:
-            worth = hits
+            given_up = _least(hits, steered)
         else:
             break
-        steered[worth.masked_fill(~steered, torch.inf).argmin()] = False
-    return steered
+        steered[given_up], weights[given_up] = False, 1.0
+    return steered, code_shares(table, base, steered, weights)
 
 
-def code_shares(table: Tensor, base: Tensor, steered: Tensor) -> Tensor:
+def _least(values: Tensor, among: Tensor) -> int:
+    return int(values.masked_fill(~among, torch.inf).argmin())
+
+
+def code_shares(
+    table: Tensor, base: Tensor, steered: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Return how often to draw each code so that no behaviour of the base is thinned out, ``[K]``.
 
-    A rare behaviour that no code commands is left to those codes that play the base, and equally
-    often drawn those that command something else crowd it out. So codes are drawn equally often
-    unless a behaviour that the base shows in 0.0125 of its successes, or more, has less than that
-    and less than 0.02: then those that reach it most often are drawn more often, until it has as
-    much, or they take half of the episodes.
+    They add up to 1. A rare behaviour that no code commands is left to those codes that play the
+    base, and equally often drawn those that command something else crowd it out. So codes are drawn
+    as they are unless a behaviour that the base shows in 0.0125 of its successes, or more, has less
+    than that and less than 0.02: then those that reach it most often are drawn more often, until it
+    has as much, or they take half of the episodes.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
         steered: which codes are steered, ``[K]`` bool; the others play the base.
+        weights: how often they are drawn to begin with, ``[K]``; None is equally often.
     """
     played = torch.where(steered[:, None], table, base)[:, :-1]
     shown = base[:-1] / base[:-1].sum().clamp_min(ROUNDING)
-    weights, least = torch.ones_like(shown), shown.clamp_max(KEPT)
+    weights = torch.ones_like(shown) if weights is None else weights
+    least = shown.clamp_max(KEPT)
     for _ in range(TIMES):
         reached = weights @ played
         short = (shown >= RARE) & (reached < least * reached.sum() - ROUNDING)
         if not bool(short.any()):
             break
-        rarest = int(reached.masked_fill(~short, torch.inf).argmin())
+        rarest = _least(reached, short)
         best = played[:, rarest] >= played[:, rarest].max() - ROUNDING
         grown = torch.where(best, GROWTH * weights, weights)
         if float(grown[best].sum()) > MOST * float(grown.sum()) and not bool(best.all()):
