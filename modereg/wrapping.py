@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any, Literal, NamedTuple
 
 import torch
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
 from torch.distributions import Distribution
 from torchrl.envs import Compose, EnvBase, Transform, TransformedEnv
 
@@ -65,6 +66,12 @@ class SteeredEnv(TransformedEnv):
             env, transform = env.base_env, Compose(*own, *transform)
         super().__init__(env, transform)
         self.__dict__["layout"] = layout
+
+    @property
+    def residual(self) -> Callable[[TensorDictBase, Tensor], Tensor] | None:
+        """What moves the chunks, such as stage 1's, to save with an adapter; None if nothing."""
+        found = [part.residual for part in self.transform if isinstance(part, NoiseAction)]
+        return found[0] if found else None
 
 
 def steer_env(

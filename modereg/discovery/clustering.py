@@ -170,8 +170,9 @@ def find_behaviours(features: Tensor, *, seed: int = 0) -> Tensor:
     Raises:
         ConfigurationError: if there are too few points to cluster.
     """
-    parts = [features[rows] for rows in _split(features, seed)]
-    return torch.stack([part.mean(0) for part in _joined(parts, seed)])
+    points = features.cpu()  # k-means is scipy's
+    parts = [points[rows] for rows in _split(points, seed)]
+    return torch.stack([part.mean(0) for part in _joined(parts, seed)]).to(features)
 
 
 def _split(features: Tensor, seed: int) -> list[Tensor]:
@@ -214,8 +215,7 @@ def _joined(parts: list[Tensor], seed: int) -> list[Tensor]:
 
 
 def _shuffled(points: Tensor, seed: int) -> Tensor:
-    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
-    return points[order.to(points.device)]
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))]
 
 
 def _is_one(points: Tensor, seed: int) -> bool:

@@ -46,8 +46,8 @@ def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: floa
     Returns:
         The environment steps that it took.
     """
-    num_codes = stage.discoverer.num_codes
-    stage.discoverer.estimator.prior.weigh(torch.full((num_codes,), 1 / num_codes))
+    codes = torch.ones_like(stage.code_hits)
+    stage.discoverer.estimator.prior.weigh(codes / len(codes))
     stage.steering.set_std(std)
     rolled = stage.roll_out(env, episodes)
     spent = rolled.spent

@@ -263,14 +263,15 @@ def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
     """Return a sentence on each thing in which episodes are worse than the base's of stage 1."""
     if not stage.base or stage.estimator is None:
         return []
-    final, base = episodes.final, torch.tensor(stage.base["outcomes"])
+    final, known = episodes.final, stage.base["outcomes"]
     outcomes = stage.estimator.log_prob(final).argmax(-1)
+    base = torch.tensor(known, device=outcomes.device)
     success = final.get(keys.SUCCESS, None)
     if success is not None:
         outcomes = torch.where(success.squeeze(-1), outcomes, len(base) - 1)
-    shares = torch.bincount(outcomes, minlength=len(base)).to("cpu") / len(episodes)
-    own = torch.ones(1)
-    return list(losses(shares[None], base, own, len(episodes), stage.base["episodes"]))
+    shares = torch.bincount(outcomes, minlength=len(base))[None] / len(episodes)
+    every = torch.ones_like(shares[:, 0])
+    return list(losses(shares, base, every, len(episodes), stage.base["episodes"]))
 
 
 def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:

@@ -12,6 +12,7 @@ from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, g
 from modereg.discovery.judge import CodeJudge
 from modereg.discovery.stage1 import Progress, episodes_of_a_round
 from modereg.errors import ConfigurationError
+from modereg.residual import ChunkResidual
 from modereg.rollouts import collect_episodes
 from modereg.wrapping import Wrapped
 from tests.discovery.roads import CODES, deaf, wrapped
@@ -135,6 +136,7 @@ def test_each_loss_beside_the_base_is_warned_of(
 def test_what_noise_does_not_command_a_residual_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "FRESH", 1000)
     env, steering, discoverer = made = wrapped(deaf)
+    assert env.residual is None
     figures = discover_modes(*made, episodes=512, refinements=3, residual=6.0, **STEPS["guided"])
     assert figures[1]["hits"] < 0.5
     assert figures[-1]["hits"] > 0.7
@@ -143,6 +145,8 @@ def test_what_noise_does_not_command_a_residual_does(monkeypatch: pytest.MonkeyP
     assert float((reached == rolled.final[keys.LATENT]).float().mean()) > 0.7
     counts = torch.bincount(rolled.final[keys.LATENT], minlength=CODES)
     assert int(counts.min()) > 32, "codes are drawn equally often again"
+    assert isinstance(env.residual, ChunkResidual)
+    assert env.residual.bound == 6.0
 
 
 def test_a_residual_of_imitation_is_refused(made: Wrapped) -> None:

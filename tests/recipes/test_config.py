@@ -99,6 +99,7 @@ def test_what_is_absent_keeps_its_default() -> None:
         ("method: {name: guided, guide_steps: 0}", "expected guide_steps of at least 1, got 0"),
         ("method: {name: clusters}", "the name of a method of .*Did you mean 'cluster'"),
         ("method: {episodes: 3}", "the name of a method of .*got None"),
+        ("method: {name: guided, residual: -1}", "residual of at least 0, got -1"),
         ("num_codes: 0", "expected num_codes of at least 1, got 0"),
         ("hidden: [8, 0]", "expected hidden of at least 1, got 0"),
         ("num_codes: many", "expected num_codes of the type that its command writes, got 'many'"),

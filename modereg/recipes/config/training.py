@@ -124,6 +124,10 @@ class GuidedConfig:
             positive=("std",),
             share=("target",),
         )
+        if not 0 <= self.residual < float("inf"):
+            raise ConfigurationError(
+                f"expected a length of the residual of at least 0, got {self.residual}"
+            )
 
 
 @dataclass(frozen=True)
