@@ -37,10 +37,11 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     A code that is reached no more often than by the base's own noise, by two standard errors, is
     not steered. All codes together, with the base's noise for those that are not steered, must
     succeed as often as the base, within one standard error, and over as many codes, within 0.05 of
-    their entropy. As long as success is lost, the code that succeeds least is drawn a tenth as
-    often, so that it can still be commanded, and given up if all that succeed less than the base
-    are drawn so already; and then, for the entropy, the one that is hit least is given up. At last
-    :func:`code_shares` has a look at what is rare.
+    their entropy. Codes that succeed less than the base, by two standard errors, are drawn a tenth
+    as often, if that keeps the entropy: they can still be commanded. As long as success is lost,
+    the others follow that succeed less, and if all are drawn so already the one that succeeds least
+    is given up; and then, for the entropy, the one that is hit least. At last :func:`code_shares`
+    has a look at what is rare.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
@@ -52,6 +53,12 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     steered = above_chance(hits, base[:-1], max(episodes, 1) / num_codes)
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
+    costly = steered & (successes < success - SIGNIFICANT * num_codes**0.5 * margin)
+    mixed = torch.where(steered[:, None], table, base)
+    rest = torch.where(costly, SELDOM, weights)
+    found = _figures(rest @ mixed / rest.sum())
+    if found[0] >= success - margin and found[1] >= entropy - ENTROPY_LOST:
+        weights = rest
     while bool(steered.any()):
         played = torch.where(steered[:, None], table, base)
         found = _figures(weights @ played / weights.sum())

@@ -134,6 +134,15 @@ def test_a_code_whose_steering_costs_success_is_drawn_seldom() -> None:
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3))
 
 
+def test_a_code_that_costs_success_is_drawn_seldom_though_the_others_make_up_for_it() -> None:
+    base = torch.tensor([0.4, 0.4, 0.02, 0.18])
+    table = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.2, 0.2, 0.3, 0.3]])
+    steered, shares = worth_steering(table, base, 3000)
+    assert steered.tolist() == [True] * 3
+    assert float(shares[0]) == pytest.approx(float(shares[1]))
+    assert float(shares[2]) < 0.1
+
+
 def test_what_costs_too_much_even_then_is_given_back() -> None:
     """All three fail more often than the base, and code 0, which hits most, most of all."""
     base = torch.tensor([0.32, 0.32, 0.32, 0.04])
