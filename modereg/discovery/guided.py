@@ -120,7 +120,6 @@ class GuidedDiscovery(CodeJudge):
         self.exact: bool | None = None
         self.student: DecoderStudent | None = None
         self.fresh: TensorDict | None = None
-        self.residual: ChunkResidual | None = None
 
     @property
     def trained(self) -> dict[str, nn.Module]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
@@ -16,12 +16,13 @@ from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.verdict import REACHED, Verdict, losses, verdict_of
 from modereg.discovery.worth import above_chance, worth_steering
 from modereg.errors import ConfigurationError
-from modereg.estimators import check_support
+from modereg.estimators import RewardEstimator, check_support
 from modereg.reading import require
+from modereg.residual import ChunkResidual
 from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 
-__all__ = ["REACHED", "CodeJudge", "as_rows"]
+__all__ = ["REACHED", "CodeJudge", "as_rows", "reached"]
 
 TOLERANCE = 0.05
 """Success, or the entropy of the codes, may be so much below the base's before it counts as lost;
@@ -42,6 +43,8 @@ class CodeJudge(ABC):
         success_key: entry of success; an episode without it counts as soon as it reached its code.
         labels: further entries of the last ``next`` to keep in the episodes that are returned.
     """
+
+    residual: ChunkResidual | None = None
 
     def __init__(
         self,
@@ -249,10 +252,7 @@ class CodeJudge(ABC):
     def _reached(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Return the code that q gives each episode, and whether it succeeded, each ``[N]``."""
         final = episodes.final.to(self.device)
-        predicted = self.discoverer.log_prob(final).argmax(-1)
-        success = final.get(self.success_key, None)
-        solved = torch.ones_like(predicted, dtype=torch.bool)
-        return predicted, solved if success is None else success.squeeze(-1)
+        return reached(final, self.discoverer.estimator, self.success_key)
 
     def _outcomes(self, episodes: Episodes) -> Tensor:
         """Return the code that each episode reached with success, K for the others, ``[N]``."""
@@ -287,6 +287,22 @@ class CodeJudge(ABC):
         self.code_hits = state["code_hits"].to(self.device)
         self.learned = state["learned"].to(self.device)
         self.chance = None if state["chance"] is None else state["chance"].to(self.device)
+
+
+def reached(
+    final: TensorDictBase, estimator: RewardEstimator, success_key: NestedKey = keys.SUCCESS
+) -> tuple[Tensor, Tensor]:
+    """Return the code that q gives the end of each episode, and whether it succeeded, ``[N]`` each.
+
+    Args:
+        final: last entries of the episodes, ``[N]``; without success all succeeded.
+        estimator: q.
+        success_key: entry of success.
+    """
+    predicted = estimator.log_prob(final).argmax(-1)
+    success = final.get(success_key, None)
+    solved = torch.ones_like(predicted, dtype=torch.bool)
+    return predicted, solved if success is None else success.squeeze(-1)
 
 
 def as_rows(data: dict[str, Any]) -> TensorDict:

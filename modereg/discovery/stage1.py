@@ -17,7 +17,14 @@ from modereg.rollouts import collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.transforms import LatentConditioner
 
-__all__ = ["Progress", "annealed", "choose_codes", "discover_modes", "episodes_of_a_round"]
+__all__ = [
+    "Progress",
+    "Rounds",
+    "annealed",
+    "choose_codes",
+    "discover_modes",
+    "episodes_of_a_round",
+]
 
 EPISODES_A_CODE = 40
 """Episodes that each code gets in a round, at least."""
@@ -48,6 +55,7 @@ def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: floa
     """
     codes = torch.ones_like(stage.code_hits)
     stage.discoverer.estimator.prior.weigh(codes / len(codes))
+    share_prior(env, stage)
     stage.steering.set_std(std)
     rolled = stage.roll_out(env, episodes)
     spent = rolled.spent
@@ -57,7 +65,6 @@ def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: floa
         spent += rolled.spent
         stage.judge(rolled)
     stage.settle(std)
-    share_prior(env, stage)
     return spent
 
 
@@ -98,6 +105,51 @@ class Progress:
     def over(self) -> bool:
         """Whether to stop."""
         return self.commanded >= self.target or self.stalled >= self.patience
+
+
+class Rounds:
+    """Which round comes next: until :class:`Progress` is over, or there were enough.
+
+    Where a residual is asked for and not every code commands then, as many rounds follow with it.
+
+    Args:
+        most: rounds at most, without a residual and with it.
+        std: standard deviation of the noise in the first and the last of them.
+        target: see :class:`Progress`.
+        residual: whether one is asked for.
+
+    Attributes:
+        number: rounds so far, of those with a residual once it is ``moved``.
+        moved: whether the next round is one with a residual.
+        over: whether none is next.
+    """
+
+    def __init__(
+        self, most: int, std: tuple[float, float], target: float, *, residual: bool = False
+    ) -> None:
+        self.most, self.std, self.residual = most, std, residual
+        self.progress, self.number, self.moved = Progress(target), 0, False
+        self.over = most < 1 or self.progress.over
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Standard deviation in the next round, and in the one after it."""
+        return (
+            annealed(self.std, self.number, self.most),
+            annealed(self.std, self.number + 1, self.most),
+        )
+
+    def see(self, figures: dict[str, float], episodes: int) -> None:
+        """Take in the figures of a round, and how many episodes they are of."""
+        self.progress.see(figures, episodes)
+        self.number += 1
+        if not self.progress.over and self.number < self.most:
+            return
+        target = self.progress.target
+        if self.moved or not self.residual or self.progress.commanded >= target:
+            self.over = True
+        else:
+            self.moved, self.number, self.progress = True, 0, Progress(target)
 
 
 def discover_modes(
@@ -167,19 +219,14 @@ def discover_modes(
     figures[0] |= stage.begin(base)
     share_prior(env, stage)
     rolled = episodes_of_a_round(discoverer.num_codes, episodes // 2)
-    for moved in (False, True) if residual else (False,):
-        progress = Progress(target)
-        if moved:
+    rounds = Rounds(refinements, std, target, residual=residual > 0)
+    while not rounds.over:
+        if rounds.moved and stage.residual is None:
             figures.append(cast(GuidedDiscovery, stage).add_residual(residual))
-        for number in range(refinements):
-            spread = annealed(std, number, refinements), annealed(std, number + 1, refinements)
-            row, _ = stage.refine(env, rolled, std=spread[0], next_std=spread[1])
-            figures.append(row | {"code_hits": stage.code_hits.tolist()})
-            progress.see(row, rolled)
-            if progress.over:
-                break
-        if progress.commanded >= target:
-            break
+        now, later = rounds.spread
+        row, _ = stage.refine(env, rolled, std=now, next_std=later)
+        figures.append(row | {"code_hits": stage.code_hits.tolist()})
+        rounds.see(row, rolled)
     choose_codes(stage, env, rolled, std[1])
     row = stage.judge(stage.roll_out(env, rolled))
     if not row["commanded"]:

@@ -53,26 +53,25 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     steered = above_chance(hits, base[:-1], max(episodes, 1) / num_codes)
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
-    costly = steered & (successes < success - SIGNIFICANT * num_codes**0.5 * margin)
-    mixed = torch.where(steered[:, None], table, base)
-    rest = torch.where(costly, SELDOM, weights)
-    found = _figures(rest @ mixed / rest.sum())
-    if found[0] >= success - margin and found[1] >= entropy - ENTROPY_LOST:
-        weights = rest
-    while bool(steered.any()):
+
+    def loses(weights: Tensor) -> tuple[bool, bool]:
         played = torch.where(steered[:, None], table, base)
         found = _figures(weights @ played / weights.sum())
+        return found[0] < success - margin, found[1] < entropy - ENTROPY_LOST
+
+    costly = steered & (successes < success - SIGNIFICANT * num_codes**0.5 * margin)
+    seldom = torch.where(costly, SELDOM, weights)
+    weights = weights if any(loses(seldom)) else seldom
+    while bool(steered.any()):
+        success_lost, entropy_lost = loses(weights)
         often = steered & (weights == 1) & (successes < success)
-        if found[0] < success - margin and bool(often.any()):
+        if success_lost and bool(often.any()):
             weights[_least(successes, often)] = SELDOM
-            continue
-        if found[0] < success - margin:
-            given_up = _least(successes, steered)
-        elif found[1] < entropy - ENTROPY_LOST:
-            given_up = _least(hits, steered)
+        elif success_lost or entropy_lost:
+            given_up = _least(successes if success_lost else hits, steered)
+            steered[given_up], weights[given_up] = False, 1.0
         else:
             break
-        steered[given_up], weights[given_up] = False, 1.0
     return steered, code_shares(table, base, steered, weights)
 
 

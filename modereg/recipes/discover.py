@@ -16,11 +16,10 @@ from modereg.discovery import (
     ClusterModeDiscoverer,
     GuidedDiscovery,
     SelfImitation,
-    annealed,
     decision_entries,
 )
 from modereg.discovery.judge import CodeJudge
-from modereg.discovery.stage1 import Progress, choose_codes, episodes_of_a_round
+from modereg.discovery.stage1 import Rounds, choose_codes, episodes_of_a_round
 from modereg.estimators import RewardEstimator, estimator_class
 from modereg.learners.base import Problem
 from modereg.priors import CategoricalPrior
@@ -99,30 +98,21 @@ def discover_clusters(
         row = {"phase": "fit", "env_steps": state["env_steps"]} | stage.begin(base)
         yield Advanced("first fit", row, 1, 1, saved)
     episodes = episodes_of_a_round(discoverer.num_codes, method.refine_episodes)
-    moved = state["moved_from"] is not None
-    first = state["moved_from"] or 0
-    progress = Progress(method.target)
-    for figures in state["progress"][first:]:
-        progress.see(figures, episodes)
-    while True:
-        number = state["refined"]
-        if progress.over or number - first >= method.refinements:
-            if moved or not _wants_residual(method) or progress.commanded >= method.target:
-                break
+    residual = _residual(method)
+    rounds = Rounds(method.refinements, method.std, method.target, residual=residual > 0)
+    for figures in state["progress"]:
+        rounds.see(figures, episodes)
+    while not rounds.over:
+        if rounds.moved and stage.residual is None:
             yield Progressed("residual on the chunks")
-            cast(GuidedDiscovery, stage).add_residual(cast(GuidedConfig, method).residual)
-            moved, first, progress = True, number, Progress(method.target)
-            state["moved_from"] = number
+            cast(GuidedDiscovery, stage).add_residual(residual)
+        number = state["refined"]
         env.set_seed(derived_seed(config.seed, 2, number))
-        what = "residual" if moved else "refinement"
-        yield Progressed(f"{what} {number - first + 1} of at most {method.refinements}")
-        figures, rolled = stage.refine(
-            env,
-            episodes,
-            std=annealed(method.std, number - first, method.refinements),
-            next_std=annealed(method.std, number - first + 1, method.refinements),
-        )
-        progress.see(figures, episodes)
+        what = "residual" if rounds.moved else "refinement"
+        yield Progressed(f"{what} {rounds.number + 1} of at most {method.refinements}")
+        now, later = rounds.spread
+        figures, rolled = stage.refine(env, episodes, std=now, next_std=later)
+        rounds.see(figures, episodes)
         state["progress"].append({name: figures[name] for name in ("hits", "commanded")})
         state["refined"] = number + 1
         state["env_steps"] += rolled.spent
@@ -171,7 +161,7 @@ def _close(
             "commanded": kept["commanded"],
             "base": {"outcomes": stage.base_outcomes.tolist(), "episodes": stage.base_episodes},
         },
-        residual=getattr(stage, "residual", None),
+        residual=stage.residual,
     )
     save_adapter(Path(config.out) / "adapter", adapter)
     return {
@@ -240,7 +230,6 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
         "noise": discoverer.estimator.network.module.std,
         "episodes": episodes.to_dict(),
         "refined": 0,
-        "moved_from": None,
         "progress": [],
         "env_steps": setup.spent + episodes.spent,
         "partition": figures,
@@ -283,12 +272,13 @@ def _too_few(figures: dict[str, float]) -> bool:
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
     """Return the environment steps that stage 1 may take, with codes as many as are likely."""
     episodes = episodes_of_a_round(config.num_codes or 1, method.refine_episodes)
-    rounds = method.refinements * (1 + _wants_residual(method)) + 1
+    rounds = method.refinements * (1 + (_residual(method) > 0)) + 1
     return setup.layout.max_steps * (method.episodes + rounds * episodes)
 
 
-def _wants_residual(method: Clustered) -> bool:
-    return isinstance(method, GuidedConfig) and method.residual > 0
+def _residual(method: Clustered) -> float:
+    """Return the bound of the residual that is asked for, 0 for none."""
+    return method.residual if isinstance(method, GuidedConfig) else 0.0
 
 
 def discover_variational(

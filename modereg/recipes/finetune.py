@@ -20,6 +20,7 @@ from tensordict import NestedKey, TensorDictBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
+from modereg.discovery.judge import reached
 from modereg.discovery.release import release
 from modereg.discovery.verdict import losses
 from modereg.errors import ConfigurationError
@@ -263,12 +264,9 @@ def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
     """Return a sentence on each thing in which episodes are worse than the base's of stage 1."""
     if not stage.base or stage.estimator is None:
         return []
-    final, known = episodes.final, stage.base["outcomes"]
-    outcomes = stage.estimator.log_prob(final).argmax(-1)
-    base = torch.tensor(known, device=outcomes.device)
-    success = final.get(keys.SUCCESS, None)
-    if success is not None:
-        outcomes = torch.where(success.squeeze(-1), outcomes, len(base) - 1)
+    predicted, solved = reached(episodes.final, stage.estimator)
+    base = torch.tensor(stage.base["outcomes"], device=predicted.device)
+    outcomes = torch.where(solved, predicted, len(base) - 1)
     shares = torch.bincount(outcomes, minlength=len(base))[None] / len(episodes)
     every = torch.ones_like(shares[:, 0])
     return list(losses(shares, base, every, len(episodes), stage.base["episodes"]))

@@ -10,7 +10,7 @@ import torch
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided
 from modereg.discovery.judge import CodeJudge
-from modereg.discovery.stage1 import Progress, episodes_of_a_round
+from modereg.discovery.stage1 import Progress, Rounds, episodes_of_a_round
 from modereg.errors import ConfigurationError
 from modereg.residual import ChunkResidual
 from modereg.rollouts import collect_episodes
@@ -58,7 +58,37 @@ def test_rounds_without_a_hit_end_too() -> None:
     assert see(progress, 0.0).over
 
 
-def test_the_deviation_falls_geometrically() -> None:
+def rounds_of(commanded: list[float], *, residual: bool, most: int = 2) -> list[tuple[bool, int]]:
+    """Return which rounds are made where so many codes command after each, and hits rise."""
+    rounds, made = Rounds(most, (0.8, 0.2), 0.9, residual=residual), []
+    for place, share in enumerate(commanded):
+        if rounds.over:
+            break
+        made.append((rounds.moved, rounds.number))
+        rounds.see({"hits": 0.1 * place, "commanded": share}, 10_000)
+    return made
+
+
+def test_rounds_with_a_residual_follow_where_not_every_code_commands() -> None:
+    assert rounds_of([0.1] * 9, residual=False) == [(False, 0), (False, 1)]
+    four = [(False, 0), (False, 1), (True, 0), (True, 1)]
+    assert rounds_of([0.1] * 9, residual=True) == four
+    assert rounds_of([0.1, 0.1, 1.0], residual=True) == four[:3]
+    assert rounds_of([1.0] * 9, residual=True) == four[:1]
+    assert rounds_of([0.1] * 9, residual=True, most=0) == []
+
+
+def test_the_deviation_falls_again_with_a_residual() -> None:
+    rounds = Rounds(2, (0.8, 0.2), 0.9, residual=True)
+    found = []
+    for _ in range(4):
+        found.append(rounds.spread)
+        rounds.see({"hits": 0.5, "commanded": 0.1}, 100)
+    assert found == [pytest.approx(pair) for pair in [(0.8, 0.2), (0.2, 0.2)] * 2]
+    assert rounds.over
+
+
+def test_the_deviation_falls_geometrically_geometrically() -> None:
     found = [annealed((0.8, 0.2), number, 3) for number in range(4)]
     assert found == pytest.approx([0.8, 0.4, 0.2, 0.2])
     assert annealed((0.8, 0.2), 0, 1) == pytest.approx(0.8)
@@ -100,9 +130,11 @@ def test_each_method_finds_four_roads_and_commands_them(method: str, made: Wrapp
     assert float((reached == rolled.final[keys.LATENT]).float().mean()) > 0.8
 
 
-def test_rounds_end_at_the_target(made: Wrapped) -> None:
-    found = discover_modes(*made, episodes=256, refinements=5, target=0.0, **STEPS["guided"])
-    assert len(found) == 3
+@pytest.mark.parametrize(("target", "steps"), [(0.0, 2), (0.25, 3)])
+def test_rounds_end_at_the_target(made: Wrapped, target: float, steps: int) -> None:
+    """A target of nothing takes no round, and one that the first round reaches takes one."""
+    found = discover_modes(*made, episodes=256, refinements=5, target=target, **STEPS["guided"])
+    assert len(found) == steps
 
 
 def test_without_a_round_the_first_fit_is_judged(made: Wrapped) -> None:
