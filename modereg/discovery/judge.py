@@ -22,7 +22,7 @@ from modereg.residual import ChunkResidual
 from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 
-__all__ = ["REACHED", "CodeJudge", "as_rows", "reached"]
+__all__ = ["REACHED", "CodeJudge", "as_rows", "outcome_shares", "reached"]
 
 TOLERANCE = 0.05
 """Success, or the entropy of the codes, may be so much below the base's before it counts as lost;
@@ -123,8 +123,8 @@ class CodeJudge(ABC):
         """Remember what episodes of the base reach; what is fitted later is compared with it."""
         predicted, solved = self._reached(base)
         self.base = self._outcome(predicted, solved)
-        reached = torch.bincount(predicted[solved], minlength=self.discoverer.num_codes)
-        self.chance, self.base_episodes = reached / len(base), len(base)
+        self.chance = outcome_shares(predicted, solved, self.discoverer.num_codes)[:-1]
+        self.base_episodes = len(base)
 
     @property
     def base_outcomes(self) -> Tensor:
@@ -222,7 +222,7 @@ class CodeJudge(ABC):
     def losses(self) -> tuple[str, ...]:
         """Return a sentence on each thing in which what was judged last is worse than the base."""
         probs = self.discoverer.estimator.prior.probs.to(self.table)
-        return losses(self.table, self.base_outcomes, probs, self.judged, self.base_episodes)
+        return losses(probs @ self.table, self.base_outcomes, self.judged, self.base_episodes)
 
     def verdict(self, figures: dict[str, float]) -> Verdict:
         """Return what became of each code.
@@ -240,6 +240,7 @@ class CodeJudge(ABC):
             figures,
             self.base,
             self.chance_shares(),
+            residual=self.residual is not None,
         )
 
     def _codes(self, episodes: Episodes) -> Tensor:
@@ -303,6 +304,18 @@ def reached(
     success = final.get(success_key, None)
     solved = torch.ones_like(predicted, dtype=torch.bool)
     return predicted, solved if success is None else success.squeeze(-1)
+
+
+def outcome_shares(reached: Tensor, solved: Tensor, number: int) -> Tensor:
+    """Return the share of the episodes that reached each of so many, with success, ``[number + 1]``.
+
+    Args:
+        reached: a code or mode of each episode, ``[N]`` int64; one below 0 counts as none.
+        solved: whether it succeeded, ``[N]`` bool.
+        number: K or M; the last share is of those that reached none.
+    """
+    outcomes = torch.where(solved & (reached >= 0), reached, number)
+    return torch.bincount(outcomes, minlength=number + 1) / len(outcomes)
 
 
 def as_rows(data: dict[str, Any]) -> TensorDict:

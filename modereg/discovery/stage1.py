@@ -26,8 +26,8 @@ __all__ = [
     "episodes_of_a_round",
 ]
 
-EPISODES_A_CODE = 40
-"""Episodes that each code gets in a round, at least."""
+EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 384, 1024
+"""Episodes of each code, of a round and of the choice of codes, at least, where nobody asked."""
 
 
 def annealed(std: tuple[float, float], number: int, total: int) -> float:
@@ -36,24 +36,28 @@ def annealed(std: tuple[float, float], number: int, total: int) -> float:
     return first * (last / first) ** min(number / max(total - 1, 1), 1.0)
 
 
-def episodes_of_a_round(num_codes: int, least: int = 1024) -> int:
-    """Return the episodes of a round: enough of each code."""
-    return max(least, EPISODES_A_CODE * num_codes)
+def episodes_of_a_round(num_codes: int, asked: int | None = None, least: int = A_ROUND) -> int:
+    """Return the episodes of a round: as many as were asked for, or enough of each code."""
+    return asked or max(least, EPISODES_A_CODE * num_codes)
 
 
-def choose_codes(stage: CodeJudge, env: TransformedEnv, episodes: int, std: float) -> int:
+def choose_codes(
+    stage: CodeJudge, env: TransformedEnv, std: float, asked: int | None = None
+) -> int:
     """Keep the best round, and choose which codes are steered and how often each is drawn.
 
     Args:
         stage: a method after its refinements, changed in place, with the prior of its discoverer.
         env: steered environment, whose codes are drawn from that prior afterwards.
-        episodes: number of episodes to judge by; twice as many where an earlier round is best.
         std: standard deviation of the steered codes.
+        asked: number of episodes to judge by; None is 1024, and 40 of each code at least. Twice as
+            many where an earlier round is best.
 
     Returns:
         The environment steps that it took.
     """
     codes = torch.ones_like(stage.code_hits)
+    episodes = episodes_of_a_round(len(codes), asked, A_CHOICE)
     stage.discoverer.estimator.prior.weigh(codes / len(codes))
     share_prior(env, stage)
     stage.steering.set_std(std)
@@ -160,6 +164,7 @@ def discover_modes(
     method: Literal["guided", "imitation"] = "guided",
     max_decisions: int | None = None,
     episodes: int = 2048,
+    refine_episodes: int | None = None,
     refinements: int = 6,
     std: tuple[float, float] = (0.7, 0.3),
     target: float = 0.95,
@@ -177,8 +182,9 @@ def discover_modes(
         method: ``guided`` (:class:`GuidedDiscovery`), or ``imitation`` of the noises of clusters
             (:class:`SelfImitation`), for policies of few noise dimensions without chance.
         max_decisions: decisions of the longest episode; None reads ``env.layout``.
-        episodes: episodes of the base; a refinement has half as many, and 40 of each code at
-            least.
+        episodes: episodes of the base.
+        refine_episodes: episodes of a refinement, and of the choice of codes after them; None is
+            384, 1024 for the choice, and 40 of each code at least.
         refinements: at most so many rounds of rolling out and fitting again; none follows two
             that hit no more than before.
         std: standard deviation of the noise in the first and the last refinement.
@@ -218,7 +224,7 @@ def discover_modes(
     figures: list[dict[str, Any]] = [discoverer.fit_episodes(base)]
     figures[0] |= stage.begin(base)
     share_prior(env, stage)
-    rolled = episodes_of_a_round(discoverer.num_codes, episodes // 2)
+    rolled = episodes_of_a_round(discoverer.num_codes, refine_episodes)
     rounds = Rounds(refinements, std, target, residual=residual > 0)
     while not rounds.over:
         if rounds.moved and stage.residual is None:
@@ -227,8 +233,10 @@ def discover_modes(
         row, _ = stage.refine(env, rolled, std=now, next_std=later)
         figures.append(row | {"code_hits": stage.code_hits.tolist()})
         rounds.see(row, rolled)
-    choose_codes(stage, env, rolled, std[1])
-    row = stage.judge(stage.roll_out(env, rolled))
+    choose_codes(stage, env, std[1], refine_episodes)
+    row = stage.judge(
+        stage.roll_out(env, episodes_of_a_round(discoverer.num_codes, refine_episodes, A_CHOICE))
+    )
     if not row["commanded"]:
         warnings.warn(NOTHING_COMMANDS, stacklevel=2)
     for loss in stage.losses():

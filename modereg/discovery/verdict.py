@@ -41,6 +41,14 @@ ADVICE = {
 }
 """What to do about a code that does not command, by the reason."""
 
+MOVED = {
+    "chance": "what the environment does decides it, though the chunk is moved: more decisions an "
+    "episode (a smaller execute) react sooner",
+    "noise": "the policy hardly does it, though the chunk is moved: give it more demonstrations, "
+    "or fine-tune from here",
+}
+"""The same, of the reasons that are others where a residual moves the chunks already."""
+
 
 @dataclass(frozen=True)
 class CodeVerdict:
@@ -78,6 +86,7 @@ class Verdict:
         entropy: of the codes among the successes, over log K.
         base_entropy: of the base.
         losses: sentences on what is worse than the base, of :func:`losses`.
+        residual: whether a residual moves the chunks of codes that noise alone does not command.
     """
 
     codes: tuple[CodeVerdict, ...]
@@ -86,6 +95,7 @@ class Verdict:
     entropy: float
     base_entropy: float
     losses: tuple[str, ...]
+    residual: bool = False
 
     @property
     def commanding(self) -> int:
@@ -114,7 +124,7 @@ class Verdict:
                 f"Drawn more often, so that what they alone do is not lost: {names} of the "
                 "episodes. LatentConditioner(num_codes) draws all equally often."
             )
-        for reason, advice in ADVICE.items():
+        for reason, advice in (ADVICE | (MOVED if self.residual else {})).items():
             of = [code for code in self.codes if code.reason == reason]
             if of:
                 names = ", ".join(f"{c.code} ({c.hits:.2f}, base {c.base:.2f})" for c in of)
@@ -137,6 +147,8 @@ def verdict_of(
     figures: dict[str, float],
     base_figures: dict[str, float],
     chance: Tensor | None,
+    *,
+    residual: bool = False,
 ) -> Verdict:
     """Return the verdict on what was judged last.
 
@@ -150,6 +162,7 @@ def verdict_of(
         figures: success and entropy of what was judged.
         base_figures: those of the base.
         chance: of :func:`~modereg.discovery.chance.chance_shares`, or None.
+        residual: whether chunks are moved already.
     """
     codes = []
     for code, row in enumerate(table):
@@ -177,12 +190,13 @@ def verdict_of(
         base_figures["success"],
         figures["entropy"],
         base_figures["entropy"],
-        losses(table, base, probs, episodes, base_episodes),
+        losses(probs @ table, base, episodes, base_episodes),
+        residual,
     )
 
 
 def losses(
-    table: Tensor, base: Tensor, probs: Tensor, episodes: int, base_episodes: int
+    outcomes: Tensor, base: Tensor, episodes: int, base_episodes: int, *, of: str = "code"
 ) -> tuple[str, ...]:
     """Return a sentence on each thing in which all codes together are worse than the base.
 
@@ -190,13 +204,13 @@ def losses(
     least 0.01 of the base's successes reach it, and less of the others.
 
     Args:
-        table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
+        outcomes: share of the episodes that reach each of K codes, ``[K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
-        probs: how often each code is drawn, ``[K]``.
-        episodes: number of those that the table was counted in.
+        episodes: number of those that they were counted in.
         base_episodes: the same of the base.
+        of: what the outcomes are: ``code``, or ``mode`` where there is a label.
     """
-    reached, shown = (probs @ table)[:-1], base[:-1]
+    reached, shown = outcomes[:-1], base[:-1]
     after, before = float(reached.sum()), float(shown.sum())
     variance = sum(
         share * (1 - share) / max(number, 1)
@@ -209,8 +223,8 @@ def losses(
     if bool(lost.any()):
         names = ", ".join(map(str, lost.nonzero()[:, 0].tolist()))
         found.append(
-            f"Worse than the base: less than {PRESENT:.0%} of the successes are left of code "
-            f"{names}. Draw it more often: CategoricalPrior(probs) weighs codes."
+            f"Worse than the base: less than {PRESENT:.0%} of the successes are left of {of} "
+            f"{names}. Draw the codes that show it more often: CategoricalPrior(probs) weighs them."
         )
     return tuple(found)
 

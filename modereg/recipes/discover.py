@@ -10,6 +10,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import (
@@ -18,8 +20,8 @@ from modereg.discovery import (
     SelfImitation,
     decision_entries,
 )
-from modereg.discovery.judge import CodeJudge
-from modereg.discovery.stage1 import Rounds, choose_codes, episodes_of_a_round
+from modereg.discovery.judge import CodeJudge, outcome_shares
+from modereg.discovery.stage1 import A_CHOICE, Rounds, choose_codes, episodes_of_a_round
 from modereg.estimators import RewardEstimator, estimator_class
 from modereg.learners.base import Problem
 from modereg.priors import CategoricalPrior
@@ -122,7 +124,7 @@ def discover_clusters(
 
     env.set_seed(derived_seed(config.seed, 3))
     yield Progressed("choosing codes")
-    state["env_steps"] += choose_codes(stage, env, episodes, method.std[1])
+    state["env_steps"] += choose_codes(stage, env, method.std[1], method.refine_episodes)
     return (yield from _close(config, method, setup, stage, env, state))
 
 
@@ -159,7 +161,11 @@ def _close(
             "method": method.name,
             "env_steps": state["env_steps"],
             "commanded": kept["commanded"],
-            "base": {"outcomes": stage.base_outcomes.tolist(), "episodes": stage.base_episodes},
+            "base": {
+                "outcomes": stage.base_outcomes.tolist(),
+                "modes": state["base_modes"],
+                "episodes": stage.base_episodes,
+            },
         },
         residual=stage.residual,
     )
@@ -233,6 +239,7 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
         "progress": [],
         "env_steps": setup.spent + episodes.spent,
         "partition": figures,
+        "base_modes": _mode_shares(setup, episodes),
         "generators": generator_state(),
     }
     row = {"phase": "cluster", "env_steps": state["env_steps"]} | figures
@@ -264,6 +271,17 @@ def _clusters(
     )
 
 
+def _mode_shares(setup: Setup, episodes: Episodes) -> list[float] | None:
+    """Return the shares of the modes among episodes, failures last; None without a label."""
+    modes, success = (episodes.final.get(key, None) for key in (keys.MODE, keys.SUCCESS))
+    if modes is None or setup.task.num_modes is None:
+        return None
+    modes = modes.squeeze(-1)
+    solved = torch.ones_like(modes, dtype=torch.bool) if success is None else success.squeeze(-1)
+    shares: list[float] = outcome_shares(modes, solved, setup.task.num_modes).tolist()
+    return shares
+
+
 def _too_few(figures: dict[str, float]) -> bool:
     """Whether so few episodes show each behaviour found that rare ones may hide in others."""
     return figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 0)
@@ -271,9 +289,10 @@ def _too_few(figures: dict[str, float]) -> bool:
 
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
     """Return the environment steps that stage 1 may take, with codes as many as are likely."""
-    episodes = episodes_of_a_round(config.num_codes or 1, method.refine_episodes)
-    rounds = method.refinements * (1 + (_residual(method) > 0)) + 1
-    return setup.layout.max_steps * (method.episodes + rounds * episodes)
+    codes, asked = config.num_codes or 1, method.refine_episodes
+    rounds = method.refinements * (1 + (_residual(method) > 0)) * episodes_of_a_round(codes, asked)
+    chosen = 2 * episodes_of_a_round(codes, asked, A_CHOICE)
+    return setup.layout.max_steps * (method.episodes + rounds + chosen)
 
 
 def _residual(method: Clustered) -> float:

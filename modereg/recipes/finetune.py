@@ -20,7 +20,7 @@ from tensordict import NestedKey, TensorDictBase
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.discovery.judge import reached
+from modereg.discovery.judge import outcome_shares, reached
 from modereg.discovery.release import release
 from modereg.discovery.verdict import losses
 from modereg.errors import ConfigurationError
@@ -76,8 +76,8 @@ class Stage:
         online: what trains q, None where it is frozen.
         mi_reward: pays the intrinsic reward on batches, None where there is none.
         spent: environment steps that were spent before.
-        base: shares of the outcomes that stage 1 saw of the base, and of how many episodes; empty
-            where it saw none by this q.
+        base: shares of the outcomes that stage 1 saw of the base, by code and, with a label, by
+            mode, and of how many episodes; empty where it saw none by this q.
         origin: names and fingerprints of what it all starts from.
     """
 
@@ -261,15 +261,19 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
 
 
 def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
-    """Return a sentence on each thing in which episodes are worse than the base's of stage 1."""
+    """Return a sentence on each thing in which episodes are worse than the base's of stage 1.
+
+    Behaviours are told apart by the label, where there is one, and else by q.
+    """
     if not stage.base or stage.estimator is None:
         return []
-    predicted, solved = reached(episodes.final, stage.estimator)
-    base = torch.tensor(stage.base["outcomes"], device=predicted.device)
-    outcomes = torch.where(solved, predicted, len(base) - 1)
-    shares = torch.bincount(outcomes, minlength=len(base))[None] / len(episodes)
-    every = torch.ones_like(shares[:, 0])
-    return list(losses(shares, base, every, len(episodes), stage.base["episodes"]))
+    found, solved = reached(episodes.final, stage.estimator)
+    before, of = stage.base["outcomes"], "code"
+    if stage.base.get("modes") is not None:
+        found, before, of = episodes.final.get(keys.MODE).squeeze(-1), stage.base["modes"], "mode"
+    base = torch.tensor(before, device=found.device)
+    shares = outcome_shares(found, solved, len(base) - 1)
+    return list(losses(shares, base, len(episodes), stage.base["episodes"], of=of))
 
 
 def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:

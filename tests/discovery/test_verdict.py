@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_a_lower_success_is_said() -> None:
 
     def at(success: float) -> tuple[str, ...]:
         table = torch.cat([success * torch.eye(3), torch.full((3, 1), 1 - success)], -1)
-        return losses(table, EVEN, ALIKE, 1200, 2048)
+        return losses(ALIKE @ table, EVEN, 1200, 2048)
 
     assert at(0.95) == at(0.88) == ()
     assert at(0.87) == ("Worse than the base: success 0.870 instead of 0.900.",)
@@ -76,23 +77,23 @@ def test_a_behaviour_that_is_hardly_left_is_said() -> None:
     """A rare one that its code cannot command is thinned out by those that can."""
     base, table = torch.tensor([0.44, 0.44, 0.02, 0.1]), torch.eye(3, 4)
     table[2] = base
-    (found,) = losses(table, base, ALIKE, 1200, 2048)
+    (found,) = losses(ALIKE @ table, base, 1200, 2048)
     assert "less than 1% of the successes" in found
     assert "left of code 2." in found
     table[2] = torch.tensor([0.4, 0.4, 0.1, 0.1])
-    assert losses(table, base, ALIKE, 1200, 2048) == ()
+    assert losses(ALIKE @ table, base, 1200, 2048) == ()
 
 
 def test_a_base_that_never_succeeds_has_nothing_to_lose() -> None:
     nothing = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    assert losses(nothing.expand(3, -1), nothing, ALIKE, 1200, 2048) == ()
+    assert losses(nothing, nothing, 1200, 2048) == ()
 
 
 def test_losses_are_in_the_verdict() -> None:
     table, steered = torch.eye(3, 4), torch.zeros(3, dtype=torch.bool)
     table[:, 2] = 0.0
     found = verdict_of(table, EVEN, steered, ALIKE, 1000, 1200, FIGURES, FIGURES, None)
-    assert found.losses == losses(table, EVEN, ALIKE, 1200, 1000)
+    assert found.losses == losses(ALIKE @ table, EVEN, 1200, 1000)
     assert len(found.losses) == 2
     assert all(loss in str(found) for loss in found.losses)
 
@@ -101,12 +102,26 @@ def test_what_is_drawn_more_often_is_said_and_loses_nothing() -> None:
     base, table = torch.tensor([0.44, 0.44, 0.024, 0.096]), torch.eye(3, 4)
     table[2] = base
     often = torch.tensor([0.25, 0.25, 0.5])
-    assert len(losses(table, base, ALIKE, 1200, 2048)) == 1
-    assert losses(table, base, often, 1200, 2048) == ()
+    assert len(losses(ALIKE @ table, base, 1200, 2048)) == 1
+    assert losses(often @ table, base, 1200, 2048) == ()
     steered = torch.tensor([True, True, False])
     found = verdict_of(table, base, steered, often, 1000, 1200, FIGURES, FIGURES, None)
     assert "so that what they alone do is not lost: 2 (0.50) of the episodes" in str(found)
     assert "Drawn more often" not in str(of([0.1, 0.9, 0.0, 0.0]))
+
+
+def test_no_residual_is_offered_to_who_has_one() -> None:
+    found = of([0.3, 0.3, 0.3, 0.1], EVEN, 0.6)
+    assert "--method.residual" in str(found)
+    moved = str(replace(found, residual=True))
+    assert "--method.residual" not in moved
+    assert "Not commanded, chance: 0 (0.30, base 0.30). What the environment does" in moved
+
+
+def test_a_mode_is_called_a_mode() -> None:
+    after = torch.tensor([0.9, 0.0, 0.0, 0.1])
+    (found,) = losses(after, EVEN, 1200, 2048, of="mode")
+    assert "of the successes are left of mode 1, 2." in found
 
 
 def test_it_goes_into_a_summary() -> None:

@@ -85,11 +85,13 @@ def test_the_adapter_of_a_run_belongs_to_its_base(clusters: Path, base: str) -> 
         "method": "cluster",
         "env_steps": summary["env_steps"],
         "commanded": summary["commanded_codes"],
-        "base": {"outcomes": adapter.extra["base"]["outcomes"], "episodes": 768},
+        "base": adapter.extra["base"],
     }
-    outcomes = adapter.extra["base"]["outcomes"]
-    assert len(outcomes) == adapter.prior.num_codes + 1
-    assert sum(outcomes) == pytest.approx(1.0)
+    assert adapter.extra["base"]["episodes"] == 768
+    sizes = {"outcomes": adapter.prior.num_codes, "modes": 4}
+    for name, size in sizes.items():
+        shares = adapter.extra["base"][name]
+        assert (len(shares), sum(shares)) == (size + 1, pytest.approx(1.0))
     assert adapter.prior.num_codes == summary["partition"]["num_codes"]
     assert adapter.estimator is not None
 

@@ -62,15 +62,23 @@ def test_fine_tuning_on_the_clusters_keeps_success_and_modes(tuned: Path, cluste
     assert read_summary(tuned)["deterministic"]["success"] > 0.8
 
 
+@pytest.mark.parametrize("of", ["code", "mode"])
 def test_a_run_that_is_worse_than_the_base_says_so(
-    tuned: Path, clusters: Path, base: str, tmp_path: Path
+    of: str, tuned: Path, clusters: Path, base: str, tmp_path: Path
 ) -> None:
-    """As one is whose base never failed, by what stage 1 saw of it."""
+    """As one is whose base never failed, by what stage 1 saw of it.
+
+    Behaviours are told apart by the label, where there is one: of several codes that show one mode
+    none is missed.
+    """
     assert read_summary(tuned)["worse_than_base"] == []
     shutil.copytree(clusters, tmp_path / "start")
     adapter = load_adapter(tmp_path / "start" / "adapter")
     number = len(adapter.extra["base"]["outcomes"])
-    adapter.extra["base"] = {"outcomes": [1.0] + [0.0] * (number - 1), "episodes": 4000}
+    never, always = [0.0] * (number - 1) + [1.0], [1.0] + [0.0] * (number - 1)
+    by_label = {"outcomes": never, "modes": [1.0, 0.0, 0.0, 0.0, 0.0]}
+    told = {"outcomes": always, "modes": None} if of == "code" else by_label
+    adapter.extra["base"] = told | {"episodes": 4000}
     save_adapter(tmp_path / "start" / "adapter", adapter)
     spent = read_summary(clusters)["env_steps"]
     tune = finetune_config(base, tmp_path / "b", spent + 1, start=str(tmp_path / "start"))

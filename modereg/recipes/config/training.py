@@ -91,7 +91,8 @@ class GuidedConfig:
         episodes: episodes of the base; twice or four times as many where it shows so many
             behaviours that each would have fewer than 40.
         refinements: at most so many rounds of rolling out and fitting again.
-        refine_episodes: episodes of a round; 40 of each code at least.
+        refine_episodes: episodes of a round, and of the choice of codes after them; 384, 1024 for
+            the choice, and 40 of each code at least, unless it is set.
         outcome_steps: gradient steps of the outcome model, in later rounds half of them.
         guide_steps: gradient steps of the steering policy, in later rounds half of them.
         student_steps: gradient steps of the decoder's student, in later rounds a quarter of them.
@@ -108,7 +109,7 @@ class GuidedConfig:
     along_path: bool = True
     episodes: int = 2048
     refinements: int = 6
-    refine_episodes: int = 1024
+    refine_episodes: int | None = None
     outcome_steps: int = 600
     guide_steps: int = 600
     student_steps: int = 1500

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from modereg.cli import main
-from modereg.discovery import stage1
 from modereg.files import read_json
 from modereg.report import films
 
@@ -35,7 +34,6 @@ def test_the_commands_run_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(films, "RENDERED", 2)
-    monkeypatch.setattr(stage1, "EPISODES_A_CODE", 1)
     cloned = run(
         capsys, "pretrain", tmp_path / "base", "--episodes", "2", "--steps", "20", *SMALL, *QUIET
     )
