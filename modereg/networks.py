@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 from modereg.functional.paths import along_path
 
-__all__ = ["MLP", "FourierFeatures", "InputNoise", "flat_features"]
+__all__ = ["MLP", "Ensemble", "EnsembleMLP", "FourierFeatures", "InputNoise", "flat_features"]
 
 RELATIVE_NOISE = 0.2
 """Default noise on an inference model's input, in units of the features' common scale."""
@@ -147,6 +147,75 @@ class MLP(nn.Module):
         else:
             x = self.features(x)
         return self.layers(x)
+
+
+class Ensemble(nn.Module):
+    """Several MLPs of one shape, evaluated at once: ``[N, D]``, or ``[E, N, D]``, to ``[E, N, O]``.
+
+    Args:
+        members: number E of networks.
+        widths: of the input, the hidden layers and the output.
+        layer_norm: whether each hidden layer is normalised before its activation, which keeps a
+            Q-function from growing where it was never fitted (RLPD, arXiv 2302.02948, 4.2).
+    """
+
+    def __init__(self, members: int, widths: Sequence[int], *, layer_norm: bool = False) -> None:
+        super().__init__()
+        self.layer_norm = layer_norm
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            bound = fan_in**-0.5
+            weight = torch.empty(members, fan_in, fan_out).uniform_(-bound, bound)
+            self.weights.append(nn.Parameter(weight))
+            bias = torch.empty(members, 1, fan_out).uniform_(-bound, bound)
+            self.biases.append(nn.Parameter(bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[E, N, O]`` of ``[N, D]``, the same for each, or of ``[E, N, D]``."""
+        if x.ndim == 2:
+            x = x.expand(len(self.weights[0]), *x.shape)
+        last = len(self.weights) - 1
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if number < last:
+                x = nn.functional.layer_norm(x, x.shape[-1:]) if self.layer_norm else x
+                x = nn.functional.mish(x)
+        return x
+
+
+class EnsembleMLP(nn.Module):
+    """An :class:`Ensemble` on the concatenation of its inputs, of one output each.
+
+    Args:
+        in_features: total length of the inputs.
+        members: number E of networks.
+        hidden: widths of the hidden layers.
+        octaves: of the :class:`FourierFeatures` of the inputs but the last ``plain_features`` ones.
+        plain_features: how many of the last input features are left as they are.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        members: int,
+        hidden: Sequence[int] = (128, 128),
+        *,
+        octaves: int = 0,
+        plain_features: int = 0,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.plain_features = in_features, plain_features
+        self.features = FourierFeatures(in_features - plain_features, octaves)
+        widths = [self.features.out_features + plain_features, *hidden, 1]
+        self.networks = Ensemble(members, widths, layer_norm=True)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return ``[*B, E]``; several inputs are concatenated in their order."""
+        x = flat_features(inputs).to(self.networks.weights[0].dtype)
+        split = self.in_features - self.plain_features
+        x = torch.cat([self.features(x[..., :split]), x[..., split:]], -1)
+        values = self.networks(x.reshape(-1, x.shape[-1])).squeeze(-1)
+        return values.mT.reshape(*x.shape[:-1], -1)
 
 
 class InputNoise(nn.Module):

@@ -307,7 +307,7 @@ def reached(
 
 
 def outcome_shares(reached: Tensor, solved: Tensor, number: int) -> Tensor:
-    """Return the share of the episodes that reached each of so many, with success, ``[number + 1]``.
+    """Return the share of episodes that reached each of so many with success, ``[number + 1]``.
 
     Args:
         reached: a code or mode of each episode, ``[N]`` int64; one below 0 counts as none.

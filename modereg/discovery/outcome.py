@@ -11,7 +11,7 @@ from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 
 from modereg.discovery.chunk_features import ChunkFeatures
-from modereg.networks import FourierFeatures
+from modereg.networks import Ensemble, FourierFeatures
 from modereg.reading import require
 
 __all__ = ["OutcomeData", "OutcomeModel"]
@@ -52,32 +52,6 @@ def _small(value: Tensor) -> Tensor:
             pooled = nn.functional.adaptive_avg_pool1d(flat, CELLS)
             value = pooled.reshape(*moved.shape[:-1], CELLS).movedim(-1, dim)
     return value
-
-
-class Ensemble(nn.Module):
-    """Several MLPs of one shape, evaluated at once: ``[*B, D]`` to ``[E, N, O]``."""
-
-    def __init__(self, members: int, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
-            bound = fan_in**-0.5
-            weight = torch.empty(members, fan_in, fan_out).uniform_(-bound, bound)
-            self.weights.append(nn.Parameter(weight))
-            self.biases.append(
-                nn.Parameter(torch.empty(members, 1, fan_out).uniform_(-bound, bound))
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``[E, N, O]`` of ``[N, D]``, the same for each, or of ``[E, N, D]``."""
-        if x.ndim == 2:
-            x = x.expand(len(self.weights[0]), *x.shape)
-        last = len(self.weights) - 1
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
-            if number < last:
-                x = nn.functional.mish(x)
-        return x
 
 
 @dataclass

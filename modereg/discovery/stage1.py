@@ -26,7 +26,7 @@ __all__ = [
     "episodes_of_a_round",
 ]
 
-EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 384, 1024
+EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 384, 512
 """Episodes of each code, of a round and of the choice of codes, at least, where nobody asked."""
 
 
@@ -50,7 +50,7 @@ def choose_codes(
         stage: a method after its refinements, changed in place, with the prior of its discoverer.
         env: steered environment, whose codes are drawn from that prior afterwards.
         std: standard deviation of the steered codes.
-        asked: number of episodes to judge by; None is 1024, and 40 of each code at least. Twice as
+        asked: number of episodes to judge by; None is 512, and 40 of each code at least. Twice as
             many where an earlier round is best.
 
     Returns:
@@ -184,7 +184,7 @@ def discover_modes(
         max_decisions: decisions of the longest episode; None reads ``env.layout``.
         episodes: episodes of the base.
         refine_episodes: episodes of a refinement, and of the choice of codes after them; None is
-            384, 1024 for the choice, and 40 of each code at least.
+            384, 512 for the choice, and 40 of each code at least.
         refinements: at most so many rounds of rolling out and fitting again; none follows two
             that hit no more than before.
         std: standard deviation of the noise in the first and the last refinement.

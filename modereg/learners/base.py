@@ -11,7 +11,7 @@ from torchrl.objectives.value import GAE
 
 from modereg import keys
 from modereg.layout import Layout
-from modereg.networks import MLP
+from modereg.networks import MLP, EnsembleMLP
 from modereg.policies import GenerativePolicy
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
@@ -87,6 +87,22 @@ class Problem:
             network.features.load_state_dict(actor.features.state_dict())
         network.to(next(self.steering.parameters()).device)
         return TensorDictModule(network, [*observed, self.steering.latent_key], ["state_value"])
+
+    def make_qvalue(self, members: int, octaves: int = 4) -> TensorDictModule:
+        """Return Q(s, z, w), which writes ``state_action_value`` ``[*B, E]``, one of each member.
+
+        Inputs are standardised as the steering policy's are, where that is an
+        :class:`~modereg.networks.MLP`.
+        """
+        observed, head = self.layout.steered_by, self.steering.head
+        plain = head.log_std.in_features + self.steering.noise_shape.numel()
+        size = observation_size(self.env, observed) + plain
+        network = EnsembleMLP(size, members, self.hidden, octaves=octaves, plain_features=plain)
+        if isinstance(head.network, MLP):
+            network.features.load_state_dict(head.network.features.state_dict())
+        network.to(next(self.steering.parameters()).device)
+        read = [*observed, self.steering.latent_key, self.steering.action_key]
+        return TensorDictModule(network, read, ["state_action_value"])
 
 
 def advantage_estimator(

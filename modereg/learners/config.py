@@ -11,14 +11,14 @@ import math
 from dataclasses import dataclass, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from modereg.errors import ConfigurationError, MissingDependencyError
 
 if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem
 
-__all__ = ["LearnerConfig", "PPOConfig", "check_numbers", "learner_configs"]
+__all__ = ["LearnerConfig", "PPOConfig", "SACConfig", "check_numbers", "learner_configs"]
 
 GROUP = "modereg.learners"
 """Entry-point group of configurations of learners."""
@@ -125,6 +125,69 @@ class PPOConfig:
         return learner
 
 
+@dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic on the noise: every transition is learned from many times.
+
+    Attributes:
+        decisions: decisions of each environment in a batch.
+        prefill: decisions that are collected by the policy as it is before it changes.
+        buffer: decisions that are kept.
+        updates: gradient steps for each decision collected.
+        minibatch: decisions in a gradient step.
+        actor_every: gradient steps of the critic for each of the policy.
+        critics: networks of the critic's ensemble.
+        reduction: of the ensemble: ``min``, or ``mean``, which is less cautious.
+        learning_rate: of the steering policy's mean.
+        std_learning_rate: of its standard deviations.
+        critic_learning_rate: of the critic.
+        tau: share of the way that the target network goes at each gradient step.
+        kl_coef: weight of KL(psi || N(0, I)), nats, beside a return that is divided by its mean
+            size.
+        max_grad_norm: norm to which gradients are clipped.
+    """
+
+    name: ClassVar[str] = "sac"
+
+    decisions: int = 2
+    prefill: int = 8192
+    buffer: int = 200_000
+    updates: float = 0.25
+    minibatch: int = 512
+    actor_every: int = 2
+    critics: int = 2
+    reduction: Literal["min", "mean"] = "min"
+    learning_rate: float = 3e-4
+    std_learning_rate: float = 1e-3
+    critic_learning_rate: float = 1e-3
+    tau: float = 0.01
+    kl_coef: float = 0.003
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        rates = ("learning_rate", "std_learning_rate", "critic_learning_rate")
+        counts = ("decisions", "prefill", "buffer", "minibatch", "actor_every", "critics")
+        check_numbers(
+            self,
+            count=counts,
+            positive=(*rates, "max_grad_norm", "updates", "tau"),
+            nonnegative=("kl_coef",),
+            share=("tau",),
+        )
+        if self.reduction not in ("min", "mean"):
+            raise ConfigurationError(f"expected reduction min or mean, got {self.reduction!r}")
+        if self.buffer < max(self.prefill, self.minibatch):
+            raise ConfigurationError(
+                f"expected a buffer for prefill and minibatch, at least "
+                f"{max(self.prefill, self.minibatch)} decisions, got {self.buffer}"
+            )
+
+    def make(self, problem: Problem) -> Learner:
+        """Return soft actor-critic on a problem."""
+        learner: Learner = import_module("modereg.learners.sac").SAC(problem, self)
+        return learner
+
+
 def learner_configs() -> dict[str, type[LearnerConfig]]:
     """Return the configurations of modereg's learners and of those that others registered, by name.
 
@@ -132,7 +195,8 @@ def learner_configs() -> dict[str, type[LearnerConfig]]:
         MissingDependencyError: if one cannot be imported.
         ConfigurationError: if one is no dataclass with ``make``.
     """
-    found: dict[str, type[LearnerConfig]] = {PPOConfig.name: PPOConfig}
+    own: tuple[type[LearnerConfig], ...] = (PPOConfig, SACConfig)
+    found = {kind.name: kind for kind in own}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             kind = point.load()

@@ -97,13 +97,13 @@ def test_the_deviation_falls_geometrically_geometrically() -> None:
 
 def test_each_code_gets_its_episodes() -> None:
     assert episodes_of_a_round(4) == 384
-    assert episodes_of_a_round(4, least=1024) == 1024
-    assert episodes_of_a_round(48) == episodes_of_a_round(48, least=1024) == 48 * 40
+    assert episodes_of_a_round(4, least=512) == 512
+    assert episodes_of_a_round(48) == episodes_of_a_round(48, least=512) == 48 * 40
 
 
 def test_what_was_asked_for_is_obeyed() -> None:
     assert episodes_of_a_round(48, 100) == 100
-    assert episodes_of_a_round(48, 100, 1024) == 100
+    assert episodes_of_a_round(48, 100, 512) == 100
 
 
 @pytest.fixture
