@@ -63,6 +63,14 @@ class NoiseNormal(Independent):
         loc, scale = self.base_dist.loc, self.base_dist.scale
         return functional.kl_standard_normal(loc, scale, len(self.event_shape))
 
+    def kl_to(self, other: NoiseNormal) -> Tensor:
+        """KL(self || other) in nats, ``[*B]``: what leaving another policy costs."""
+        scale = other.base_dist.scale
+        loc = (self.base_dist.loc - other.base_dist.loc) / scale
+        return functional.kl_standard_normal(
+            loc, self.base_dist.scale / scale, len(self.event_shape)
+        )
+
 
 class SteeringHead(nn.Module):
     """Mean and standard deviation of the noise from features and a code.

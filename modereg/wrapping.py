@@ -14,6 +14,7 @@ from torchrl.envs import Compose, EnvBase, Transform, TransformedEnv
 
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
+from modereg.discovery.stage1 import find_modes
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.layout import Layout
@@ -40,6 +41,10 @@ __all__ = [
     "steer_env",
     "wrap",
 ]
+
+
+DEFAULT_CODES = 8
+"""Codes of a discoverer that does not find their number."""
 
 
 class Wrapped(NamedTuple):
@@ -179,10 +184,11 @@ def wrap(
     env: EnvBase,
     policy: GenerativePolicy,
     layout: Layout,
-    num_modes: int | Distribution | Prior = 8,
+    num_modes: int | Distribution | Prior | None = None,
     *,
     discoverer: Literal["cluster", "variational"] = "cluster",
     estimator: RewardEstimator | None = None,
+    episodes: int = 2048,
     **options: Any,
 ) -> Wrapped:
     """Make a pretrained policy fine-tunable with its modes kept.
@@ -195,29 +201,39 @@ def wrap(
         layout: how chunks are played, how long episodes are and what is seen of them; what it
             leaves open is the policy's. ``Layout(max_steps=200)`` is the shortest.
         num_modes: number K of codes, or a prior p(z); an estimator brings its own. More codes than
-            modes do no harm, fewer cannot cover them.
+            modes do no harm, fewer cannot cover them. None rolls the base out and takes as many as
+            it shows behaviours (:func:`~modereg.discovery.stage1.find_modes`); 8 for
+            ``variational``.
         discoverer: ``cluster`` or ``variational``.
         estimator: variational: what is learned and rewards; it brings the prior, and reads the
             ``history`` or other entries of the steered environment; None is a
             :class:`~modereg.estimators.CategoricalMI` of the history.
+        episodes: how many are rolled out to find ``num_modes``.
         options: of the discoverer.
 
     Returns:
-        The steered environment, the steering policy and the discoverer.
+        The steered environment, the steering policy and the discoverer, which is fitted already
+        where it found the number of codes.
 
     Raises:
         ConfigurationError: if an observation is missing or an option is unknown, if the clusters'
             prior is not uniform or is learned, or if the estimator reads what is not there.
     """
-    prior = as_prior(num_modes if estimator is None else estimator.prior)
+    given = num_modes if estimator is None else estimator.prior
+    clusters, prior = discoverer == "cluster", as_prior(DEFAULT_CODES if given is None else given)
     _check_discoverer(discoverer, estimator, prior)
     freeze(policy)
     steered = steer_env(env, policy, prior, layout)
+    observation_size(steered, steered.layout.steered_by)  # before anything is rolled out
     feature_dim = observation_size(steered, [keys.HISTORY])
-    if discoverer == "cluster":
+    if clusters:
         options = {"history_length": steered.layout.max_decisions + 1} | options
         found = _make(ClusterModeDiscoverer, options, feature_dim, prior.num_codes or 0)
-    else:
+    if clusters and given is None:
+        found = find_modes(steered, episodes, **options)
+        prior = found.prior
+        steered = steer_env(env, policy, prior, layout)
+    elif not clusters:
         if estimator is None:
             estimator = CategoricalMI(feature_dim, prior)
         else:

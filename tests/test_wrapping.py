@@ -127,7 +127,7 @@ def test_chunk_layout_features_and_what_the_steering_reads() -> None:
     assert modes.feature_keys == [keys.HISTORY]
     assert isinstance(modes, ClusterModeDiscoverer)
     assert modes.history_length == 6
-    default = wrap(CountingEnv([6, 9]), TinyPolicy(3, (5, 2)), Layout(12, offset=1))
+    default = wrap(CountingEnv([6, 9]), TinyPolicy(3, (5, 2)), Layout(12, offset=1), 8)
     assert default.env.rollout(1).get(("next", keys.EXECUTED)).shape == (2, 1, 4, 2)
     assert default.discoverer.prior.num_codes == 8
 

@@ -70,6 +70,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
 
     centroids: Tensor
     frozen: Tensor
+    base: tuple[Episodes, dict[str, float]] | None = None
+    """Episodes of the base that it was fitted to, and what :meth:`fit` said of them, for stage 1,
+    which takes them away; None elsewhere."""
 
     def __init__(
         self,

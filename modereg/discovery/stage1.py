@@ -8,12 +8,13 @@ from typing import Any, Literal, cast
 import torch
 from torchrl.envs import TransformedEnv
 
+from modereg import keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
-from modereg.discovery.guided import GuidedDiscovery
+from modereg.discovery.guided import GuidedDiscovery, decision_entries
 from modereg.discovery.judge import CodeJudge
 from modereg.discovery.self_imitation import SelfImitation
 from modereg.errors import ConfigurationError
-from modereg.rollouts import collect_episodes
+from modereg.rollouts import Episodes, collect_episodes
 from modereg.steering import SteeringPolicy
 from modereg.transforms import LatentConditioner
 
@@ -24,9 +25,15 @@ __all__ = [
     "choose_codes",
     "discover_modes",
     "episodes_of_a_round",
+    "find_modes",
+    "shows_too_few",
 ]
 
-EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 384, 512
+A_BEHAVIOUR, MOST_TIMES = 40, 4
+"""Episodes that each behaviour found should have, for which more are collected, and how many times
+as many as asked for."""
+
+EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 256, 512
 """Episodes of each code, of a round and of the choice of codes, at least, where nobody asked."""
 
 
@@ -36,9 +43,64 @@ def annealed(std: tuple[float, float], number: int, total: int) -> float:
     return first * (last / first) ** min(number / max(total - 1, 1), 1.0)
 
 
-def episodes_of_a_round(num_codes: int, asked: int | None = None, least: int = A_ROUND) -> int:
-    """Return the episodes of a round: as many as were asked for, or enough of each code."""
-    return asked or max(least, EPISODES_A_CODE * num_codes)
+def episodes_of_a_round(
+    num_codes: int, num_envs: int, asked: int | None = None, least: int = A_ROUND
+) -> int:
+    """Return the episodes of a round: as many as were asked for, or enough of each code.
+
+    Environments side by side play as many each: those without an episode to play would step all the
+    same.
+    """
+    if asked is not None:
+        return asked
+    wanted = max(least, EPISODES_A_CODE * num_codes)
+    return -(-wanted // num_envs) * num_envs
+
+
+def shows_too_few(figures: dict[str, float], episodes: int, asked: int) -> bool:
+    """Whether more episodes of the base are due: rare behaviours may hide in those that were found.
+
+    Args:
+        figures: of the clustering.
+        episodes: how many were clustered.
+        asked: how many were asked for.
+    """
+    few = figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 0)
+    return few and episodes < MOST_TIMES * asked
+
+
+def find_modes(
+    env: TransformedEnv, episodes: int = 2048, **options: Any
+) -> ClusterModeDiscoverer:
+    """Roll the base out, and return a discoverer of the behaviours that it shows.
+
+    It is fitted, and keeps the episodes as ``base`` for :func:`discover_modes`.
+
+    Args:
+        env: steered environment, with codes of any number, which the base does not see.
+        episodes: how many; twice or four times as many where they show so many behaviours that
+            each would have fewer than 40.
+        options: of :meth:`~modereg.discovery.ClusterModeDiscoverer.from_episodes`.
+
+    Warns:
+        UserWarning: where there is one behaviour alone.
+    """
+    wanted = [options.get("feature_key", keys.HISTORY), options.get("success_key", keys.SUCCESS)]
+    final = [key for key in wanted if key in env.observation_spec.keys(True, True)]
+
+    def more(number: int) -> Episodes:
+        return collect_episodes(env, number, keep=decision_entries(env), final=final)
+
+    base = more(episodes)
+    while True:
+        features, success = (base.final.get(key, None) for key in wanted)
+        solved = None if success is None else success.squeeze(-1)
+        found, figures = ClusterModeDiscoverer.from_episodes(features, solved, **options)
+        if not shows_too_few(figures, len(base), episodes):
+            break
+        base = Episodes.cat([base, more(len(base))])
+    found.base = base, figures
+    return found
 
 
 def choose_codes(
@@ -57,7 +119,7 @@ def choose_codes(
         The environment steps that it took.
     """
     codes = torch.ones_like(stage.code_hits)
-    episodes = episodes_of_a_round(len(codes), asked, A_CHOICE)
+    episodes = episodes_of_a_round(len(codes), env.batch_size.numel(), asked, A_CHOICE)
     stage.discoverer.estimator.prior.weigh(codes / len(codes))
     share_prior(env, stage)
     stage.steering.set_std(std)
@@ -178,13 +240,14 @@ def discover_modes(
     Args:
         env: steered environment.
         steering: the steering policy.
-        discoverer: not yet fitted.
+        discoverer: it is fitted to the base's episodes unless it is already.
         method: ``guided`` (:class:`GuidedDiscovery`), or ``imitation`` of the noises of clusters
             (:class:`SelfImitation`), for policies of few noise dimensions without chance.
         max_decisions: decisions of the longest episode; None reads ``env.layout``.
-        episodes: episodes of the base.
+        episodes: episodes of the base; those that the discoverer found its codes in are used
+            instead.
         refine_episodes: episodes of a refinement, and of the choice of codes after them; None is
-            384, 512 for the choice, and 40 of each code at least.
+            256, 512 for the choice, and 40 of each code at least.
         refinements: at most so many rounds of rolling out and fitting again; none follows two
             that hit no more than before.
         std: standard deviation of the noise in the first and the last refinement.
@@ -214,17 +277,21 @@ def discover_modes(
         stage = GuidedDiscovery(env, steering, discoverer, **options)
     else:
         stage = SelfImitation(steering, discoverer, **options)
-    base = collect_episodes(
-        env,
-        episodes,
-        max_decisions=max_decisions,
-        keep=stage.entries,
-        final=stage.final_entries(env),
-    )
-    figures: list[dict[str, Any]] = [discoverer.fit_episodes(base)]
-    figures[0] |= stage.begin(base)
+    if discoverer.base is not None:
+        (base, found), discoverer.base = discoverer.base, None
+    else:
+        base = collect_episodes(
+            env,
+            episodes,
+            max_decisions=max_decisions,
+            keep=stage.entries,
+            final=stage.final_entries(env),
+        )
+        found = {} if discoverer.fitted else discoverer.fit_episodes(base)
+    figures: list[dict[str, Any]] = [found | stage.begin(base)]
     share_prior(env, stage)
-    rolled = episodes_of_a_round(discoverer.num_codes, refine_episodes)
+    num_codes, num_envs = discoverer.num_codes, env.batch_size.numel()
+    rolled = episodes_of_a_round(num_codes, num_envs, refine_episodes)
     rounds = Rounds(refinements, std, target, residual=residual > 0)
     while not rounds.over:
         if rounds.moved and stage.residual is None:
@@ -234,9 +301,8 @@ def discover_modes(
         figures.append(row | {"code_hits": stage.code_hits.tolist()})
         rounds.see(row, rolled)
     choose_codes(stage, env, std[1], refine_episodes)
-    row = stage.judge(
-        stage.roll_out(env, episodes_of_a_round(discoverer.num_codes, refine_episodes, A_CHOICE))
-    )
+    judged = episodes_of_a_round(num_codes, num_envs, refine_episodes, A_CHOICE)
+    row = stage.judge(stage.roll_out(env, judged))
     if not row["commanded"]:
         warnings.warn(NOTHING_COMMANDS, stacklevel=2)
     for loss in stage.losses():

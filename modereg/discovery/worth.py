@@ -24,6 +24,9 @@ share of the episodes that those codes take for it at most that show it most oft
 SELDOM = 0.1
 """Weight of a code that costs success, beside those that do not."""
 
+SHORT = 0.5
+"""Standard errors by which success may be lower, before codes that cost it are drawn seldom."""
+
 GROWTH, TIMES = 1.05, 200
 """How a code's weight grows at a time, and how often at most."""
 
@@ -38,10 +41,10 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     not steered. All codes together, with the base's noise for those that are not steered, must
     succeed as often as the base, within one standard error, and over as many codes, within 0.05 of
     their entropy. Codes that succeed less than the base, by two standard errors, are drawn a tenth
-    as often, if that keeps the entropy: they can still be commanded. As long as success is lost,
-    the others follow that succeed less, and if all are drawn so already the one that succeeds least
-    is given up; and then, for the entropy, the one that is hit least. At last :func:`code_shares`
-    has a look at what is rare.
+    as often, if that keeps the entropy: they can still be commanded. The others that succeed less
+    follow, the worst first, as long as success is lost by half a standard error; if all are drawn
+    so already the one that succeeds least is given up; and then, for the entropy, the one that is
+    hit least. At last :func:`code_shares` has a look at what is rare.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
@@ -54,21 +57,26 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     success, entropy = _figures(base)
     margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
 
-    def loses(weights: Tensor) -> tuple[bool, bool]:
+    def lost(weights: Tensor) -> tuple[float, bool]:
+        """Return the success that is lost, in standard errors, and whether entropy is."""
         played = torch.where(steered[:, None], table, base)
         found = _figures(weights @ played / weights.sum())
-        return found[0] < success - margin, found[1] < entropy - ENTROPY_LOST
+        return (success - found[0]) / margin, found[1] < entropy - ENTROPY_LOST
+
+    def without(codes: Tensor) -> Tensor:
+        return torch.where(codes, SELDOM, weights)
 
     costly = steered & (successes < success - SIGNIFICANT * num_codes**0.5 * margin)
-    seldom = torch.where(costly, SELDOM, weights)
-    weights = weights if any(loses(seldom)) else seldom
+    short, fewer = lost(without(costly))
+    weights = weights if short > 1 or fewer else without(costly)
     while bool(steered.any()):
-        success_lost, entropy_lost = loses(weights)
+        short, fewer = lost(weights)
         often = steered & (weights == 1) & (successes < success)
-        if success_lost and bool(often.any()):
-            weights[_least(successes, often)] = SELDOM
-        elif success_lost or entropy_lost:
-            given_up = _least(successes if success_lost else hits, steered)
+        worst = torch.arange(num_codes, device=table.device) == _least(successes, often)
+        if bool(often.any()) and (short > 1 or (short > SHORT and not lost(without(worst))[1])):
+            weights = without(worst)
+        elif short > 1 or fewer:
+            given_up = _least(successes if short > 1 else hits, steered)
             steered[given_up], weights[given_up] = False, 1.0
         else:
             break

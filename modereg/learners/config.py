@@ -142,8 +142,8 @@ class SACConfig:
         std_learning_rate: of its standard deviations.
         critic_learning_rate: of the critic.
         tau: share of the way that the target network goes at each gradient step.
-        kl_coef: weight of KL(psi || N(0, I)), nats, beside a return that is divided by its mean
-            size.
+        kl_coef: weight of KL(psi || psi at the start), nats, beside a return that is divided by its
+            mean size: a small one loses codes that stage 1 gave.
         max_grad_norm: norm to which gradients are clipped.
     """
 
@@ -153,7 +153,7 @@ class SACConfig:
     prefill: int = 8192
     buffer: int = 200_000
     updates: float = 0.25
-    minibatch: int = 512
+    minibatch: int = 256
     actor_every: int = 2
     critics: int = 2
     reduction: Literal["min", "mean"] = "min"
@@ -161,7 +161,7 @@ class SACConfig:
     std_learning_rate: float = 1e-3
     critic_learning_rate: float = 1e-3
     tau: float = 0.01
-    kl_coef: float = 0.003
+    kl_coef: float = 0.01
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:

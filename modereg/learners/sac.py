@@ -27,7 +27,7 @@ __all__ = ["SAC"]
 BATCHES = 6
 """Sets the seeds of batches apart from those of other parts of a run."""
 
-CHECKPOINT_EPISODES = 8
+CHECKPOINT_EPISODES = 4
 """Longest episodes between two checkpoints, which hold the buffer."""
 
 

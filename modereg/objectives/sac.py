@@ -37,13 +37,15 @@ class NoiseSACLoss(PlainLoss):
     maximised is the return. ``loss_actor`` is
 
     .. math::
-        E [ - \min_i Q_i(s, w) / \overline{|Q|} + \beta \, KL(\psi \| N(0, I)) ],
+        E [ - \min_i Q_i(s, w) / \overline{|Q|} + \beta \, KL(\psi \| \psi_0) ],
         \quad w \sim \psi(\cdot | s, z),
 
-    by the gradient of w. The mean :math:`\overline{|Q|}` over the batch (TD3+BC, arXiv 2106.06860,
-    Eq. 5) makes the weight of the KL independent of the reward's scale. The KL takes the place of
-    SAC's entropy: it holds the noise where the frozen policy was trained. SAC's tanh is not needed:
-    psi's mean is bounded smoothly, and so is its standard deviation.
+    by the gradient of w, psi_0 being the policy as it was when the loss was made: N(0, I), the
+    base, or what stage 1 gave. The mean :math:`\overline{|Q|}` over the batch (TD3+BC, arXiv
+    2106.06860, Eq. 5) makes the weight of the KL independent of the reward's scale. The KL takes
+    the place of SAC's entropy: it holds the noise where the critic has seen some, and where the
+    frozen policy was trained. SAC's tanh is not needed: psi's mean is bounded smoothly, and so is
+    its standard deviation.
 
     Args:
         actor_network: psi(w | s, z).
@@ -54,7 +56,7 @@ class NoiseSACLoss(PlainLoss):
         reduction: of the ensemble: ``min``, or ``mean`` for one of many members.
 
     ``qvalue_network`` is held as it is; ``target_network`` is a copy of it, which
-    :meth:`update_target` moves.
+    :meth:`update_target` moves, and ``start_network`` one of the policy, which stays.
 
     Raises:
         ConfigurationError: if an option is out of range.
@@ -75,6 +77,7 @@ class NoiseSACLoss(PlainLoss):
     actor_network: SteeringPolicy
     qvalue_network: TensorDictModuleBase
     target_network: TensorDictModuleBase
+    start_network: SteeringPolicy
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class NoiseSACLoss(PlainLoss):
             raise ConfigurationError(f"expected kl_coef of at least 0, got {kl_coef}")
         self.actor_network, self.qvalue_network = actor_network, qvalue_network
         self.target_network = copy.deepcopy(qvalue_network).requires_grad_(False)
+        self.start_network = copy.deepcopy(actor_network).requires_grad_(False)
         self.gamma, self.kl_coef, self.reduction = gamma, kl_coef, reduction
 
     def _read_keys(self) -> list[NestedKey]:
@@ -145,7 +149,7 @@ class NoiseSACLoss(PlainLoss):
         with hold_out_net(self.qvalue_network):
             value = self._reduced(self._values(self.qvalue_network, data, dist.rsample()))
         scale = value.detach().abs().mean().clamp_min(1e-6)
-        kl = self.kl_coef * dist.kl_to_standard_normal().mean()
+        kl = self.kl_coef * dist.kl_to(self.start_network.distribution(data)).mean()
         return {"loss_actor": kl - value.mean() / scale, "loss_kl": kl.detach()}
 
     @torch.no_grad()

@@ -21,7 +21,13 @@ from modereg.discovery import (
     decision_entries,
 )
 from modereg.discovery.judge import CodeJudge, outcome_shares
-from modereg.discovery.stage1 import A_CHOICE, Rounds, choose_codes, episodes_of_a_round
+from modereg.discovery.stage1 import (
+    A_CHOICE,
+    Rounds,
+    choose_codes,
+    episodes_of_a_round,
+    shows_too_few,
+)
 from modereg.estimators import RewardEstimator, estimator_class
 from modereg.learners.base import Problem
 from modereg.priors import CategoricalPrior
@@ -57,10 +63,6 @@ __all__ = [
 ]
 
 Clustered = GuidedConfig | ClusterConfig
-
-A_BEHAVIOUR, MOST_TIMES = 40, 4
-"""Episodes that each behaviour found should have, for which more are collected, and how many times
-as many as asked for."""
 
 CLASSIFIER_STEPS = 800
 """Gradient steps of the discoverer on the clusters."""
@@ -99,7 +101,8 @@ def discover_clusters(
         base = Episodes.from_dict(state.pop("episodes")).to(setup.device)
         row = {"phase": "fit", "env_steps": state["env_steps"]} | stage.begin(base)
         yield Advanced("first fit", row, 1, 1, saved)
-    episodes = episodes_of_a_round(discoverer.num_codes, method.refine_episodes)
+    num_envs = env.batch_size.numel()
+    episodes = episodes_of_a_round(discoverer.num_codes, num_envs, method.refine_episodes)
     residual = _residual(method)
     rounds = Rounds(method.refinements, method.std, method.target, residual=residual > 0)
     for figures in state["progress"]:
@@ -225,7 +228,7 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     env.set_seed(derived_seed(config.seed, 0))
     episodes = yield from _of_the_base(env, setup, method.episodes)
     discoverer, figures = yield from _clusters(config, method, setup, episodes)
-    while _too_few(figures) and len(episodes) < MOST_TIMES * method.episodes:
+    while shows_too_few(figures, len(episodes), method.episodes):
         more = yield from _of_the_base(env, setup, len(episodes))
         episodes = Episodes.cat([episodes, more])
         discoverer, figures = yield from _clusters(config, method, setup, episodes)
@@ -282,16 +285,11 @@ def _mode_shares(setup: Setup, episodes: Episodes) -> list[float] | None:
     return shares
 
 
-def _too_few(figures: dict[str, float]) -> bool:
-    """Whether so few episodes show each behaviour found that rare ones may hide in others."""
-    return figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 0)
-
-
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
     """Return the environment steps that stage 1 may take, with codes as many as are likely."""
-    codes, asked = config.num_codes or 1, method.refine_episodes
-    rounds = method.refinements * (1 + (_residual(method) > 0)) * episodes_of_a_round(codes, asked)
-    chosen = 2 * episodes_of_a_round(codes, asked, A_CHOICE)
+    known = (config.num_codes or 1, setup.num_envs, method.refine_episodes)
+    rounds = method.refinements * (1 + (_residual(method) > 0)) * episodes_of_a_round(*known)
+    chosen = 2 * episodes_of_a_round(*known, A_CHOICE)
     return setup.layout.max_steps * (method.episodes + rounds + chosen)
 
 

@@ -96,12 +96,16 @@ def policy(
 
 
 def wrapped(
-    function: Callable[..., Tensor] = going, layout: Layout = LAYOUT, **options: Any
+    function: Callable[..., Tensor] = going,
+    layout: Layout = LAYOUT,
+    codes: int | None = CODES,
+    **options: Any,
 ) -> Wrapped:
-    """Return the roads, steered by codes that are not yet found."""
+    """Return the roads, steered by codes that are not yet found; without a number they are."""
     env = Roads(**options)
     torch.manual_seed(0)
-    return wrap(env, policy(function, env.entries), layout, CODES, hidden=(32,), steps=150)
+    made = policy(function, env.entries)
+    return wrap(env, made, layout, codes, episodes=512, hidden=(32,), steps=150)
 
 
 def clustered(

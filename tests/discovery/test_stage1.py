@@ -7,10 +7,10 @@ import warnings
 import pytest
 import torch
 
-from modereg import keys
-from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided
+from modereg import functional, keys
+from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided, stage1
 from modereg.discovery.judge import CodeJudge
-from modereg.discovery.stage1 import Progress, Rounds, episodes_of_a_round
+from modereg.discovery.stage1 import Progress, Rounds, episodes_of_a_round, shows_too_few
 from modereg.errors import ConfigurationError
 from modereg.residual import ChunkResidual
 from modereg.rollouts import collect_episodes
@@ -95,15 +95,21 @@ def test_the_deviation_falls_geometrically_geometrically() -> None:
     assert annealed((0.8, 0.2), 1, 1) == pytest.approx(0.2)
 
 
-def test_each_code_gets_its_episodes() -> None:
-    assert episodes_of_a_round(4) == 384
-    assert episodes_of_a_round(4, least=512) == 512
-    assert episodes_of_a_round(48) == episodes_of_a_round(48, least=512) == 48 * 40
-
-
-def test_what_was_asked_for_is_obeyed() -> None:
-    assert episodes_of_a_round(48, 100) == 100
-    assert episodes_of_a_round(48, 100, 512) == 100
+@pytest.mark.parametrize(
+    ("num_codes", "num_envs", "least", "episodes"),
+    [
+        (4, 1, 256, 256),
+        (4, 1, 512, 512),
+        (48, 1, 512, 48 * 40),
+        (4, 100, 256, 300),  # no environment idles
+        (4, 1000, 256, 1000),
+    ],
+)
+def test_each_code_gets_its_episodes(
+    num_codes: int, num_envs: int, least: int, episodes: int
+) -> None:
+    assert episodes_of_a_round(num_codes, num_envs, least=least) == episodes
+    assert episodes_of_a_round(num_codes, num_envs, 77, least) == 77  # what was asked for
 
 
 @pytest.fixture
@@ -133,6 +139,55 @@ def test_each_method_finds_four_roads_and_commands_them(method: str, made: Wrapp
     rolled = collect_episodes(env, 256, policy=steering, final=[keys.HISTORY, keys.LATENT])
     reached = discoverer.log_prob(rolled.final).argmax(-1)
     assert float((reached == rolled.final[keys.LATENT]).float().mean()) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:stage 1")
+def test_the_number_of_codes_is_found_and_its_episodes_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several codes may share a road; each road has one that leads there."""
+    monkeypatch.setattr(guided, "FRESH", 1000)
+    env, steering, discoverer = made = wrapped(codes=None)
+    assert isinstance(discoverer, ClusterModeDiscoverer)
+    assert discoverer.fitted
+    found = discoverer.num_codes
+    assert found >= CODES
+    assert steering.head.log_std.in_features == found
+    assert env.reset()[keys.LATENT_FEATURES].shape == (64, found)
+    assert discoverer.base is not None
+    assert len(discoverer.base[0]) == 1024  # 512 were too few for so many
+    rolled: list[int] = []
+    monkeypatch.setattr(stage1, "collect_episodes", lambda *_, **__: rolled.append(1))
+    figures = discover_modes(*made, refinements=3, **STEPS["guided"])
+    assert not rolled
+    assert figures[0]["suggested_modes"] == found
+    assert discoverer.base is None
+    last = collect_episodes(env, 64 * found, policy=steering, final=[keys.HISTORY, keys.LATENT])
+    ends = last.final[keys.HISTORY][:, -2:] > 0
+    roads = 2 * ends[:, 0].long() + ends[:, 1].long()
+    shares = functional.contingency(last.final[keys.LATENT], roads, found, CODES).double()
+    assert float((shares / shares.sum(1, keepdim=True)).amax(0).min()) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:stage 1")
+def test_a_fitted_discoverer_stays_as_it_is(made: Wrapped) -> None:
+    env, _, discoverer = made
+    assert isinstance(discoverer, ClusterModeDiscoverer)
+    final = [keys.HISTORY, keys.LATENT]
+    discoverer.fit_episodes(collect_episodes(env, 256, final=final))
+    centroids = discoverer.centroids.clone()
+    discover_modes(*made, episodes=256, refinements=0, **STEPS["guided"])
+    assert torch.equal(discoverer.centroids, centroids)
+
+
+@pytest.mark.parametrize(
+    ("clustered", "episodes", "few"), [(240, 2048, False), (239, 2048, True), (239, 8192, False)]
+)
+def test_more_episodes_are_due_where_each_behaviour_has_few(
+    clustered: int, episodes: int, few: bool
+) -> None:
+    figures = {"clustered_episodes": clustered, "suggested_modes": 6}
+    assert shows_too_few(figures, episodes, 2048) == few
 
 
 @pytest.mark.parametrize(("target", "steps"), [(0.0, 2), (0.25, 3)])

@@ -143,6 +143,24 @@ def test_a_code_that_costs_success_is_drawn_seldom_though_the_others_make_up_for
     assert float(shares[2]) < 0.1
 
 
+def test_half_a_standard_error_is_enough_to_draw_a_code_seldom_and_not_to_give_it_up() -> None:
+    """At .9 of 900 episodes the error is .01; code 2 costs a third of what it fails more often."""
+    base = torch.tensor([0.43, 0.43, 0.04, 0.1])  # what code 2 leads to is rare
+
+    def at(failing: float) -> tuple[list[bool], Tensor]:
+        table = torch.eye(3, 4) * 0.9 + torch.tensor([0.0, 0.0, 0.0, 0.1])
+        table[2, 2], table[2, 3] = 0.9 - failing, 0.1 + failing
+        steered, shares = worth_steering(table, base, 900)
+        return steered.tolist(), shares
+
+    assert at(0.012)[0] == at(0.02)[0] == [True] * 3
+    torch.testing.assert_close(at(0.012)[1], torch.full((3,), 1 / 3))
+    few = at(0.02)[1]
+    assert float(few[2]) < float(few[0]) == float(few[1])
+    base = torch.tensor([0.3, 0.3, 0.3, 0.1])  # and now it is not, and its entropy counts
+    torch.testing.assert_close(at(0.02)[1], torch.full((3,), 1 / 3))
+
+
 def test_what_costs_too_much_even_then_is_given_back() -> None:
     """All three fail more often than the base, and code 0, which hits most, most of all."""
     base = torch.tensor([0.32, 0.32, 0.32, 0.04])

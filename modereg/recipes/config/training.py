@@ -91,7 +91,7 @@ class GuidedConfig:
         episodes: episodes of the base; twice or four times as many where it shows so many
             behaviours that each would have fewer than 40.
         refinements: at most so many rounds of rolling out and fitting again.
-        refine_episodes: episodes of a round, and of the choice of codes after them; 384, 512 for
+        refine_episodes: episodes of a round, and of the choice of codes after them; 256, 512 for
             the choice, and 40 of each code at least, unless it is set.
         outcome_steps: gradient steps of the outcome model, in later rounds half of them.
         guide_steps: gradient steps of the steering policy, in later rounds half of them.
