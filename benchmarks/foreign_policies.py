@@ -11,15 +11,22 @@ the label of the routes. A run that is interrupted goes on when the command is r
 
 Rows: task, method, seed, episodes, success, success_error (standard error), return, entropy (by the
 log of the number of routes), modes (how many there are), present, commandable (of sampled noise;
-``mean_`` by the mean noise), env_steps and cpu_seconds (those of stage 1 included), predicted (what
-``inspect`` says of the base alone: commandable codes) and verdict.
+``mean_`` by the mean noise), hits (share of its episodes in which a code of stage 1 reaches itself,
+a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach (the same figure, as
+``inspect`` predicts it of the base's episodes alone), predicted_commandable and predicted_codes
+(how many codes it counts on, of how many) and verdict.
 
-- base: the policy as it is.
-- plain: PPO on the noise, one code, in the subspace that the decoder's responses choose.
+- base: the policy as it is, and what ``inspect`` says of it.
+- plain: PPO on the noise, one code, in the subspace that the decoder's responses choose. plain_sac:
+  soft actor-critic on all of the noise.
 - cluster: stage 1 by imitation of the noises of clusters.
 - best_of: of 16 noises the one that the outcome model of the base's episodes likes best.
-- stage1: guided discovery. residual: the same with a residual on the chunks of codes that no noise
-  commands. stage2: PPO from there, with the intrinsic reward.
+- stage1: guided discovery. residual: the same with a residual on the chunk of codes that no noise
+  commands. stage2: soft actor-critic from there, with the intrinsic reward.
+
+Beds beside the four are for the prediction (``prediction.py``), and have less: the crossing with
+other gusts; its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and Avoid
+and the maze of MuJoCo, whose bases ``modereg pretrain`` makes.
 """
 
 from __future__ import annotations
@@ -36,10 +43,14 @@ from foreign_bases import train
 from support.best_of import best_of
 from support.commands import cpu_seconds, run
 
+from modereg.discovery.verdict import NEARLY
 from modereg.files import read_json, write_json
 
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page")
-METHODS = ("base", "stage1", "best_of", "residual", "plain", "stage2", "cluster")
+METHODS = (
+    "base", "inspect", "stage1", "best_of", "residual", "plain", "plain_sac", "stage2", "cluster"
+)  # fmt: skip
+EVALUATED = ("base", "best_of")
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Bed:
         features: what the discoverer sees.
         dims: dimensions of it; none keeps all.
         envs: environments side by side.
+        base: the policy; None lets ``modereg pretrain`` make it.
     """
 
     folder: str
@@ -63,6 +75,7 @@ class Bed:
     features: tuple[str, ...]
     dims: tuple[int, ...] = ()
     envs: int = 256
+    base: str | None = "my_policy:load"
 
 
 CROSSING: dict[str, Any] = {
@@ -82,6 +95,14 @@ BEDS = {
         "foreign_rooms", "gymnasium:rooms:Rooms-v0", LABEL, 6, ("observation",), (0, 1), envs=128
     ),
 }
+FOR_PREDICTION = {
+    "gusts3": Bed(**CROSSING, options=("gusts", 3.5, *LABEL)),
+    "gusts12": Bed(**CROSSING, options=("gusts", 12, *LABEL)),
+    "fixed": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_fixed"),
+    "narrow": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_narrow"),
+    "avoid": Bed("avoid", "task:avoid", (), 24, (), envs=512, base=None),
+    "mujoco": Bed("mujoco", "mujoco:maze", (), 6, (), envs=256, base=None),
+}
 
 
 @dataclass(frozen=True)
@@ -90,19 +111,22 @@ class Budget:
 
     Attributes:
         judged: episodes of every evaluation.
-        env_steps: environment steps of a fine-tuning, stage 1 included.
+        env_steps: environment steps of a plain fine-tuning.
+        more_steps: those of a fine-tuning from stage 1, after it.
         smoke: whether policies are hardly trained.
         discover: further options of stage 1.
     """
 
     judged: int = 1200
     env_steps: int = 400_000
+    more_steps: int = 150_000
     smoke: bool = False
     discover: dict[str, Any] = field(default_factory=dict)
 
 
 SMOKE = Budget(
     48,
+    4000,
     4000,
     True,
     {"method__episodes": 64, "method__refinements": 1, "method__refine_episodes": 48},
@@ -120,39 +144,44 @@ class Session:
     """
 
     def __init__(self, out: Path, name: str, seed: int, budget: Budget) -> None:
-        self.name, self.bed, self.seed, self.budget = name, BEDS[name], seed, budget
-        self.home = (out / self.bed.folder).resolve()
+        bed = self.bed = (BEDS | FOR_PREDICTION)[name]
+        self.name, self.seed, self.budget = name, seed, budget
+        self.home = (out / bed.folder).resolve()
         self.runs = self.home / f"{name}-{seed}"
         self.judged = {"final_episodes": budget.judged}
-        self.common: dict[str, Any] = {
-            "base": "my_policy:load",
-            "task__name": self.bed.task,
-            "task__num_envs": self.bed.envs,
-            "task__options": self.bed.options,
-            "task__feature_keys": self.bed.features,
-            "task__execute": TRAINED[self.bed.folder].execute,
-            "task__offset": TRAINED[self.bed.folder].offset,
-            "seed": seed,
-        }
-        if self.bed.dims:
-            self.common["task__feature_dims"] = self.bed.dims
+        self.task: dict[str, Any] = {"task__name": bed.task, "task__num_envs": bed.envs}
+        if bed.base is not None:
+            self.task |= {
+                "task__options": bed.options,
+                "task__feature_keys": bed.features,
+                "task__execute": TRAINED[bed.folder].execute,
+                "task__offset": TRAINED[bed.folder].offset,
+            }
+        if bed.dims:
+            self.task["task__feature_dims"] = bed.dims
+        base = bed.base or self.home / "base" / "policy"
+        self.common = self.task | {"base": base, "seed": seed}
 
     def train(self) -> None:
         """Let the owner train the policy, once for all seeds."""
-        train(self.bed.folder, TRAINED[self.bed.folder], self.home, self.budget.smoke)
+        folder = self.bed.folder
+        if self.bed.base is not None:
+            train(folder, TRAINED[folder], self.home, self.budget.smoke)
+        elif not (self.home / "base" / "summary.json").exists():
+            run("pretrain", *QUIET[:2], "--resume", **self.task, out=self.home / "base")
 
     def do(self, method: str) -> None:
         """Run one method, unless its results are there."""
         out = self.runs / method
-        done = {"base": "evaluation.json", "best_of": "evaluation.json"}
-        if (out / done.get(method, "summary.json")).exists():
+        if (out / _result(method)).exists():
             return
         out.mkdir(parents=True, exist_ok=True)
         options = self.common | {"out": out}
         tuned = {"env_steps": self.budget.env_steps, "eval_every": 1000} | self.judged
-        tuned |= {} if method == "plain" else {"start": self.runs / "stage1"}
         if method == "base":
             run("evaluate", cwd=self.home, **options, episodes=self.budget.judged)
+        elif method == "inspect":
+            run("inspect", "--log.no-progress", cwd=self.home, **options)
         elif method == "best_of":
             best_of(self.runs / "stage1", out, self.home, self.budget.judged)
         elif method in ("stage1", "residual"):
@@ -166,13 +195,18 @@ class Session:
         elif method == "plain":
             basis = {"noise__basis": "response"}
             run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned, **basis)
+        elif method == "plain_sac":
+            run("finetune sac", *QUIET, "--resume", cwd=self.home, **options, **tuned)
         else:
+            start = self.runs / "stage1"
+            spent = read_json(start / "summary.json")["env_steps"]
+            tuned |= {"start": start, "env_steps": spent + self.budget.more_steps}
             flags = [*QUIET, "--resume", "--accept-uncommanded"]
-            run("finetune", *flags, cwd=self.home, **options, **tuned)
+            run("finetune sac", *flags, cwd=self.home, **options, **tuned)
 
     def _cluster(self, options: dict[str, Any]) -> None:
         """Imitate the noises of clusters, with as many episodes as stage 1 had."""
-        same = {"method__episodes": 2048, "method__refine_episodes": 1024} | options
+        same = {"method__episodes": 2048, "method__refine_episodes": 256} | options
         run("discover cluster", *QUIET, "--resume", cwd=self.home, **same)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -181,9 +215,8 @@ class Session:
 
     def _row(self, method: str) -> dict[str, Any] | None:
         folder = self.runs / method
-        evaluated = method in ("base", "best_of")
-        path = folder / ("evaluation.json" if evaluated else "summary.json")
-        if not path.exists():
+        path = folder / _result(method)
+        if method == "inspect" or not path.exists():
             return None
         summary = read_json(path)
         figures = summary["sampled"]
@@ -209,16 +242,41 @@ class Session:
             names["commandable"] = "commandable_modes"
             row |= {f"mean_{key}": mean[name] for key, name in names.items()}
         if "verdict" in summary:
+            codes = summary["verdict"]["codes"]
+            row["hits"] = round(sum(code["hits"] for code in codes) / len(codes), 4)
             row["verdict"] = summary["verdict"]["text"]
-        return row
+        return row | (self._predicted() if method in ("base", "stage1") else {})
+
+    def _predicted(self) -> dict[str, Any]:
+        """Return what ``inspect`` says, as far as it was asked."""
+        path = self.runs / "inspect" / _result("inspect")
+        if not path.exists():
+            return {}
+        found = read_json(path)
+        codes = found["reach"]["codes"] if found["reach"] else [{"reach": 1.0}]
+        reach = [code["reach"] for code in codes]
+        return {
+            "predicted_reach": round(sum(reach) / len(reach), 4),
+            "predicted_commandable": sum(value >= NEARLY for value in reach),
+            "predicted_codes": len(reach) if found["reach"] else 1,
+            "advice": found["advice"],
+        }
+
+
+def _result(method: str) -> str:
+    """Return the file that a method writes at its end."""
+    if method == "inspect":
+        return "inspection.json"
+    return "evaluation.json" if method in EVALUATED else "summary.json"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a table in Markdown."""
     names = ("task", "method", "seed", "success", "return", "entropy", "present", "commandable")
     lines = [
-        f"| {' | '.join(names)} | of | by the mean noise | env steps | CPU seconds |",
-        "|" + "---|" * (len(names) + 4),
+        f"| {' | '.join(names)} | of | by the mean noise | hits | predicted reach | env steps "
+        "| CPU seconds |",
+        "|" + "---|" * (len(names) + 6),
     ]
     for row in rows:
         cells = [
@@ -228,7 +286,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         mean = ""
         if "mean_success" in row:
             mean = f"{row['mean_success']:.3f}, {row['mean_commandable']} commandable"
-        cells += [row["modes"], mean, f"{row['env_steps']:,}", f"{row['cpu_seconds']:.0f}"]
+        told = ["", ""]
+        if "hits" in row:
+            told[0] = f"{row['hits']:.2f}"
+        if "predicted_reach" in row:
+            counts = f"{row['predicted_commandable']} of {row['predicted_codes']}"
+            told[1] = f"{row['predicted_reach']:.2f} ({counts})"
+        cells += [row["modes"], mean, *told, f"{row['env_steps']:,}", f"{row['cpu_seconds']:.0f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -253,7 +317,9 @@ def main() -> None:
     """Run everything that is not there yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=list(BEDS), choices=list(BEDS))
+    parser.add_argument(
+        "--tasks", nargs="+", default=list(BEDS), choices=list(BEDS | FOR_PREDICTION)
+    )
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, help="folder of the runs")

@@ -29,7 +29,7 @@ __all__ = [
     "shows_too_few",
 ]
 
-A_BEHAVIOUR, MOST_TIMES = 40, 4
+A_BEHAVIOUR, MOST_TIMES = 80, 4
 """Episodes that each behaviour found should have, for which more are collected, and how many times
 as many as asked for."""
 
@@ -69,9 +69,7 @@ def shows_too_few(figures: dict[str, float], episodes: int, asked: int) -> bool:
     return few and episodes < MOST_TIMES * asked
 
 
-def find_modes(
-    env: TransformedEnv, episodes: int = 2048, **options: Any
-) -> ClusterModeDiscoverer:
+def find_modes(env: TransformedEnv, episodes: int = 2048, **options: Any) -> ClusterModeDiscoverer:
     """Roll the base out, and return a discoverer of the behaviours that it shows.
 
     It is fitted, and keeps the episodes as ``base`` for :func:`discover_modes`.
@@ -79,7 +77,7 @@ def find_modes(
     Args:
         env: steered environment, with codes of any number, which the base does not see.
         episodes: how many; twice or four times as many where they show so many behaviours that
-            each would have fewer than 40.
+            each would have fewer than 80.
         options: of :meth:`~modereg.discovery.ClusterModeDiscoverer.from_episodes`.
 
     Warns:
@@ -153,18 +151,21 @@ class Progress:
 
     Args:
         target: share of the codes that is enough.
-        patience: rounds without a rise of the hits, by a standard error, that end it.
+        patience: rounds without a rise of the hits that end it. One of a standard error counts, be
+            it of a single round or of several together.
     """
 
-    def __init__(self, target: float = 0.95, patience: int = 2) -> None:
+    def __init__(self, target: float = 0.95, patience: int = 3) -> None:
         self.target, self.patience = target, patience
         self.hits, self.stalled, self.commanded = 0.0, 0, 0.0
 
     def see(self, figures: dict[str, float], episodes: int) -> None:
         """Take in the figures of a round, and how many episodes they are of."""
         error = (0.25 / max(episodes, 1)) ** 0.5
-        self.stalled = 0 if figures["hits"] > self.hits + error else self.stalled + 1
-        self.hits = max(self.hits, figures["hits"])
+        if figures["hits"] > self.hits + error:
+            self.hits, self.stalled = figures["hits"], 0
+        else:
+            self.stalled += 1
         self.commanded = figures["commanded"]
 
     @property
@@ -248,7 +249,7 @@ def discover_modes(
             instead.
         refine_episodes: episodes of a refinement, and of the choice of codes after them; None is
             256, 512 for the choice, and 40 of each code at least.
-        refinements: at most so many rounds of rolling out and fitting again; none follows two
+        refinements: at most so many rounds of rolling out and fitting again; none follows three
             that hit no more than before.
         std: standard deviation of the noise in the first and the last refinement.
         target: stop once this share of the codes is commanded.

@@ -95,8 +95,9 @@ def code_shares(
     They add up to 1. A rare behaviour that no code commands is left to those codes that play the
     base, and equally often drawn those that command something else crowd it out. So codes are drawn
     as they are unless a behaviour that the base shows in 0.0125 of its successes, or more, has less
-    than that and less than 0.02: then those that reach it most often are drawn more often, until it
-    has as much, or they take half of the episodes.
+    than that and less than 0.02: then of those that succeed no less than the base the ones that
+    reach it most often are drawn more often, until it has as much, or they take half of the
+    episodes.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
@@ -108,13 +109,17 @@ def code_shares(
     shown = base[:-1] / base[:-1].sum().clamp_min(ROUNDING)
     weights = torch.ones_like(shown) if weights is None else weights
     least = shown.clamp_max(KEPT)
+    able = played.sum(1) >= base[:-1].sum() - ROUNDING
     for _ in range(TIMES):
         reached = weights @ played
         short = (shown >= RARE) & (reached < least * reached.sum() - ROUNDING)
         if not bool(short.any()):
             break
         rarest = _least(reached, short)
-        best = played[:, rarest] >= played[:, rarest].max() - ROUNDING
+        often = played[:, rarest].masked_fill(~able, -1.0)
+        best = often >= often.max().clamp_min(0.0) - ROUNDING
+        if not bool(best.any()):
+            break
         grown = torch.where(best, GROWTH * weights, weights)
         if float(grown[best].sum()) > MOST * float(grown.sum()) and not bool(best.all()):
             break

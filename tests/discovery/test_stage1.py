@@ -46,6 +46,14 @@ def test_rounds_end_once_hits_have_stalled() -> None:
     assert see(progress, 0.56).over, "above the best by less than the error"
 
 
+def test_a_rise_may_take_several_rounds() -> None:
+    progress = Progress(patience=2)
+    for hits in (0.5, 0.52, 0.53, 0.55, 0.56):
+        assert not see(progress, hits).over
+    assert not see(progress, 0.56).over
+    assert see(progress, 0.57).over
+
+
 def test_how_much_counts_as_a_rise_depends_on_the_episodes() -> None:
     for episodes, over in ((25, True), (2500, False)):
         progress = see(see(Progress(patience=1), 0.5), 0.55, episodes=episodes)
@@ -53,7 +61,7 @@ def test_how_much_counts_as_a_rise_depends_on_the_episodes() -> None:
 
 
 def test_rounds_without_a_hit_end_too() -> None:
-    progress = see(Progress(), 0.0)
+    progress = see(see(Progress(), 0.0), 0.0)
     assert not progress.over
     assert see(progress, 0.0).over
 
@@ -155,7 +163,7 @@ def test_the_number_of_codes_is_found_and_its_episodes_are_used(
     assert steering.head.log_std.in_features == found
     assert env.reset()[keys.LATENT_FEATURES].shape == (64, found)
     assert discoverer.base is not None
-    assert len(discoverer.base[0]) == 1024  # 512 were too few for so many
+    assert len(discoverer.base[0]) >= 1024  # 512 were too few for so many
     rolled: list[int] = []
     monkeypatch.setattr(stage1, "collect_episodes", lambda *_, **__: rolled.append(1))
     figures = discover_modes(*made, refinements=3, **STEPS["guided"])
@@ -181,7 +189,7 @@ def test_a_fitted_discoverer_stays_as_it_is(made: Wrapped) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clustered", "episodes", "few"), [(240, 2048, False), (239, 2048, True), (239, 8192, False)]
+    ("clustered", "episodes", "few"), [(480, 2048, False), (479, 2048, True), (479, 8192, False)]
 )
 def test_more_episodes_are_due_where_each_behaviour_has_few(
     clustered: int, episodes: int, few: bool

@@ -89,7 +89,7 @@ class GuidedConfig:
         along_path: whether clusters and q read an episode's history along its path, so that speed
             does not tell episodes apart; not so where when something is done is the behaviour.
         episodes: episodes of the base; twice or four times as many where it shows so many
-            behaviours that each would have fewer than 40.
+            behaviours that each would have fewer than 80.
         refinements: at most so many rounds of rolling out and fitting again.
         refine_episodes: episodes of a round, and of the choice of codes after them; 256, 512 for
             the choice, and 40 of each code at least, unless it is set.
