@@ -166,9 +166,9 @@ def find_behaviours(features: Tensor, *, seed: int = 0) -> Tensor:
     bundle or has too few points to tell. Then parts that are of one bundle after all, since no
     valley lies between them (:func:`~modereg.discovery.unimodal.one_height`) and both together do
     not fall apart either, are joined, the nearest first. What a split by luck made is not found
-    again in another sample: clusters that dissolve in subsamples of nine tenths (Hennig, Cluster-wise
-    assessment of cluster stability, 2007) are joined with the nearest, the least stable first, until
-    all are stable.
+    again in another sample: clusters that dissolve in subsamples of nine tenths (Hennig,
+    Cluster-wise assessment of cluster stability, 2007) are joined with the nearest, the least
+    stable first, until all are stable.
 
     Args:
         features: ``[N, F]``, in random order.

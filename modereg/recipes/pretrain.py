@@ -74,7 +74,7 @@ def pretrain_steps(config: PretrainConfig, state: dict[str, Any] | None) -> Step
         hidden=config.hidden,
         num_inference_steps=config.inference_steps,
     )
-    policy.fit_normalizer(chunk, *observations)
+    policy.fit_normalizer(chunk, *observations, mask=mask)
     cloner = _Cloner(config, policy.to(device))
     begun = 0
     if state is not None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modereg import functional
+from modereg.discovery import clustering
 from modereg.discovery.clustering import (
     ClusterCount,
     _finest_peak,
@@ -165,6 +166,27 @@ def test_a_behaviour_that_was_split_is_one_again(seed: int) -> None:
     points[labels == 0] += 2 * torch.rand(150, 1, generator=generator) - 1
     found = find_behaviours(points, seed=seed)
     assert _share_told_apart(points, labels, found) > 0.95
+
+
+def test_how_well_a_cluster_is_found_again() -> None:
+    """Of 0 it misses two of four, of 1 it has two in two parts and one of 0; 2 is nowhere."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+    again = torch.tensor([5, 5, 1, 1, 1, 1, 1, 5])
+    found = clustering._recovered(labels, again)
+    assert found.tolist() == pytest.approx([2 / 5, 3 / 5, 0.0])
+    finer = torch.tensor([0, 0, 3, 3, 1, 1, 1, 2])
+    assert clustering._recovered(labels, finer).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_split_by_luck_is_undone_and_another_is_not() -> None:
+    """Nothing in the data tells the halves of the first bundle apart; the other three are there."""
+    points, truth = _blobs(4.0 * _circle(4), 120, 0.3)
+    luck = torch.where((truth == 0) & (torch.arange(len(truth)) % 2 == 0), 4, truth)
+    assert torch.equal(clustering._stable(points, truth, 0), truth)
+    joined = clustering._stable(points, luck, 0)
+    table = functional.contingency(joined, truth, 5, 4)
+    assert len(joined.unique()) == 4
+    assert int((table > 0).sum()) == 4
 
 
 def test_nested_behaviours_are_counted_whatever_their_scales() -> None:

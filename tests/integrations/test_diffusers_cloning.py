@@ -116,6 +116,28 @@ def test_cloning_learns_both_modes(method: str, options: dict[str, Any]) -> None
     assert 0.35 < float((made > 0).float().mean()) < 0.65
 
 
+@pytest.mark.parametrize("normalization", ["minmax", "meanstd"])
+def test_padded_actions_are_no_data(normalization: str) -> None:
+    """Chunks of 5 to 7, whose ends are padded by zeros, which no action is."""
+    made = [
+        DiffusersPolicy.untrained(
+            observation_shapes={"observation": (1,)},
+            chunk_shape=(4, 2),
+            normalization=normalization,
+        )
+        for _ in range(2)
+    ]
+    chunk, observation, mask = (
+        5 + 2 * torch.rand(64, 4, 2),
+        torch.rand(64, 1),
+        torch.rand(64, 4) < 0.5,
+    )
+    made[0].fit_normalizer(chunk * mask[..., None], observation, mask=mask)
+    made[1].fit_normalizer(chunk[mask][:, None], observation)
+    first, second = (policy.normalizer.state_dict() for policy in made)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_untrained_defaults_end_at_the_data() -> None:
     shapes: dict[Any, tuple[int, ...]] = {("agent", "state"): (3,), "goal": (2,)}
     diffusion = DiffusersPolicy.untrained(

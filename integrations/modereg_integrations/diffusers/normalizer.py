@@ -111,12 +111,15 @@ class Normalizer(nn.Module):
         return normalizer
 
     @torch.no_grad()
-    def fit(self, observations: Sequence[Tensor], chunks: Tensor) -> None:
+    def fit(
+        self, observations: Sequence[Tensor], chunks: Tensor, mask: Tensor | None = None
+    ) -> None:
         """Take the statistics of data.
 
         Args:
             observations: ``[N, ...]`` each, in the order of the policy's observation keys.
             chunks: ``[N, H, A]``.
+            mask: ``[N, H]`` bool, False where a chunk is padded; None counts every action.
 
         Raises:
             ShapeError: if an observation does not end with its shape, or their number is another.
@@ -128,7 +131,7 @@ class Normalizer(nn.Module):
             )
         for index, value in enumerate(observations):
             self._fit_one(f"observation_{{}}_{index}", value)
-        self._fit_one("action_{}", chunks)
+        self._fit_one("action_{}", chunks if mask is None else chunks[mask])
 
     def options(self) -> dict[str, Any]:
         """Return the arguments that this normalizer was made with, JSON-able."""

@@ -205,8 +205,12 @@ class DiffusersPolicy(GenerativePolicy):
         kept = mask.reshape(-1, self.chunk_shape[0]).to(error.dtype)
         return (error.square().mean(-1) * kept).sum() / kept.sum().clamp(min=1.0)
 
-    def fit_normalizer(self, chunk: Tensor, *observations: Tensor) -> None:
+    def fit_normalizer(
+        self, chunk: Tensor, *observations: Tensor, mask: Tensor | None = None
+    ) -> None:
         """Take the statistics of data in place; the arguments are those of :meth:`cloning_loss`.
+
+        Padded actions do not count.
 
         Raises:
             ConfigurationError: if the policy has no normalizer.
@@ -216,7 +220,7 @@ class DiffusersPolicy(GenerativePolicy):
                 "this policy has no normalizer to fit; give one at construction: "
                 "normalizer=Normalizer(observation_shapes, action_dim)"
             )
-        self.normalizer.fit(observations, chunk)
+        self.normalizer.fit(observations, chunk, mask)
 
     def _prepare(self, observations: Sequence[Tensor], like: Tensor) -> list[Tensor]:
         """Cast, normalise and flatten the batch of the observations: ``[N, ...]`` each."""

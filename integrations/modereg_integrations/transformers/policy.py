@@ -201,17 +201,18 @@ class PI0Policy(GenerativePolicy):
         """The model's flow-matching loss; see :func:`flow_matching_loss`."""
         return flow_matching_loss(self, chunk, *observations, mask=mask)
 
-    def fit_normalizer(self, chunk: Tensor, *observations: Any) -> None:
+    def fit_normalizer(self, chunk: Tensor, *observations: Any, mask: Tensor | None = None) -> None:
         """Take statistics of demonstrated chunks ``[n, H, A]`` and of the states beside them.
 
         Args:
             chunk: actions in physical units.
             observations: images, instructions and states, ``[n, ...]`` each.
+            mask: ``[n, H]`` bool, False where a chunk is padded; None counts every action.
 
         Raises:
             ConfigurationError: if they are of other widths than the policy's.
         """
-        statistics = fit_statistics(chunk, observations[-1])
+        statistics = fit_statistics(chunk, observations[-1], mask)
         _check_statistics(statistics, self.chunk_shape[1], self.state_dim)
         self.statistics = statistics
 

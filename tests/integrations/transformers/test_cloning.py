@@ -85,6 +85,19 @@ def test_statistics_of_what_was_shown() -> None:
     assert bool((statistics.normalize_state(state)[:, 2] == 0).all())
 
 
+def test_a_policy_takes_statistics_of_what_was_done(
+    shown: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+) -> None:
+    observations, chunk, mask = shown
+    policy = fresh(observations, chunk)
+    policy.fit_normalizer(chunk, *observations, mask=mask)
+    assert policy.statistics is not None
+    kept = fit_statistics(chunk, observations[-1], mask)
+    assert torch.equal(policy.statistics.actions_mean, kept.actions_mean)
+    padded = fit_statistics(chunk, observations[-1])
+    assert not torch.equal(padded.actions_mean, kept.actions_mean)
+
+
 def test_cloning_learns_and_leaves_what_is_frozen(
     shown: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
 ) -> None:
