@@ -25,8 +25,8 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
   commands. stage2: soft actor-critic from there, with the intrinsic reward.
 
 Beds beside the four are for the prediction (``prediction.py``), and have less: the crossing with
-other gusts; its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and Avoid
-and the maze of MuJoCo, whose bases ``modereg pretrain`` makes.
+other gusts; its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and Avoid,
+the maze of MuJoCo and a small PI0, whose bases ``modereg pretrain`` makes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Bed:
         dims: dimensions of it; none keeps all.
         envs: environments side by side.
         base: the policy; None lets ``modereg pretrain`` make it.
+        pretrain: its options there.
     """
 
     folder: str
@@ -76,6 +77,7 @@ class Bed:
     dims: tuple[int, ...] = ()
     envs: int = 256
     base: str | None = "my_policy:load"
+    pretrain: dict[str, Any] = field(default_factory=dict)
 
 
 CROSSING: dict[str, Any] = {
@@ -95,6 +97,18 @@ BEDS = {
         "foreign_rooms", "gymnasium:rooms:Rooms-v0", LABEL, 6, ("observation",), (0, 1), envs=128
     ),
 }
+PI0 = {
+    "library": "transformers",
+    "method": "flow",
+    "hidden": (32, 32),
+    "inference_steps": 4,
+    "episodes": 600,
+    "shares": (1, 1, 2, 2, 1, 1),
+    "steps": 1200,
+    "batch": 64,
+    "learning_rate": 3e-3,
+    "ema": 0.995,
+}
 FOR_PREDICTION = {
     "gusts3": Bed(**CROSSING, options=("gusts", 3.5, *LABEL)),
     "gusts12": Bed(**CROSSING, options=("gusts", 12, *LABEL)),
@@ -102,6 +116,7 @@ FOR_PREDICTION = {
     "narrow": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_narrow"),
     "avoid": Bed("avoid", "task:avoid", (), 24, (), envs=512, base=None),
     "mujoco": Bed("mujoco", "mujoco:maze", (), 6, (), envs=256, base=None),
+    "pi0": Bed("pi0", "task:visual_avoid", (), 6, (), envs=128, base=None, pretrain=PI0),
 }
 
 
@@ -168,7 +183,8 @@ class Session:
         if self.bed.base is not None:
             train(folder, TRAINED[folder], self.home, self.budget.smoke)
         elif not (self.home / "base" / "summary.json").exists():
-            run("pretrain", *QUIET[:2], "--resume", **self.task, out=self.home / "base")
+            made = self.task | self.bed.pretrain | {"out": self.home / "base"}
+            run("pretrain", *QUIET[:2], "--resume", **made)
 
     def do(self, method: str) -> None:
         """Run one method, unless its results are there."""

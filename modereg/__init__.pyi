@@ -1,4 +1,5 @@
 from modereg import checkpoints as checkpoints
+from modereg import commanding as commanding
 from modereg import discovery as discovery
 from modereg import errors as errors
 from modereg import estimators as estimators
@@ -25,11 +26,11 @@ from modereg import transforms as transforms
 from modereg import wrapping as wrapping
 from modereg.checkpoints import load_adapter as load_adapter
 from modereg.checkpoints import save_adapter as save_adapter
+from modereg.commanding import CommandedPolicy as CommandedPolicy
 from modereg.discovery import BestOf as BestOf
 from modereg.discovery import ClusterModeDiscoverer as ClusterModeDiscoverer
 from modereg.discovery import GuidedDiscovery as GuidedDiscovery
 from modereg.discovery import ModeDiscoverer as ModeDiscoverer
-from modereg.discovery import OutcomeModel as OutcomeModel
 from modereg.discovery import VariationalModeDiscoverer as VariationalModeDiscoverer
 from modereg.discovery import discover_modes as discover_modes
 from modereg.estimators import CategoricalMI as CategoricalMI

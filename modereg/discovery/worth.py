@@ -21,6 +21,9 @@ RARE, KEPT, MOST = 1.25 * PRESENT, 2 * PRESENT, 0.5
 """Share of the successes from which a behaviour of the base is kept, how much of it is, and the
 share of the episodes that those codes take for it at most that show it most often."""
 
+TAKEN = 0.1
+"""Price of an episode that another code does not get, in successes."""
+
 SELDOM = 0.1
 """Weight of a code that costs success, beside those that do not."""
 
@@ -80,7 +83,7 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
             steered[given_up], weights[given_up] = False, 1.0
         else:
             break
-    return steered, code_shares(table, base, steered, weights)
+    return steered, code_shares(table, base, steered, weights, success - margin)
 
 
 def _least(values: Tensor, among: Tensor) -> int:
@@ -88,40 +91,47 @@ def _least(values: Tensor, among: Tensor) -> int:
 
 
 def code_shares(
-    table: Tensor, base: Tensor, steered: Tensor, weights: Tensor | None = None
+    table: Tensor,
+    base: Tensor,
+    steered: Tensor,
+    weights: Tensor | None = None,
+    least_success: float = 0.0,
 ) -> Tensor:
     """Return how often to draw each code so that no behaviour of the base is thinned out, ``[K]``.
 
     They add up to 1. A rare behaviour that no code commands is left to those codes that play the
     base, and equally often drawn those that command something else crowd it out. So codes are drawn
     as they are unless a behaviour that the base shows in 0.0125 of its successes, or more, has less
-    than that and less than 0.02: then of those that succeed no less than the base the ones that
-    reach it most often are drawn more often, until it has as much, or they take half of the
-    episodes.
+    than that and less than 0.02: then the code that reaches it at the least price is drawn more
+    often, until it has as much, or takes half of the episodes, or success falls below what is
+    asked for. The price is what the code succeeds less than the base, and 0.1 for each
+    episode that another code does not get.
 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
         steered: which codes are steered, ``[K]`` bool; the others play the base.
         weights: how often they are drawn to begin with, ``[K]``; None is equally often.
+        least_success: below which success must not fall for it.
     """
     played = torch.where(steered[:, None], table, base)[:, :-1]
     shown = base[:-1] / base[:-1].sum().clamp_min(ROUNDING)
     weights = torch.ones_like(shown) if weights is None else weights
     least = shown.clamp_max(KEPT)
-    able = played.sum(1) >= base[:-1].sum() - ROUNDING
+    price = (base[:-1].sum() - played.sum(1)).clamp_min(0.0) + TAKEN
     for _ in range(TIMES):
         reached = weights @ played
         short = (shown >= RARE) & (reached < least * reached.sum() - ROUNDING)
         if not bool(short.any()):
             break
         rarest = _least(reached, short)
-        often = played[:, rarest].masked_fill(~able, -1.0)
-        best = often >= often.max().clamp_min(0.0) - ROUNDING
-        if not bool(best.any()):
-            break
+        worth = played[:, rarest] / price
+        best = worth >= worth.max() - ROUNDING
         grown = torch.where(best, GROWTH * weights, weights)
         if float(grown[best].sum()) > MOST * float(grown.sum()) and not bool(best.all()):
+            break
+        success = float((grown @ played).sum() / grown.sum())
+        if success < least_success and success < float(reached.sum() / weights.sum()):
             break
         weights = grown
     return weights / weights.sum()

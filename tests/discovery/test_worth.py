@@ -92,6 +92,23 @@ def test_the_whole_loses_neither_success_nor_modes(case: Judged) -> None:
         assert any(found)
 
 
+def test_a_rare_behaviour_is_kept_by_what_costs_least() -> None:
+    """Code 2 commands nothing and plays the base; code 1 stumbles into 2 oftener, and fails."""
+    base = torch.tensor([0.9, 0.03, 0.03, 0.04])
+    table = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.05, 0.4, 0.09, 0.46], [0.9, 0.03, 0.03, 0.04]])
+    steered = torch.tensor([True, True, False])
+    weights = torch.tensor([1.0, SELDOM, 1.0])
+    shares = code_shares(table, base, steered, weights)
+    assert float(shares[1]) < 0.1
+    assert float(shares[2]) == pytest.approx(0.5, abs=0.03)
+    table[2] = torch.tensor([0.3, 0.0, 0.5, 0.2])  # now it has a code that leads there, at a price
+    shares = code_shares(table, base, torch.tensor([True] * 3), torch.tensor([1.0, 1.0, SELDOM]))
+    assert 0.02 < float(shares[2]) < 0.1
+    floor = float(base[:-1].sum())
+    kept = code_shares(table, base, torch.tensor([True] * 3), weights.flip(0), floor)
+    assert torch.equal(kept, weights.flip(0) / weights.sum())  # nothing more may be lost
+
+
 @given(judged())
 def test_nothing_is_given_up_without_need(case: Judged) -> None:
     table, base, episodes = case

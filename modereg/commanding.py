@@ -1,0 +1,125 @@
+"""For a robot, or a simulator of one's own: a base policy that does as its code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from modereg import keys
+from modereg.checkpoints import Adapter, load_adapter
+from modereg.errors import ConfigurationError, ShapeError
+from modereg.policies import GenerativePolicy, freeze
+from modereg.reading import require
+from modereg.transforms import NoiseAction
+
+__all__ = ["CommandedPolicy"]
+
+
+class CommandedPolicy(TensorDictModuleBase):
+    r"""A base policy behind what was learned to steer it: observations in, a chunk out.
+
+    :math:`a = f(s, w), w \sim \psi(\cdot | s, z)`, with the residual if there is one. It is what is
+    played in the steered environment, without the environment: no transform, no history, no q.
+
+    Args:
+        base: the base policy, which is frozen here.
+        adapter: what was learned on it, or the folder of a run of ``discover`` or ``finetune``.
+        code: the code that is commanded, so that one behaviour is shipped; None reads it, so that
+            it can be another one in each episode.
+        deterministic: whether the mean noise is decoded, which succeeds more often; False draws
+            from psi. What a noise basis leaves out is drawn from N(0, I) in both cases.
+        latent_key: entry of the codes that are read, ``[*B]`` int64.
+        chunk_key: entry of the chunk that is written, ``[*B, H, A]``.
+
+    Attributes:
+        played: which actions of a chunk are to be played before the next decision.
+
+    Raises:
+        ConfigurationError: if the adapter's codes are not numbers, or ``code`` is none of them.
+        CheckpointError: if the run has no adapter, or it is another base's.
+    """
+
+    def __init__(
+        self,
+        base: GenerativePolicy,
+        adapter: Adapter | Path | str,
+        code: int | None = None,
+        *,
+        deterministic: bool = True,
+        latent_key: NestedKey = keys.LATENT,
+        chunk_key: NestedKey = keys.CHUNK,
+    ) -> None:
+        super().__init__()
+        if not isinstance(adapter, Adapter):
+            adapter = load_adapter(Path(adapter) / "adapter", base)
+        number, layout = adapter.prior.num_codes, adapter.layout.for_policy(base)
+        if number is None:
+            raise ConfigurationError(
+                f"expected an adapter of discrete codes, got one of {adapter.prior!r}; play its "
+                "steering policy in a steered environment"
+            )
+        if code is not None and not 0 <= code < number:
+            raise ConfigurationError(f"expected a code in [0, {number}), got {code}")
+        self.num_codes, self.code, self.deterministic = number, code, deterministic
+        self.latent_key, self.chunk_key = latent_key, chunk_key
+        self.played = slice(layout.offset, layout.offset + layout.played)
+        self.base, self.steering, self.residual = freeze(base), adapter.steering, adapter.residual
+        for part in (self.steering, self.residual):
+            if part is not None:
+                part.requires_grad_(False)
+        self._noise = NoiseAction(base, layout.noise_basis)
+        seen = [*base.steered_entries, *self.steering.observation_keys]
+        self._observed = list(dict.fromkeys(seen))
+        self.in_keys = [*self._observed, *([latent_key] if code is None else [])]
+        self.out_keys = [chunk_key]
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write the chunk.
+
+        Args:
+            tensordict: what the base and the steering policy read, ``[*B]``; of a base that reads
+                several observations their stacks, ``("stacked", key)``.
+
+        Raises:
+            KeyMismatchError: if an entry is missing.
+            ConfigurationError: if a code is none of the prior's.
+        """
+        return tensordict.set(self.chunk_key, self.decode(tensordict))
+
+    @torch.no_grad()
+    def decode(self, tensordict: TensorDictBase) -> Tensor:
+        """Return the chunk, ``[*B, H, A]``; see :meth:`forward`."""
+        shape, steering = tensordict.batch_size, self.steering
+        for key in self._observed:
+            require(tensordict, key, "the commanded policy")
+        rows = tensordict.select(*self._observed).reshape(-1)
+        codes = self._codes(tensordict).reshape(-1)
+        one_hot = torch.nn.functional.one_hot(codes, self.num_codes).float()
+        rows.set(steering.latent_key, one_hot)
+        dist = steering.distribution(rows)
+        noise = self._noise.lift(dist.deterministic_sample if self.deterministic else dist.sample())
+        chunk = self.base.decode_from(rows, noise)
+        if self.residual is not None:
+            chunk = self.residual(rows, chunk)
+        return chunk.reshape(*shape, *chunk.shape[1:])
+
+    def _codes(self, tensordict: TensorDictBase) -> Tensor:
+        if self.code is not None:
+            return torch.full(tensordict.batch_size, self.code, device=tensordict.device)
+        codes = require(tensordict, self.latent_key, "the commanded policy")
+        if codes.shape != tensordict.batch_size:
+            raise ShapeError(
+                f"expected codes of shape {tuple(tensordict.batch_size)} under "
+                f"{self.latent_key!r}, got {tuple(codes.shape)}"
+            )
+        if bool(((codes < 0) | (codes >= self.num_codes)).any()):
+            raise ConfigurationError(
+                f"expected codes in [0, {self.num_codes}) under {self.latent_key!r}, got "
+                f"{int(codes.min())} to {int(codes.max())}"
+            )
+        return codes.long()

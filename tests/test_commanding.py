@@ -1,0 +1,149 @@
+"""A base policy that does as its code says, without the environment that it learned it in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from modereg import CommandedPolicy, as_generative_policy, keys
+from modereg.checkpoints import Adapter, save_adapter
+from modereg.errors import CheckpointError, ConfigurationError, KeyMismatchError, ShapeError
+from modereg.layout import Layout
+from modereg.policies import GenerativePolicy
+from modereg.priors import CategoricalPrior, NormalPrior
+from modereg.residual import ChunkResidual
+from modereg.testing import CountingEnv, TinyPolicy
+from modereg.wrapping import SteeredEnv, make_steering, steer_env
+
+CODES = 3
+LAYOUT = Layout(12, execute=3, offset=1)
+
+
+def stacked() -> GenerativePolicy:
+    """A policy that reads two observations."""
+    return as_generative_policy(
+        lambda noise, seen: 0.1 * noise + 0.01 * seen.sum((-2, -1))[..., None, None],
+        in_keys=[keys.OBSERVATION],
+        noise_shape=(4, 2),
+        chunk_shape=(4, 2),
+        observation_steps=2,
+        name="stacked",
+        version="1",
+    )
+
+
+def made(
+    base: GenerativePolicy, layout: Layout = LAYOUT, *, moved: bool = False
+) -> tuple[SteeredEnv, Adapter]:
+    """Return a steered environment, and an adapter whose weights are not at their start."""
+    torch.manual_seed(0)
+    prior = CategoricalPrior(CODES)
+    residual = None
+    if moved:
+        residual = ChunkResidual.at_zero(
+            [keys.OBSERVATION], 3, CODES, torch.randn(2, 6), bound=1.0, offset=1, hidden=(8,)
+        )
+        torch.nn.init.normal_(residual.network.head.network.layers[-1].weight)
+    env = steer_env(CountingEnv([5, 9, 12, 7]), base, prior, layout, residual)
+    steering = make_steering(env, base, prior, hidden=(16,))
+    torch.nn.init.normal_(steering.head.network.layers[-1].weight)
+    steering.set_std(0.5)
+    return env, Adapter(
+        steering, None, prior, env.layout, "base", base.fingerprint(), residual=residual
+    )
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "stacked", "basis"])
+def test_it_plays_what_the_steered_environment_plays(kind: str, moved: bool) -> None:
+    layout = LAYOUT if kind != "basis" else replace(LAYOUT, noise_basis=torch.eye(8)[:, :3])
+    base = stacked() if kind == "stacked" else TinyPolicy(3)
+    env, adapter = made(base, layout, moved=moved)
+    policy = CommandedPolicy(base, adapter)
+    with set_exploration_type(ExplorationType.DETERMINISTIC), torch.no_grad():
+        root = adapter.steering(env.reset())
+        torch.manual_seed(1)  # what a basis leaves out is drawn
+        played = env.step(root)["next", keys.CHUNK]
+    torch.manual_seed(1)
+    chunk = policy(root.clone())[keys.CHUNK]
+    assert torch.equal(chunk, played)
+    assert policy.played == slice(1, 4)
+    executed = env.step(root)["next", keys.EXECUTED].shape
+    assert chunk[:, policy.played].shape == executed
+
+
+def test_one_code_may_be_fixed() -> None:
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    root = env.reset()
+    every = [CommandedPolicy(base, adapter, code).decode(root) for code in range(CODES)]
+    assert not torch.equal(every[0], every[1])
+    root[keys.LATENT] = torch.tensor([2, 1, 0, 1])
+    read = CommandedPolicy(base, adapter).decode(root)
+    for row, code in enumerate(root[keys.LATENT].tolist()):
+        assert torch.allclose(read[row], every[code][row], atol=1e-6)
+    fixed = CommandedPolicy(base, adapter, 2)
+    assert fixed.in_keys == [keys.OBSERVATION]
+    assert torch.equal(fixed.decode(root.select(keys.OBSERVATION)), every[2])
+    one = TensorDict({keys.OBSERVATION: root[keys.OBSERVATION][0]}, [])
+    assert fixed.decode(one).shape == (4, 2)
+
+
+def test_it_may_draw_from_psi() -> None:
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    root, drawing = env.reset(), CommandedPolicy(base, adapter, 0, deterministic=False)
+    first, second = drawing.decode(root), drawing.decode(root)
+    assert not torch.equal(first, second)
+    fixed = CommandedPolicy(base, adapter, 0)
+    assert torch.equal(fixed.decode(root), fixed.decode(root))
+    assert not any(parameter.requires_grad for parameter in drawing.parameters())
+
+
+def test_a_run_is_enough(tmp_path: Path) -> None:
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    save_adapter(tmp_path / "adapter", adapter)
+    root, expected = env.reset(), CommandedPolicy(base, adapter, 1)
+    assert torch.equal(CommandedPolicy(base, tmp_path, 1).decode(root), expected.decode(root))
+    with pytest.raises(CheckpointError, match="base"):
+        CommandedPolicy(stacked(), tmp_path)
+
+
+@pytest.mark.parametrize("code", [-1, CODES])
+def test_a_code_that_is_none_is_refused(code: int) -> None:
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    with pytest.raises(ConfigurationError, match=rf"expected a code in \[0, 3\), got {code}"):
+        CommandedPolicy(base, adapter, code)
+    root = env.reset()
+    root[keys.LATENT][1] = code
+    with pytest.raises(ConfigurationError, match=r"expected codes in \[0, 3\) under 'latent', got"):
+        CommandedPolicy(base, adapter).decode(root)
+
+
+def test_what_is_missing_is_named() -> None:
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    root: Any = env.reset()
+    with pytest.raises(KeyMismatchError, match="the commanded policy reads 'observation'"):
+        CommandedPolicy(base, adapter, 0).decode(root.select(keys.LATENT))
+    with pytest.raises(KeyMismatchError, match="the commanded policy reads 'latent'"):
+        CommandedPolicy(base, adapter).decode(root.select(keys.OBSERVATION))
+    root[keys.LATENT] = torch.zeros(4, 1, dtype=torch.int64)
+    with pytest.raises(
+        ShapeError, match=r"expected codes of shape \(4,\) under 'latent', got \(4, 1"
+    ):
+        CommandedPolicy(base, adapter).decode(root)
+
+
+def test_codes_that_are_no_numbers_are_refused() -> None:
+    _, adapter = made(TinyPolicy(3))
+    with pytest.raises(ConfigurationError, match="expected an adapter of discrete codes, got one"):
+        CommandedPolicy(TinyPolicy(3), replace(adapter, prior=NormalPrior(2)))
