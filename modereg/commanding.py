@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter
+from modereg.devices import module_device
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy, freeze
 from modereg.reading import require
@@ -31,7 +32,8 @@ class CommandedPolicy(TensorDictModuleBase):
         code: the code that is commanded, so that one behaviour is shipped; None reads it, so that
             it can be another one in each episode.
         deterministic: whether the mean noise is decoded, which succeeds more often; False draws
-            from psi. What a noise basis leaves out is drawn from N(0, I) in both cases.
+            from psi. Codes that play the base, and what a noise basis leaves out, are drawn in
+            both cases.
         latent_key: entry of the codes that are read, ``[*B]`` int64.
         chunk_key: entry of the chunk that is written, ``[*B, H, A]``.
 
@@ -97,16 +99,21 @@ class CommandedPolicy(TensorDictModuleBase):
         shape, steering = tensordict.batch_size, self.steering
         for key in self._observed:
             require(tensordict, key, "the commanded policy")
-        rows = tensordict.select(*self._observed).reshape(-1)
-        codes = self._codes(tensordict).reshape(-1)
+        rows = tensordict.select(*self._observed).reshape(-1).to(module_device(steering))
+        codes = self._codes(tensordict).reshape(-1).to(rows.device)
         one_hot = torch.nn.functional.one_hot(codes, self.num_codes).float()
         rows.set(steering.latent_key, one_hot)
         dist = steering.distribution(rows)
-        noise = self._noise.lift(dist.deterministic_sample if self.deterministic else dist.sample())
-        chunk = self.base.decode_from(rows, noise)
+        action, steered = dist.deterministic_sample, steering.head.steered[codes] > 0
+        if not self.deterministic:
+            action = dist.sample()
+        elif not bool(steered.all()):
+            action = torch.where(steered.view(-1, *[1] * (action.ndim - 1)), action, dist.sample())
+        chunk = self.base.decode_from(rows, self._noise.lift(action))
         if self.residual is not None:
             chunk = self.residual(rows, chunk)
-        return chunk.reshape(*shape, *chunk.shape[1:])
+        chunk = chunk.reshape(*shape, *chunk.shape[1:])
+        return chunk if tensordict.device is None else chunk.to(tensordict.device)
 
     def _codes(self, tensordict: TensorDictBase) -> Tensor:
         if self.code is not None:

@@ -29,6 +29,17 @@ def flat_features(inputs: Sequence[Tensor]) -> Tensor:
     return torch.cat([value.flatten(batch_dims) for value in inputs], -1)
 
 
+def _flat(inputs: Sequence[Tensor], size: int, dtype: torch.dtype) -> Tensor:
+    """Return inputs side by side, ``[*B, size]``."""
+    x = flat_features(inputs).to(dtype)
+    if x.shape[-1] != size:
+        raise ShapeError(
+            f"expected inputs of total length {size}, got {x.shape[-1]} from shapes "
+            f"{[tuple(value.shape) for value in inputs]}"
+        )
+    return x
+
+
 def _check_data(data: Tensor) -> None:
     """Refuse data without a mean: its NaN would stay in the network's buffers, unseen."""
     if not len(data):
@@ -135,12 +146,7 @@ class MLP(nn.Module):
 
         They are cast to the dtype of the weights.
         """
-        x = flat_features(inputs).to(cast(nn.Linear, self.layers[0]).weight.dtype)
-        if x.shape[-1] != self.in_features:
-            raise ShapeError(
-                f"expected inputs of total length {self.in_features}, got {x.shape[-1]} from "
-                f"shapes {[tuple(value.shape) for value in inputs]}"
-            )
+        x = _flat(inputs, self.in_features, cast(nn.Linear, self.layers[0]).weight.dtype)
         split = self.in_features - self.plain_features
         if self.plain_features:
             x = torch.cat([self.features(x[..., :split]), x[..., split:]], -1)
@@ -204,6 +210,8 @@ class EnsembleMLP(nn.Module):
         plain_features: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= plain_features < in_features:
+            raise ShapeError(f"expected plain_features in [0, {in_features}), got {plain_features}")
         self.in_features, self.plain_features = in_features, plain_features
         self.features = FourierFeatures(in_features - plain_features, octaves)
         widths = [self.features.out_features + plain_features, *hidden, 1]
@@ -211,11 +219,11 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return ``[*B, E]``; several inputs are concatenated in their order."""
-        x = flat_features(inputs).to(self.networks.weights[0].dtype)
+        x = _flat(inputs, self.in_features, self.networks.weights[0].dtype)
         split = self.in_features - self.plain_features
         x = torch.cat([self.features(x[..., :split]), x[..., split:]], -1)
-        values = self.networks(x.reshape(-1, x.shape[-1])).squeeze(-1)
-        return values.mT.reshape(*x.shape[:-1], -1)
+        values = self.networks(x.flatten(0, -2) if x.ndim > 1 else x[None]).squeeze(-1)
+        return values.mT.reshape(*x.shape[:-1], len(values))
 
 
 class InputNoise(nn.Module):

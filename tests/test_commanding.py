@@ -106,6 +106,21 @@ def test_it_may_draw_from_psi() -> None:
     assert not any(parameter.requires_grad for parameter in drawing.parameters())
 
 
+def test_a_code_that_plays_the_base_plays_the_base() -> None:
+    """Not the chunk of no noise."""
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    adapter.steering.head.steer_only(torch.tensor([True, False, True]), 0.5)
+    root = env.reset()
+    held, steered = (CommandedPolicy(base, adapter, code) for code in (1, 0))
+    assert not torch.equal(held.decode(root), held.decode(root))
+    assert torch.equal(steered.decode(root), steered.decode(root))
+    torch.manual_seed(3)
+    chunk = held.decode(root)
+    torch.manual_seed(3)
+    assert torch.equal(chunk, base.decode(torch.randn(4, 4, 2), root[keys.OBSERVATION]))
+
+
 def test_a_run_is_enough(tmp_path: Path) -> None:
     base = TinyPolicy(3)
     env, adapter = made(base)

@@ -191,13 +191,15 @@ def _partition(points: Tensor, seed: int) -> Tensor:
 
 def _stable(points: Tensor, labels: Tensor, seed: int) -> Tensor:
     """Return labels ``[N]`` of fewer clusters, of which none dissolves in subsamples."""
-    labels, samples = labels.clone(), []
-    for run in range(RUNS if len(labels.unique()) > 1 else 0):
+    labels, samples, number = labels.clone(), [], int(labels.max()) + 1
+    enough = SHARE * len(points) >= 8 * min(FEW)  # as choose_num_clusters asks
+    for run in range(RUNS if number > 1 and enough else 0):
         generator = torch.Generator().manual_seed(seed * RUNS + run)
         rows = torch.randperm(len(points), generator=generator)[: int(SHARE * len(points))]
         samples.append((rows, _partition(points[rows], seed + 1 + run)))
-    while len(names := labels.unique()) > 1:
-        found = torch.stack([_recovered(labels[rows], again) for rows, again in samples]).mean(0)
+    while samples and len(names := labels.unique()) > 1:
+        again = [_recovered(labels[rows], other, number) for rows, other in samples]
+        found = torch.stack(again).mean(0)
         worst = int(found[names].argmin())
         if float(found[names][worst]) >= DISSOLVED:
             break
@@ -208,7 +210,7 @@ def _stable(points: Tensor, labels: Tensor, seed: int) -> Tensor:
     return labels
 
 
-def _recovered(labels: Tensor, again: Tensor) -> Tensor:
+def _recovered(labels: Tensor, again: Tensor, number: int) -> Tensor:
     """Return how well a second clustering finds each cluster, as a Jaccard similarity, ``[K]``.
 
     A cluster is compared with all those of the second together that lie mostly in it.
@@ -216,8 +218,8 @@ def _recovered(labels: Tensor, again: Tensor) -> Tensor:
     Args:
         labels: ``[N]`` int64.
         again: of the second clustering, ``[N]`` int64.
+        number: K, of which some may be in none of these rows.
     """
-    number = int(labels.max()) + 1
     table = functional.contingency(again, labels, int(again.max()) + 1, number).double()
     mine = torch.nn.functional.one_hot(table.argmax(1), number).double()
     common = (mine * table).sum(0)

@@ -6,6 +6,7 @@ import warnings
 from typing import Any, Literal, cast
 
 import torch
+from tensordict import NestedKey
 from torchrl.envs import TransformedEnv
 
 from modereg import keys
@@ -80,25 +81,42 @@ def find_modes(env: TransformedEnv, episodes: int = 2048, **options: Any) -> Clu
             each would have fewer than 80.
         options: of :meth:`~modereg.discovery.ClusterModeDiscoverer.from_episodes`.
 
+    Raises:
+        ConfigurationError: if the environment lacks the feature.
+
     Warns:
         UserWarning: where there is one behaviour alone.
     """
-    wanted = [options.get("feature_key", keys.HISTORY), options.get("success_key", keys.SUCCESS)]
-    final = [key for key in wanted if key in env.observation_spec.keys(True, True)]
+    there = env.observation_spec.keys(True, True)
+    feature_key = options.get("feature_key", keys.HISTORY)
+    success_key = options.get("success_key", keys.SUCCESS)
+    if feature_key not in there:
+        raise ConfigurationError(
+            f"expected the feature {feature_key!r} in the steered environment, got one with "
+            f"{sorted(map(str, there))}"
+        )
+    final = [feature_key, options.get("latent_key", keys.LATENT)]
+    final += [success_key] if success_key is not None and success_key in there else []
 
     def more(number: int) -> Episodes:
         return collect_episodes(env, number, keep=decision_entries(env), final=final)
 
     base = more(episodes)
     while True:
-        features, success = (base.final.get(key, None) for key in wanted)
-        solved = None if success is None else success.squeeze(-1)
+        solved = base.final.get(success_key).squeeze(-1) if len(final) > 2 else None
+        features = base.final.get(feature_key)
         found, figures = ClusterModeDiscoverer.from_episodes(features, solved, **options)
         if not shows_too_few(figures, len(base), episodes):
             break
         base = Episodes.cat([base, more(len(base))])
     found.base = base, figures
     return found
+
+
+def _has(episodes: Episodes, entries: list[NestedKey], final: list[NestedKey]) -> bool:
+    """Whether episodes have these entries of their decisions and of their ends."""
+    kept = set(episodes.decisions.keys(True, True))
+    return set(entries) <= kept and set(final) <= set(episodes.final.keys(True, True))
 
 
 def choose_codes(
@@ -246,7 +264,7 @@ def discover_modes(
             (:class:`SelfImitation`), for policies of few noise dimensions without chance.
         max_decisions: decisions of the longest episode; None reads ``env.layout``.
         episodes: episodes of the base; those that the discoverer found its codes in are used
-            instead.
+            instead, where they have all that the method reads.
         refine_episodes: episodes of a refinement, and of the choice of codes after them; None is
             256, 512 for the choice, and 40 of each code at least.
         refinements: at most so many rounds of rolling out and fitting again; none follows three
@@ -278,17 +296,15 @@ def discover_modes(
         stage = GuidedDiscovery(env, steering, discoverer, **options)
     else:
         stage = SelfImitation(steering, discoverer, **options)
-    if discoverer.base is not None:
-        (base, found), discoverer.base = discoverer.base, None
-    else:
+    final = stage.final_entries(env)
+    base, found = discoverer.base or (None, {})
+    discoverer.base = None
+    if base is None or not _has(base, stage.entries, final):
         base = collect_episodes(
-            env,
-            episodes,
-            max_decisions=max_decisions,
-            keep=stage.entries,
-            final=stage.final_entries(env),
+            env, episodes, max_decisions=max_decisions, keep=stage.entries, final=final
         )
-        found = {} if discoverer.fitted else discoverer.fit_episodes(base)
+    if not discoverer.fitted:
+        found = discoverer.fit_episodes(base)
     figures: list[dict[str, Any]] = [found | stage.begin(base)]
     share_prior(env, stage)
     num_codes, num_envs = discoverer.num_codes, env.batch_size.numel()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+from torchrl.collectors import Collector
 from torchrl.objectives.value import GAE
 
 from modereg import keys
+from modereg.errors import NonFiniteError
 from modereg.layout import Layout
 from modereg.networks import MLP, EnsembleMLP
 from modereg.policies import GenerativePolicy
@@ -17,7 +21,7 @@ from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, observation_size
 
-__all__ = ["Learner", "Problem", "advantage_estimator"]
+__all__ = ["Learner", "Problem", "advantage_estimator", "descend"]
 
 
 class Learner(Protocol):
@@ -73,6 +77,25 @@ class Problem:
         """The layout of the environment."""
         return self.env.layout
 
+    def make_collector(self, decisions: int, *, whole: bool = False) -> Collector:
+        """Return TorchRL's collector of so many decisions of each environment a batch.
+
+        Args:
+            decisions: T.
+            whole: whether each batch begins with a reset.
+        """
+        return Collector(
+            self.env,
+            self.steering,
+            frames_per_batch=self.env.batch_size.numel() * decisions,
+            total_frames=-1,
+            reset_at_each_iter=whole,
+            track_traj_ids=False,
+            use_buffers=False,
+            trust_policy=True,
+            auto_register_policy_transforms=False,
+        )
+
     def make_critic(self, octaves: int = 4) -> TensorDictModule:
         """Return V(s, z), which writes ``state_value`` ``[*B, 1]``.
 
@@ -103,6 +126,30 @@ class Problem:
         network.to(next(self.steering.parameters()).device)
         read = [*observed, self.steering.latent_key, self.steering.action_key]
         return TensorDictModule(network, read, ["state_action_value"])
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float, where: str) -> None:
+    """Take a step of an optimiser down a loss.
+
+    Args:
+        optimizer: whose gradients are cleared first.
+        loss: scalar.
+        max_norm: norm to which gradients are clipped.
+        where: what it is a step of, for the error.
+
+    Raises:
+        NonFiniteError: before the step, if a gradient is not finite.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [part for group in optimizer.param_groups for part in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+    if not bool(torch.isfinite(norm)):
+        raise NonFiniteError(
+            f"expected finite gradients in {where}, got a norm of {float(norm)}; lower the "
+            "learning rate, or look for huge values among observations and rewards"
+        )
+    optimizer.step()
 
 
 def advantage_estimator(

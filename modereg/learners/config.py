@@ -149,7 +149,7 @@ class SACConfig:
 
     name: ClassVar[str] = "sac"
 
-    decisions: int = 2
+    decisions: int = 8
     prefill: int = 8192
     buffer: int = 200_000
     updates: float = 0.25

@@ -10,11 +10,8 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from torch import nn
-from torchrl.collectors import Collector
 
-from modereg.errors import NonFiniteError
-from modereg.learners.base import Problem, advantage_estimator
+from modereg.learners.base import Problem, advantage_estimator, descend
 from modereg.learners.config import PPOConfig
 from modereg.objectives import LeanPPOLoss
 from modereg.objectives.ppo import MASKS
@@ -47,7 +44,7 @@ class PPO:
         self.whole = decisions >= longest
         self.checkpoint_every = 1 if self.whole else -(-4 * longest // decisions)
         self.batches, self._under_way = 0, False
-        self.collector = self._make_collector(decisions)
+        self.collector = problem.make_collector(decisions, whole=self.whole)
         self.advantage = advantage_estimator(
             problem.layout, self.critic, reward_key=problem.reward_key, lmbda=config.lmbda
         )
@@ -61,20 +58,6 @@ class PPO:
         )
         self.loss.set_keys(reward=problem.reward_key)
         self.optimizer = self._make_optimizer()
-
-    def _make_collector(self, decisions: int) -> Collector:
-        env = self.problem.env
-        return Collector(
-            env,
-            self.steering,
-            frames_per_batch=env.batch_size.numel() * decisions,
-            total_frames=-1,
-            reset_at_each_iter=self.whole,
-            track_traj_ids=False,
-            use_buffers=False,
-            trust_policy=True,
-            auto_register_policy_transforms=False,
-        )
 
     def _make_optimizer(self) -> torch.optim.Adam:
         config, head = self.config, self.steering.head
@@ -124,16 +107,7 @@ class PPO:
         total = losses["loss_objective"] + losses["loss_critic"]
         if self.config.kl_coef:
             total = total + losses["loss_kl"]
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm, foreach=True)
-        if not bool(torch.isfinite(norm)):
-            raise NonFiniteError(
-                f"expected finite gradients in batch {self.batches}, got a norm of {float(norm)}; "
-                "lower the learning rate, or look for huge values among observations and rewards"
-            )
-        self.optimizer.step()
+        descend(self.optimizer, total, self.config.max_grad_norm, f"batch {self.batches}")
         return losses.detach()
 
     def state_dict(self) -> dict[str, Any]:

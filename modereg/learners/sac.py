@@ -5,21 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
-from torch import Tensor, nn
-from torchrl.collectors import Collector
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.data import (
     LazyTensorStorage,
     TensorDictReplayBuffer,
     TensorDictRoundRobinWriter,
 )
 
-from modereg import keys
-from modereg.errors import NonFiniteError
-from modereg.learners.base import Problem
+from modereg.learners.base import Problem, descend
 from modereg.learners.config import SACConfig
 from modereg.objectives import NoiseSACLoss
-from modereg.reading import in_next, require_finite, valid_rows
+from modereg.reading import require_finite, valid_rows
 from modereg.seeding import derived_seed
 
 __all__ = ["SAC"]
@@ -71,32 +68,13 @@ class SAC:
             writer=self.writer,
             batch_size=config.minibatch,
         )
-        self.stored = self._stored()
+        read = [] if problem.mi_reward is None else problem.mi_reward.reads
+        self.stored = list(dict.fromkeys([*self.loss.in_keys, *read]))
         longest = problem.layout.max_decisions
         self.checkpoint_every = -(-CHECKPOINT_EPISODES * longest // config.decisions)
-        self.batches, self.kept, self.owed = 0, 0, 0.0
+        self.batches, self.kept, self.owed, self.steps = 0, 0, 0.0, 0
         self._under_way = False
-        env = problem.env
-        self.collector = Collector(
-            env,
-            self.steering,
-            frames_per_batch=env.batch_size.numel() * config.decisions,
-            total_frames=-1,
-            reset_at_each_iter=False,
-            track_traj_ids=False,
-            use_buffers=False,
-            trust_policy=True,
-            auto_register_policy_transforms=False,
-        )
-
-    def _stored(self) -> list[NestedKey]:
-        """Return the entries that are kept: what the loss and the intrinsic reward read."""
-        pays, read = self.problem.mi_reward, self.loss.in_keys
-        if pays is not None:
-            features = [*pays.estimator.in_keys, pays.latent_key]
-            after = [pays.reward_key, "done", "terminated", keys.STEPS, *pays.estimator.in_keys]
-            read = [*read, *features, *map(in_next, after)]
-        return list(dict.fromkeys(read))
+        self.collector = problem.make_collector(config.decisions)
 
     def collect(self) -> TensorDictBase:
         """Return a batch ``[B, T]``."""
@@ -109,8 +87,8 @@ class SAC:
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """Keep a batch, and learn from what was kept; return the means of the figures.
 
-        Nothing is learned before ``prefill`` decisions are there; then the critic learns first, as
-        often as if it had learned all along.
+        Nothing is learned before ``prefill`` decisions are there, and ``prefilled`` says what share
+        of them is; then the critic learns first, as often as if it had learned all along.
 
         Raises:
             NonFiniteError: before anything is kept or learned from that is not finite.
@@ -119,11 +97,13 @@ class SAC:
         valid = valid_rows(batch.reshape(-1))
         data = (data if valid is None else data[valid]).to(self.device)
         require_finite(data, self.stored, f"batch {self.batches}")
+        if not len(data):
+            return {}
         self.buffer.extend(data)
         before, self.kept = self.kept, self.kept + len(data)
         self.owed += self.config.updates * len(data)
         if self.kept < self.config.prefill:
-            return {}
+            return {"prefilled": self.kept / self.config.prefill}
         figures = [] if before >= self.config.prefill else self._learn(critic_only=True)
         self.owed = max(self.owed, 1.0) if figures else self.owed
         figures += self._learn()
@@ -140,8 +120,9 @@ class SAC:
         """Take the gradient steps that are owed."""
         steps, figures = int(self.owed), []
         self.owed -= steps
-        for step in range(steps):
-            with_actor = not critic_only and step % self.config.actor_every == 0
+        for _ in range(steps):
+            self.steps += 1
+            with_actor = not critic_only and self.steps % self.config.actor_every == 0
             figures.append(self._step(with_actor))
         return figures
 
@@ -150,48 +131,38 @@ class SAC:
         if self.problem.mi_reward is not None:
             sample = self.problem.mi_reward(sample)
         losses = self.loss.critic_loss(sample)
-        self._descend(self.critic_optimizer, losses["loss_qvalue"])
+        where = f"batch {self.batches}"
+        descend(self.critic_optimizer, losses["loss_qvalue"], self.config.max_grad_norm, where)
         self.loss.update_target(self.config.tau)
         if with_actor:
             losses |= self.loss.actor_loss(sample)
-            self._descend(self.actor_optimizer, losses["loss_actor"])
+            descend(self.actor_optimizer, losses["loss_actor"], self.config.max_grad_norm, where)
         return {name: value.detach() for name, value in losses.items()}
-
-    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [part for group in optimizer.param_groups for part in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm, foreach=True)
-        if not bool(torch.isfinite(norm)):
-            raise NonFiniteError(
-                f"expected finite gradients in batch {self.batches}, got a norm of {float(norm)}; "
-                "lower the learning rate, or look for huge values among observations and rewards"
-            )
-        optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what changes between batches, the buffer too; episodes under way end here."""
         self._under_way = False
+        kept = self.buffer[:].select(*self.stored).clone().to_dict() if self.kept else {}
         return {
-            "steering": dict(self.steering.state_dict()),
-            "loss": dict(self.loss.state_dict()),
+            "loss": dict(self.loss.state_dict()),  # the steering policy is in it
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
-            "buffer": self.buffer[:].select(*self.stored).to_dict() if self.kept else {},
+            "buffer": kept,
             "writer": dict(self.writer.state_dict()),
             "batches": self.batches,
             "kept": self.kept,
             "owed": self.owed,
+            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state of :meth:`state_dict`."""
-        self.steering.load_state_dict(state["steering"])
         self.loss.load_state_dict(state["loss"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        for name in ("batches", "kept", "owed"):
+        for name in ("batches", "kept", "owed", "steps"):
             setattr(self, name, state[name])
+        self.buffer.empty()
         if state["buffer"]:
             rows = TensorDict(state["buffer"]).auto_batch_size_(1)
             self.buffer.extend(rows.to(self.device))

@@ -21,7 +21,6 @@ from modereg.steering import SteeringPolicy
 __all__ = ["NoiseSACLoss"]
 
 Reduction = Literal["min", "mean"]
-MASK: NestedKey = ("collector", "mask")
 
 
 class NoiseSACLoss(PlainLoss):
@@ -121,7 +120,7 @@ class NoiseSACLoss(PlainLoss):
         Raises:
             KeyMismatchError: if an entry is missing.
         """
-        valid = valid_rows(tensordict, (MASK,))
+        valid = valid_rows(tensordict)
         data = tensordict if valid is None else tensordict[valid]
         return TensorDict(self.critic_loss(data) | self.actor_loss(data))
 
@@ -130,7 +129,7 @@ class NoiseSACLoss(PlainLoss):
         action = require(data, self.tensor_keys.action, "SAC")
         values = self._values(self.qvalue_network, data, action)
         error = values - self.target(data).unsqueeze(-1)
-        return {"loss_qvalue": error.square().mean(0).sum(), "qvalue": values.detach().mean()}
+        return {"loss_qvalue": error.square().sum(-1).mean(), "qvalue": values.detach().mean()}
 
     @torch.no_grad()
     def target(self, data: TensorDictBase) -> Tensor:

@@ -166,7 +166,7 @@ def _close(
             "commanded": kept["commanded"],
             "base": {
                 "outcomes": stage.base_outcomes.tolist(),
-                "modes": state["base_modes"],
+                "modes": state.get("base_modes"),
                 "episodes": stage.base_episodes,
             },
         },

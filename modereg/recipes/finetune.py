@@ -57,6 +57,10 @@ __all__ = [
 ]
 
 COEF = 0.3
+NOTHING_LEARNED = (
+    "nothing was learned: only {:.0%} of the decisions were collected with which learning begins; "
+    "give more env_steps, or lower learner.prefill"
+)
 EVALUATION_SEED, FINAL_SEED = 10_000, 20_000
 """Added to a run's seed for the evaluations during it and at its end."""
 
@@ -193,6 +197,7 @@ def reinforce(
     else:
         batches, env_steps = _restore(stage, state)
     yield Progressed("training", env_steps, max(total, env_steps))
+    row: dict[str, Any] = {}
     while not done(batches, env_steps):
         batch = learner.collect()
         require_finite(batch, _read(stage, learner), f"batch {batches + 1} of the run")
@@ -207,6 +212,8 @@ def reinforce(
         yield Advanced("training", row | judged, env_steps, max(total, env_steps), saved)
         if judged:
             yield Evaluated(env_steps, judged)
+    if row.get("prefilled", 1.0) < 1.0:
+        warnings.warn(NOTHING_LEARNED.format(row["prefilled"]), stacklevel=2)
     return env_steps
 
 
@@ -269,8 +276,9 @@ def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
         return []
     found, solved = reached(episodes.final, stage.estimator)
     before, of = stage.base["outcomes"], "code"
-    if stage.base.get("modes") is not None:
-        found, before, of = episodes.final.get(keys.MODE).squeeze(-1), stage.base["modes"], "mode"
+    modes = episodes.final.get(keys.MODE, None)
+    if modes is not None and stage.base.get("modes") is not None:
+        found, before, of = modes.squeeze(-1), stage.base["modes"], "mode"
     base = torch.tensor(before, device=found.device)
     shares = outcome_shares(found, solved, len(base) - 1)
     return list(losses(shares, base, len(episodes), stage.base["episodes"], of=of))

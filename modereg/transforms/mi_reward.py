@@ -16,7 +16,7 @@ from modereg.errors import ConfigurationError
 from modereg.estimators import RewardEstimator, check_support
 from modereg.layout import Layout
 from modereg.priors import Prior
-from modereg.reading import require_finite
+from modereg.reading import in_next, require_finite
 from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import (
     any_flag,
@@ -157,6 +157,15 @@ class MIReward(Transform):
         spec = parent.full_observation_spec.get(self.latent_key, None)
         if spec is not None:
             _check_codes(self.estimator.prior, spec, parent.batch_size)
+
+    @property
+    def reads(self) -> list[NestedKey]:
+        """Entries of a transition that decide what is paid: what a replay buffer must keep."""
+        features, root = self.estimator.in_keys, self.estimator.source == "root"
+        after = [self.reward_key, self.steps_key, *(() if root else features)]
+        after += ["done", "terminated"] if self.timing == "final" else []
+        both = root or self.timing == "difference"
+        return [self.latent_key, *(features if both else ()), *map(in_next, after)]
 
     # --- the ratio
 

@@ -24,11 +24,15 @@ from torchrl.objectives.value import GAE
 import modereg
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter, save_adapter
+from modereg.commanding import CommandedPolicy
 from modereg.devices import across_devices, forked_generators
 from modereg.discovery import GuidedDiscovery, VariationalModeDiscoverer
 from modereg.discovery.release import release
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
+from modereg.learners.base import Problem
+from modereg.learners.config import SACConfig
+from modereg.learners.sac import SAC
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP
 from modereg.novelty import RandomNetworkDistillation
@@ -171,6 +175,18 @@ def ppo(path: Route) -> None:
     path.made["optimizer"] = optimizer
 
 
+def sac(path: Route) -> None:
+    policy = path.env.transform[1].policy
+    reward = MIReward(path.found.estimator, path.env.layout)
+    key = keys.REGULARIZED_REWARD
+    problem = Problem(path.env, path.steering, policy, key, reward.to(path.learner), hidden=(8,))
+    learner = SAC(problem, SACConfig(prefill=4, minibatch=4, buffer=64, updates=0.1))
+    figures = learner.update(reward(path.batch))
+    assert {"loss_qvalue", "loss_actor"} <= set(figures)
+    learner.load_state_dict(learner.state_dict())
+    assert learner.buffer.sample()[keys.ACTION].device == path.learner
+
+
 def objectives(path: Route) -> None:
     """The loss and the reward of novelty."""
     distillation = RandomNetworkDistillation.mlp(2, 4, (8,)).to(path.learner)
@@ -231,6 +247,10 @@ def adapters(path: Route) -> None:
     assert torch.equal(
         loaded.steering.head.log_std.weight.cpu(), path.steering.head.log_std.weight.cpu()
     )
+    root = path.env.reset()
+    chunk = CommandedPolicy(path.env.transform[1].policy, made, 1).decode(root)
+    assert chunk.device == root.device == path.simulator
+    path.steering.requires_grad_(True)
 
 
 def generators(path: Route) -> None:
@@ -253,6 +273,7 @@ STEPS: dict[str, Callable[[Route], None]] = {
         variational,
         rewards,
         ppo,
+        sac,
         objectives,
         priors,
         metrics,

@@ -82,6 +82,7 @@ ALLOWED = {
     ("devices.py", "forked_generators"): "it is what keeps the generators of the others too",
     ("discovery/cluster.py", "ClusterModeDiscoverer.fit"): SEEDED,
     ("discovery/clustering.py", "_shuffled"): SEEDED,
+    ("discovery/clustering.py", "_stable"): SEEDED,
     ("discovery/clustering.py", "choose_num_clusters"): SEEDED,
     ("information/critics.py", "_make_critic"): "networks are made on the CPU, then moved",
     ("information/_samples.py", "batches"): SEEDED,

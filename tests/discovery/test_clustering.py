@@ -172,10 +172,10 @@ def test_how_well_a_cluster_is_found_again() -> None:
     """Of 0 it misses two of four, of 1 it has two in two parts and one of 0; 2 is nowhere."""
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
     again = torch.tensor([5, 5, 1, 1, 1, 1, 1, 5])
-    found = clustering._recovered(labels, again)
-    assert found.tolist() == pytest.approx([2 / 5, 3 / 5, 0.0])
+    found = clustering._recovered(labels, again, 4)
+    assert found.tolist() == pytest.approx([2 / 5, 3 / 5, 0.0, 0.0])
     finer = torch.tensor([0, 0, 3, 3, 1, 1, 1, 2])
-    assert clustering._recovered(labels, finer).tolist() == [1.0, 1.0, 1.0]
+    assert clustering._recovered(labels, finer, 3).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_split_by_luck_is_undone_and_another_is_not() -> None:
@@ -187,6 +187,15 @@ def test_a_split_by_luck_is_undone_and_another_is_not() -> None:
     table = functional.contingency(joined, truth, 5, 4)
     assert len(joined.unique()) == 4
     assert int((table > 0).sum()) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_single_outlier_is_no_trouble(seed: int) -> None:
+    """Some subsample is without it."""
+    points, _ = _blobs(4.0 * _circle(2), 60, 0.1, seed)
+    points = torch.cat([points, torch.tensor([[40.0, 40.0]])])
+    assert 2 <= len(find_behaviours(points, seed=seed)) <= 3
+    assert len(find_behaviours(points[:17], seed=seed)) >= 1
 
 
 def test_nested_behaviours_are_counted_whatever_their_scales() -> None:

@@ -10,7 +10,13 @@ import torch
 from modereg import functional, keys
 from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided, stage1
 from modereg.discovery.judge import CodeJudge
-from modereg.discovery.stage1 import Progress, Rounds, episodes_of_a_round, shows_too_few
+from modereg.discovery.stage1 import (
+    Progress,
+    Rounds,
+    episodes_of_a_round,
+    find_modes,
+    shows_too_few,
+)
 from modereg.errors import ConfigurationError
 from modereg.residual import ChunkResidual
 from modereg.rollouts import collect_episodes
@@ -175,6 +181,24 @@ def test_the_number_of_codes_is_found_and_its_episodes_are_used(
     roads = 2 * ends[:, 0].long() + ends[:, 1].long()
     shares = functional.contingency(last.final[keys.LATENT], roads, found, CODES).double()
     assert float((shares / shares.sum(1, keepdim=True)).amax(0).min()) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:stage 1")
+def test_episodes_that_lack_what_is_read_are_rolled_out_again(made: Wrapped) -> None:
+    env, _, discoverer = made
+    assert isinstance(discoverer, ClusterModeDiscoverer)
+    base = collect_episodes(env, 256, final=[keys.HISTORY, keys.LATENT])
+    discoverer.fit_episodes(base)
+    discoverer.base = base, {}
+    discover_modes(*made, episodes=256, refinements=0, **STEPS["guided"])
+    assert discoverer.base is None
+
+
+def test_a_feature_that_is_not_there_is_refused_before_anything_is_rolled_out(
+    made: Wrapped,
+) -> None:
+    with pytest.raises(ConfigurationError, match="expected the feature 'path' in the steered"):
+        find_modes(made.env, 64, feature_key="path")
 
 
 @pytest.mark.filterwarnings("ignore:stage 1")

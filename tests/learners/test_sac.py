@@ -33,7 +33,13 @@ def _learner(seed: int = 0, *, coef: float | None = None, **changes: Any) -> SAC
         q = CategoricalMI(observation_size(env, [keys.HISTORY]), 2, hidden=(16,))
         mi_reward, key = MIReward(q, env.layout, coef=coef), keys.REGULARIZED_REWARD
     problem = Problem(env, steering, policy, key, mi_reward, seed=seed, hidden=(16,))
-    options = {"prefill": 16, "buffer": 64, "minibatch": 8, "updates": 0.5} | changes
+    options = {
+        "decisions": 2,
+        "prefill": 16,
+        "buffer": 64,
+        "minibatch": 8,
+        "updates": 0.5,
+    } | changes
     return SAC(problem, SACConfig(**options))
 
 
@@ -56,13 +62,15 @@ def test_nothing_is_learned_before_the_prefill() -> None:
     """4 environments x 2 decisions: two batches make 16; the critic then learns alone first."""
     learner = _learner()
     before = copy.deepcopy(_weights(learner))
-    assert _turn(learner) == {}
+    assert _turn(learner) == {"prefilled": 0.5}
     assert _same(before, _weights(learner))
     assert (learner.kept, learner.owed) == (8, 4.0)
     figures = _turn(learner)
-    assert {"loss_qvalue", "loss_actor", "loss_kl", "qvalue"} == set(figures)
+    assert {"loss_qvalue", "qvalue"} == set(figures)
     assert learner.critic_optimizer.state_dict()["state"][0]["step"] == 9
-    assert learner.actor_optimizer.state_dict()["state"][0]["step"] == 1
+    assert learner.actor_optimizer.state_dict()["state"] == {}, "the ninth is the critic's"
+    _turn(learner)
+    assert learner.actor_optimizer.state_dict()["state"][0]["step"] == 2
 
 
 def test_gradient_steps_are_counted_by_decisions() -> None:
@@ -72,6 +80,26 @@ def test_gradient_steps_are_counted_by_decisions() -> None:
         _turn(learner)
         steps.append(int(learner.critic_optimizer.state_dict()["state"][0]["step"]))
     assert steps[1:] == [steps[0] + 2, steps[0] + 4, steps[0] + 7]  # 2.4 are owed a batch
+
+
+def test_the_policy_learns_at_every_so_manieth_step() -> None:
+    """However few are owed at a time."""
+    learner = _learner(updates=0.125, prefill=8, actor_every=4)  # one step a batch
+    for _ in range(9):
+        _turn(learner)
+    counts = [
+        int(optimizer.state_dict()["state"][0]["step"])
+        for optimizer in (learner.critic_optimizer, learner.actor_optimizer)
+    ]
+    assert counts == [10, 2]
+
+
+def test_padding_is_not_kept() -> None:
+    learner = _learner()
+    batch = learner.collect()
+    batch[("collector", "mask")] = torch.zeros(batch.shape, dtype=torch.bool)
+    assert learner.update(batch) == {}
+    assert len(learner.buffer) == 0
 
 
 def test_episodes_go_on_from_batch_to_batch() -> None:
@@ -125,10 +153,24 @@ def test_a_state_taken_up_goes_on_bit_for_bit(coef: float | None) -> None:
     state, generators = copy.deepcopy(learner.state_dict()), generator_state()
     expected = [_turn(learner) for _ in range(4)]
     resumed = _learner(coef=coef, buffer=20)
+    _turn(resumed)  # something to be taken back
     resumed.load_state_dict(state)
     set_generator_state(generators)
     assert [_turn(resumed) for _ in range(4)] == expected
     assert _same(_weights(resumed), _weights(learner))
+
+
+def test_a_state_is_as_large_as_what_was_kept_and_stays_as_it_is() -> None:
+    """A view of the buffer would be saved as all of it, and change with it."""
+    learner = _learner(buffer=1000)
+    _turn(learner)
+    state = learner.state_dict()
+    noise = state["buffer"][keys.ACTION]
+    assert noise.untyped_storage().nbytes() == noise.nbytes
+    before = copy.deepcopy(state["buffer"])
+    learner.load_state_dict(state)
+    _turn(learner)
+    assert torch.equal(state["buffer"][keys.ACTION], before[keys.ACTION])
 
 
 def test_what_is_not_finite_is_neither_kept_nor_learned_from() -> None:

@@ -139,6 +139,15 @@ def test_it_is_a_loss_module_of_its_own() -> None:
         loss(data)
 
 
+def test_the_losses_of_a_batch_of_any_shape_are_means() -> None:
+    loss, data = made(), batch(12)
+    torch.manual_seed(0)
+    flat = loss.critic_loss(data)["loss_qvalue"].detach()
+    torch.manual_seed(0)
+    shaped = loss.critic_loss(data.reshape(3, 4))["loss_qvalue"].detach()
+    assert float(shaped) == pytest.approx(float(flat))
+
+
 def test_padding_is_left_out() -> None:
     loss, data = made(), batch()
     padded = torch.cat([data, batch()])

@@ -10,7 +10,7 @@ import torch
 
 from modereg.checkpoints import load_adapter, save_adapter
 from modereg.errors import CheckpointError, ConfigurationError
-from modereg.learners.config import PPOConfig
+from modereg.learners.config import PPOConfig, SACConfig
 from modereg.recipes.config import EvaluateConfig
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.follow import finetune, pretrain
@@ -60,6 +60,27 @@ def test_fine_tuning_on_the_clusters_keeps_success_and_modes(tuned: Path, cluste
     assert sampled["success"] >= before["success"] - 0.08  # of 128 episodes
     assert sampled["present_modes"] == 4
     assert read_summary(tuned)["deterministic"]["success"] > 0.8
+
+
+def test_soft_actor_critic_goes_on_from_stage_one(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    spent = read_summary(clusters)["env_steps"]
+    learner = SACConfig(decisions=3, prefill=192, minibatch=64, updates=0.1)
+    start = {"start": str(clusters), "learner": learner}
+    tune = finetune_config(base, tmp_path / "a", spent + 3000, **start)
+    summary = finetune(tune)
+    rows = read_rows(tmp_path / "a")
+    assert all({"loss_qvalue", "loss_actor", "mi_reward"} <= set(row) for row in rows)
+    assert summary["sampled"]["present_modes"] == 4
+    assert summary["worse_than_base"] == []
+    assert read_summary(tmp_path / "a")["env_steps"] == summary["env_steps"]
+
+
+def test_a_run_that_ends_before_anything_was_learned_says_so(base: str, tmp_path: Path) -> None:
+    tune = finetune_config(base, tmp_path / "a", 2000, learner=SACConfig(decisions=2))
+    with pytest.warns(UserWarning, match=r"nothing was learned: only \d+% of the decisions were"):
+        finetune(tune)
 
 
 @pytest.mark.parametrize("of", ["code", "mode"])
