@@ -145,6 +145,8 @@ def _execute(config: Any) -> int:
 
 
 def _run(config: Any) -> dict[str, Any]:
+    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")  # TorchRL tells of each buffer it makes
+
     import torch
 
     torch.set_num_threads(1)

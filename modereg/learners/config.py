@@ -149,7 +149,7 @@ class SACConfig:
 
     name: ClassVar[str] = "sac"
 
-    decisions: int = 8
+    decisions: int = 4
     prefill: int = 8192
     buffer: int = 200_000
     updates: float = 0.25
