@@ -36,6 +36,9 @@ RUNS, SHARE, DISSOLVED = 3, 0.9, 0.5
 """Subsamples in which clusters must be found again, their share of the data, and the mean Jaccard
 similarity below which a cluster counts as dissolved (Hennig, 2007)."""
 
+ITERATIONS, PASSES = 30, 3
+"""Passes of k-means at most, and after how many one looks whether they still change anything."""
+
 AGREEMENT = 0.65
 """Adjusted Rand index that the partitions of two halves must have; by chance it is about 0."""
 
@@ -84,8 +87,13 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
             centroids, labels = kmeans2(
-                points, num_clusters, iter=30, minit="++", rng=seed * restarts + start
+                points, num_clusters, iter=PASSES, minit="++", rng=seed * restarts + start
             )
+            for _ in range(ITERATIONS // PASSES - 1):
+                before = centroids
+                centroids, labels = kmeans2(points, before, iter=PASSES, minit="matrix")
+                if np.array_equal(centroids, before):
+                    break  # more passes would change nothing
         cost = float(np.square(points - centroids[labels]).sum())
         if cost < best_cost:
             best, best_cost = centroids[np.unique(labels)], cost
