@@ -105,7 +105,7 @@ def test_environment_steps_of_stage_one_are_those_of_all_its_episodes(clusters: 
     assert base * 4 < steps[0] <= base * 24
     assert all(256 * 4 < late - early <= 256 * 24 for early, late in zip(steps[1:], steps[2:]))
     choosing = read_summary(clusters)["env_steps"] - steps[-1]  # which codes are worth steering
-    assert 256 * 4 < choosing <= 256 * 24
+    assert 256 * 4 < choosing <= 2 * 256 * 24  # twice, where an earlier round is best
 
 
 def test_the_curves_say_what_is_inferred_and_what_is_clipped(
