@@ -92,7 +92,7 @@ def test_after_one_round_codes_command(world: str) -> None:
     assert row["hits"] > 0.7, "of four codes, where chance is a quarter"
     assert row["success"] == 1.0
     assert {"outcome_nll", "log_outcome", "kl"} <= set(row)
-    assert choose_codes(stage, made.env, 256, 0.3) > 0
+    assert choose_codes(stage, made.env, 0.3, 256) > 0
     assert stage.learned.tolist() == [True] * CODES
     assert stage.best["hits"] >= row["hits"]
 
@@ -233,7 +233,7 @@ def test_a_state_goes_on_to_the_same_figures(
     ):
         torch.manual_seed(5)
         row, _ = each.refine(env, 128, **ROUND)
-        choose_codes(each, env, 128, 0.3)
+        choose_codes(each, env, 0.3, 128)
         found.append((row, each.kl_coef, each.players, each.learned, dict(steering.state_dict())))
     (first, *ours, weights), (second, *theirs, others) = found
     assert first == second
@@ -282,7 +282,7 @@ def test_a_residual_commands_what_no_noise_does(
     again, other = _again(made, stage, tmp_path, function)
     for each, env in ((stage, made.env), (again, other.env)):
         torch.manual_seed(4)
-        choose_codes(each, env, 256, 0.3)
+        choose_codes(each, env, 0.3, 256)
         assert each.learned.tolist() == [True] * CODES
         assert float(each.code_hits.min()) > 0.6
     assert torch.equal(stage.table, again.table)

@@ -59,7 +59,8 @@ def _check_figures(figures: dict, codes: int) -> None:
 def test_stage_one(found: Path) -> None:
     summary = read_summary(found)
     _check_figures(summary["sampled"], 2)
-    assert summary["env_steps"] == (96 + 2 * 80) * 40  # 40 of each code at least
+    chosen = [(96 + 32 + times * 32) * 40 for times in (1, 2)]  # again, if an earlier round is best
+    assert summary["env_steps"] in chosen
     assert summary["partition"]["only_successes"] == 0.0
     assert load_adapter(found / "adapter").steering.observation_keys == ["observation"]
 

@@ -120,7 +120,11 @@ def test_a_resumed_run_keeps_what_its_checkpoint_has(stage: str, base: str, tmp_
     config: Any = {
         "finetune": finetune_config(base, tmp_path, 5000, noise=RESPONSE, std=None),
         "clusters": discover_config(
-            base, tmp_path, noise=RESPONSE, method=clustering(refinements=1, episodes=256)
+            base,
+            tmp_path,
+            noise=RESPONSE,
+            num_codes=4,
+            method=clustering(refinements=1, episodes=256),
         ),
         "variational": discover_config(
             base, tmp_path, noise=RESPONSE, num_codes=2, method=by_reward(iterations=2)
