@@ -74,7 +74,7 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
         ax.plot(*place, "o" if row["right"] else "x", color="C0" if row["right"] else "C3")
         ax.annotate(row["task"], place, xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.plot([0, 1], [0, 1], color=".8", zorder=0)
-    ax.set(xlim=(0, 1.05), ylim=(0, 1.05), xlabel="predicted reach", ylabel="hits after stage 1")
+    ax.set(xlim=(0, 1.12), ylim=(0, 1.05), xlabel="predicted reach", ylabel="hits after stage 1")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
