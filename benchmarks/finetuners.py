@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,22 @@ class Budget:
         share: of the environment steps.
         base: options of ``pretrain``.
         discover: options of ``discover``.
+        learners: options of a learner, by its name.
     """
 
     judged: int = 4096
     share: float = 1.0
     base: tuple[tuple[str, Any], ...] = ()
     discover: tuple[tuple[str, Any], ...] = ()
+    learners: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 SMOKE = Budget(
     128,
-    0.01,
+    0.1,
     (("episodes", 200), ("steps", 20)),
     (("num_codes", 4), ("method__episodes", 512), ("method__refinements", 1)),
+    {"sac": {"learner__prefill": 1024, "learner__updates": 0.02}},
 )
 
 
@@ -116,6 +119,7 @@ class Seed:
                 f"finetune {learner}",
                 *flags,
                 **options,
+                **budget.learners.get(learner, {}),
                 out=out,
                 env_steps=steps + (0 if plain else first["env_steps"]),
                 eval_every=length.eval_every,

@@ -130,6 +130,7 @@ class Budget:
         more_steps: those of a fine-tuning from stage 1, after it.
         smoke: whether policies are hardly trained.
         discover: further options of stage 1.
+        sac: of soft actor-critic.
     """
 
     judged: int = 1200
@@ -137,6 +138,7 @@ class Budget:
     more_steps: int = 150_000
     smoke: bool = False
     discover: dict[str, Any] = field(default_factory=dict)
+    sac: dict[str, Any] = field(default_factory=dict)
 
 
 SMOKE = Budget(
@@ -145,6 +147,7 @@ SMOKE = Budget(
     4000,
     True,
     {"method__episodes": 64, "method__refinements": 1, "method__refine_episodes": 48},
+    {"learner__prefill": 256, "learner__minibatch": 32, "learner__updates": 0.02},
 )
 
 
@@ -212,13 +215,14 @@ class Session:
             basis = {"noise__basis": "response"}
             run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned, **basis)
         elif method == "plain_sac":
+            options |= self.budget.sac
             run("finetune sac", *QUIET, "--resume", cwd=self.home, **options, **tuned)
         else:
             start = self.runs / "stage1"
             spent = read_json(start / "summary.json")["env_steps"]
             tuned |= {"start": start, "env_steps": spent + self.budget.more_steps}
             flags = [*QUIET, "--resume", "--accept-uncommanded"]
-            run("finetune sac", *flags, cwd=self.home, **options, **tuned)
+            run("finetune sac", *flags, cwd=self.home, **options, **tuned, **self.budget.sac)
 
     def _cluster(self, options: dict[str, Any]) -> None:
         """Imitate the noises of clusters, with as many episodes as stage 1 had."""
