@@ -70,6 +70,23 @@ class Adapter:
     residual: ChunkResidual | None = None
     digest: str = ""
 
+    def check_base(self, base: GenerativePolicy, name: str = "the adapter") -> None:
+        """Check that it was made on a base policy.
+
+        Args:
+            base: the policy that it will steer.
+            name: what it is called, for the error.
+
+        Raises:
+            CheckpointError: if the base is another one.
+        """
+        if (found := base.fingerprint()) != self.base_fingerprint:
+            raise CheckpointError(
+                f"{name} steers the base policy {self.base_reference!r} with fingerprint "
+                f"{self.base_fingerprint[:12]}, got one with {found[:12]}; load that base, or run "
+                "discovery again on this one"
+            )
+
     def check_layout(self, layout: Layout, folder: Path) -> None:
         """Check that it was made for a layout.
 
@@ -142,12 +159,6 @@ def load_adapter(
     named = config["base"]
     if not isinstance(named, dict) or set(named) != {"reference", "fingerprint"}:
         raise CheckpointError(f"expected the base's reference in {folder}; save the adapter again")
-    if base is not None and (found := base.fingerprint()) != config["base"]["fingerprint"]:
-        raise CheckpointError(
-            f"the adapter in {folder} steers the base policy {config['base']['reference']!r} with "
-            f"fingerprint {config['base']['fingerprint'][:12]}, got one with {found[:12]}; load "
-            "that base, or run discovery again on this one"
-        )
     try:
         steering = _build_steering(config["steering"])
         _load(steering, _part(weights, "steering."))
@@ -174,6 +185,8 @@ def load_adapter(
         residual=residual,
         digest=config["digest"],
     )
+    if base is not None:
+        adapter.check_base(base, f"the adapter in {folder}")
     if layout is not None:
         adapter.check_layout(layout, folder)
     return adapter

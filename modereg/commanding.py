@@ -42,7 +42,7 @@ class CommandedPolicy(TensorDictModuleBase):
 
     Raises:
         ConfigurationError: if the adapter's codes are not numbers, or ``code`` is none of them.
-        CheckpointError: if the run has no adapter, or it is another base's.
+        CheckpointError: if the run has no adapter, or the adapter is another base's.
     """
 
     def __init__(
@@ -56,7 +56,9 @@ class CommandedPolicy(TensorDictModuleBase):
         chunk_key: NestedKey = keys.CHUNK,
     ) -> None:
         super().__init__()
-        if not isinstance(adapter, Adapter):
+        if isinstance(adapter, Adapter):
+            adapter.check_base(base)
+        else:
             adapter = load_adapter(Path(adapter) / "adapter", base)
         number, layout = adapter.prior.num_codes, adapter.layout.for_policy(base)
         if number is None:

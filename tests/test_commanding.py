@@ -129,6 +129,8 @@ def test_a_run_is_enough(tmp_path: Path) -> None:
     assert torch.equal(CommandedPolicy(base, tmp_path, 1).decode(root), expected.decode(root))
     with pytest.raises(CheckpointError, match="base"):
         CommandedPolicy(stacked(), tmp_path)
+    with pytest.raises(CheckpointError, match="the adapter steers the base policy 'base' with"):
+        CommandedPolicy(stacked(), adapter)
 
 
 @pytest.mark.parametrize("code", [-1, CODES])

@@ -104,11 +104,7 @@ class SAC:
         self.owed += self.config.updates * len(data)
         if self.kept < self.config.prefill:
             return {"prefilled": self.kept / self.config.prefill}
-        figures = [] if before >= self.config.prefill else self._learn(critic_only=True)
-        self.owed = max(self.owed, 1.0) if figures else self.owed
-        figures += self._learn()
-        if not figures:
-            return {}
+        figures = self._learn(critic_only=before < self.config.prefill)
         names = {name for row in figures for name in row}
         mean = {
             name: torch.stack([row[name] for row in figures if name in row]).mean()
@@ -116,7 +112,7 @@ class SAC:
         }
         return {name: float(value) for name, value in mean.items()}
 
-    def _learn(self, *, critic_only: bool = False) -> list[dict[str, Tensor]]:
+    def _learn(self, *, critic_only: bool) -> list[dict[str, Tensor]]:
         """Take the gradient steps that are owed."""
         steps, figures = int(self.owed), []
         self.owed -= steps

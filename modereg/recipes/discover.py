@@ -10,8 +10,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from modereg import keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import (
@@ -20,7 +18,7 @@ from modereg.discovery import (
     SelfImitation,
     decision_entries,
 )
-from modereg.discovery.judge import CodeJudge, outcome_shares
+from modereg.discovery.judge import CodeJudge
 from modereg.discovery.stage1 import (
     A_CHOICE,
     Rounds,
@@ -37,7 +35,7 @@ from modereg.recipes.config import (
     GuidedConfig,
     VariationalConfig,
 )
-from modereg.recipes.evaluate import judging, keep_paths, steps_per_second, traced
+from modereg.recipes.evaluate import judge, judging, keep_paths, steps_per_second, traced
 from modereg.recipes.events import Advanced, Event, Planned, Progressed, Steps, counted
 from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
 from modereg.recipes.runs import check_origin
@@ -276,13 +274,11 @@ def _clusters(
 
 def _mode_shares(setup: Setup, episodes: Episodes) -> list[float] | None:
     """Return the shares of the modes among episodes, failures last; None without a label."""
-    modes, success = (episodes.final.get(key, None) for key in (keys.MODE, keys.SUCCESS))
-    if modes is None or setup.task.num_modes is None:
+    table = judge(setup, episodes, 1).code_mode_table
+    if table is None:
         return None
-    modes = modes.squeeze(-1)
-    solved = torch.ones_like(modes, dtype=torch.bool) if success is None else success.squeeze(-1)
-    shares: list[float] = outcome_shares(modes, solved, setup.task.num_modes).tolist()
-    return shares
+    shares = [count / len(episodes) for count in table[0]]
+    return [*shares, 1.0 - sum(shares)]
 
 
 def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
