@@ -327,9 +327,9 @@ class GuidedDiscovery(CodeJudge):
         self.noise_action.set_residual(residual)
         return residual
 
-    def settle(self, std: float = 0.3) -> None:
+    def settle(self, std: float = 0.3, chosen: tuple[Tensor, Tensor] | None = None) -> None:
         """Steer and move the codes that are worth it; see :meth:`CodeJudge.settle`."""
-        super().settle(std)
+        super().settle(std, chosen)
         if self.residual is not None:
             head = self.residual.network.head
             head.steer_only((head.steered > 0) & self.learned, 1.0)

@@ -74,6 +74,7 @@ class CodeJudge(ABC):
         self.code_hits = torch.zeros_like(discoverer.centroids[:, 0])
         self.table = torch.zeros(discoverer.num_codes, discoverer.num_codes + 1, device=self.device)
         self.judged = 0
+        self.counts, self.evidence = torch.zeros_like(self.table), torch.zeros_like(self.table)
         self.best: dict[str, Any] = {}
 
     @property
@@ -164,9 +165,9 @@ class CodeJudge(ABC):
         figures, codes = self._outcome(predicted, solved), self._codes(episodes)
         num = self.discoverer.num_codes
         outcomes = torch.where(solved, predicted, num)
-        drawn = torch.bincount(codes, minlength=num).clamp_min(1)
-        table = functional.contingency(codes, outcomes, num, num + 1)
-        self.table, self.judged = table / drawn[:, None], len(episodes)
+        self.counts = functional.contingency(codes, outcomes, num, num + 1)
+        drawn = self.counts.sum(1).clamp_min(1)
+        self.table, self.judged = self.counts / drawn[:, None], len(episodes)
         self.code_hits = self.table.diagonal().clone()
         self.learned = self.code_hits >= REACHED
         if self.chance is None:
@@ -198,20 +199,34 @@ class CodeJudge(ABC):
             best of several by luck too.
         """
         newest = self.remember(figures)
+        self.evidence.zero_()
         for name, part in self.trained.items():
             part.load_state_dict(self.best["weights"][name])
         return newest
 
-    def settle(self, std: float = 0.3) -> None:
-        """Steer the codes that are worth it, by what was judged last; the others play the base.
+    def weigh_up(self) -> tuple[Tensor, Tensor]:
+        """Return the codes that are worth steering, ``[K]`` bool, and how often each is drawn.
 
-        From then on codes are drawn as often as :func:`~modereg.discovery.worth.worth_steering`
-        says.
+        What was judged last decides, together with all that was weighed up since :meth:`choose`; a
+        code that plays the base is not steered again. See
+        :func:`~modereg.discovery.worth.worth_steering`.
+        """
+        steered = (self.steering.head.steered > 0)[:, None]
+        self.evidence += self.counts * steered
+        self.counts = torch.zeros_like(self.counts)
+        drawn = self.evidence.sum(1)
+        table = self.evidence / drawn.clamp_min(1)[:, None]
+        table = torch.where(steered & (drawn > 0)[:, None], table, self.base_outcomes)
+        return worth_steering(table, self.base_outcomes, drawn)
+
+    def settle(self, std: float = 0.3, chosen: tuple[Tensor, Tensor] | None = None) -> None:
+        """Steer some codes, let the others play the base, and draw each as often as is good.
 
         Args:
             std: standard deviation of the steered codes.
+            chosen: of :meth:`weigh_up`; None weighs up what was judged last.
         """
-        self.learned, shares = worth_steering(self.table, self.base_outcomes, self.judged)
+        self.learned, shares = self.weigh_up() if chosen is None else chosen
         self.steering.head.steer_only(self.learned, std)
         self.discoverer.estimator.prior.weigh(shares)
 

@@ -20,9 +20,11 @@ from modereg.steering import SteeringPolicy
 from modereg.transforms import LatentConditioner
 
 __all__ = [
+    "AGAIN",
     "Progress",
     "Rounds",
     "annealed",
+    "choose_again",
     "choose_codes",
     "discover_modes",
     "episodes_of_a_round",
@@ -36,6 +38,9 @@ as many as asked for."""
 
 EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 256, 512
 """Episodes of each code, of a round and of the choice of codes, at least, where nobody asked."""
+
+AGAIN = 2
+"""How often codes are chosen again at most, where what is kept is worse than the base."""
 
 
 def annealed(std: tuple[float, float], number: int, total: int) -> float:
@@ -148,6 +153,31 @@ def choose_codes(
         stage.judge(rolled)
     stage.settle(std)
     return spent
+
+
+def choose_again(stage: CodeJudge, std: float) -> bool:
+    """Choose codes again where what was judged last is worse than the base, by all that is known.
+
+    The few episodes of :func:`choose_codes` do not show every loss; more of them are seen when the
+    result is judged. A code that was given up stays so, and not all are given up for a loss.
+
+    Args:
+        stage: a method after :func:`choose_codes`, changed in place.
+        std: standard deviation of the steered codes.
+
+    Returns:
+        Whether anything changed, so that it must be judged again.
+    """
+    if not stage.losses():
+        return False
+    steered, shares = stage.weigh_up()
+    probs = stage.discoverer.estimator.prior.probs
+    same = torch.equal(steered, stage.steering.head.steered > 0)
+    same = same and torch.allclose(shares.to(probs), probs, atol=1e-6)
+    if same or not bool(steered.any()):
+        return False
+    stage.settle(std, (steered, shares))
+    return True
 
 
 def share_prior(env: TransformedEnv, stage: CodeJudge) -> None:
@@ -319,7 +349,10 @@ def discover_modes(
         rounds.see(row, rolled)
     choose_codes(stage, env, std[1], refine_episodes)
     judged = episodes_of_a_round(num_codes, num_envs, refine_episodes, A_CHOICE)
-    row = stage.judge(stage.roll_out(env, judged))
+    for again in range(AGAIN, -1, -1):
+        row = stage.judge(stage.roll_out(env, judged))
+        if not again or not choose_again(stage, std[1]):
+            break
     if not row["commanded"]:
         warnings.warn(NOTHING_COMMANDS, stacklevel=2)
     for loss in stage.losses():

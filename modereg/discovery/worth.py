@@ -37,7 +37,7 @@ ROUNDING = 1e-6
 """Shares in single precision add up to 1 no more exactly than this."""
 
 
-def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
+def worth_steering(table: Tensor, base: Tensor, episodes: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes whose steering pays, ``[K]`` bool, and how often each is drawn, ``[K]``.
 
     A code that is reached no more often than by the base's own noise, by two standard errors, is
@@ -52,13 +52,15 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     Args:
         table: share of each outcome among a code's episodes, ``[K, K + 1]``; the last is none.
         base: the same of the base, ``[K + 1]``.
-        episodes: how many episodes of all codes the table was counted in.
+        episodes: how many episodes of each code the table was counted in, ``[K]``.
     """
     num_codes, weights = len(table), torch.ones_like(base[:-1])
     hits, successes = table.diagonal(), table[:, :-1].sum(1)
-    steered = above_chance(hits, base[:-1], max(episodes, 1) / num_codes)
+    episodes = episodes.clamp_min(1)
+    steered = above_chance(hits, base[:-1], episodes)
     success, entropy = _figures(base)
-    margin = (max(success * (1 - success), 0.0) / max(episodes, 1)) ** 0.5 + ROUNDING
+    spread = max(success * (1 - success), 0.0) ** 0.5
+    margin = spread / float(episodes.sum()) ** 0.5 + ROUNDING
 
     def lost(weights: Tensor) -> tuple[float, bool]:
         """Return the success that is lost, in standard errors, and whether entropy is."""
@@ -69,12 +71,12 @@ def worth_steering(table: Tensor, base: Tensor, episodes: int) -> tuple[Tensor, 
     def without(codes: Tensor) -> Tensor:
         return torch.where(codes, SELDOM, weights)
 
-    costly = steered & (successes < success - SIGNIFICANT * num_codes**0.5 * margin)
+    costly = steered & (successes < success - SIGNIFICANT * spread / episodes.sqrt() - ROUNDING)
     short, fewer = lost(without(costly))
     weights = weights if short > 1 or fewer else without(costly)
     while bool(steered.any()):
         short, fewer = lost(weights)
-        often = steered & (weights == 1) & (successes < success)
+        often = steered & (weights == 1) & (successes < success - ROUNDING)
         worst = torch.arange(num_codes, device=table.device) == _least(successes, often)
         if bool(often.any()) and (short > 1 or (short > SHORT and not lost(without(worst))[1])):
             weights = without(worst)

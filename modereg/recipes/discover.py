@@ -21,7 +21,9 @@ from modereg.discovery import (
 from modereg.discovery.judge import CodeJudge
 from modereg.discovery.stage1 import (
     A_CHOICE,
+    AGAIN,
     Rounds,
+    choose_again,
     choose_codes,
     episodes_of_a_round,
     shows_too_few,
@@ -138,19 +140,8 @@ def _close(
     state: dict[str, Any],
 ) -> Steps:
     """Judge what is kept, save it as an adapter, and return the summary."""
-    estimator, seed = stage.discoverer.estimator, config.seed + 10_000
-    trace = traced(setup, env)
-    judged = yield from judging(
-        setup,
-        env,
-        stage.steering,
-        num_codes=stage.discoverer.num_codes,
-        episodes=config.final_episodes,
-        seed=seed,
-        estimator=estimator,
-    )
-    kept = stage.judge(judged[1])
-    keep_paths(config, setup, stage.steering, trace, judged, seed)
+    kept, figures = yield from _judged(config, method, setup, stage, env, state)
+    estimator = stage.discoverer.estimator
     adapter = Adapter(
         steering=stage.steering,
         estimator=estimator,
@@ -179,8 +170,42 @@ def _close(
         "steered_codes": float(stage.steering.head.steered.mean()),
         "partition": state["partition"],
         "verdict": stage.verdict(kept).to_dict(),
-        "sampled": judged[0],
+        "sampled": figures,
     }
+
+
+def _judged(
+    config: DiscoverConfig,
+    method: Clustered,
+    setup: Setup,
+    stage: CodeJudge,
+    env: SteeredEnv,
+    state: dict[str, Any],
+) -> Generator[Event, None, tuple[dict[str, float], dict[str, Any]]]:
+    """Judge what is kept, on fresh episodes where they made codes be chosen again; keep paths.
+
+    Returns:
+        The figures of the stage, and those of the summary.
+    """
+    trace, discoverer, seed = traced(setup, env), stage.discoverer, config.seed + 10_000
+    for number in range(1, AGAIN + 2):
+        trace.forget()
+        judged = yield from judging(
+            setup,
+            env,
+            stage.steering,
+            num_codes=discoverer.num_codes,
+            episodes=config.final_episodes,
+            seed=seed,
+            estimator=discoverer.estimator,
+        )
+        kept = stage.judge(judged[1])
+        if number > AGAIN or not choose_again(stage, method.std[1]):
+            break
+        state["env_steps"] += judged[1].spent
+        seed = derived_seed(config.seed, 6, number)
+    keep_paths(config, setup, stage.steering, trace, judged, seed)
+    return kept, judged[0]
 
 
 def stage_of(

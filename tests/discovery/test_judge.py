@@ -10,8 +10,10 @@ import torch
 from modereg import keys
 from modereg.discovery import ClusterModeDiscoverer, SelfImitation, VariationalModeDiscoverer
 from modereg.discovery.judge import as_rows
+from modereg.discovery.stage1 import choose_again
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI
+from modereg.rollouts import Episodes
 from modereg.steering import SteeringPolicy
 from modereg.storage import load_state, save_state
 from tests.discovery.places import BASE, codes_of, drawn, episodes_to, stage_of
@@ -150,6 +152,59 @@ def test_where_nothing_is_worth_it_the_base_is_what_remains(placed: ClusterModeD
     means, stds = drawn(stage.steering)
     assert torch.equal(means, torch.zeros(3, 2))
     assert torch.equal(stds, torch.ones(3, 2))
+
+
+def _rolled(placed: ClusterModeDiscoverer, each: int, failing: float) -> Episodes:
+    """Episodes that do as they are told; the last code's fail more often than a tenth."""
+    commanded = [code for code in range(3) for _ in range(each)]
+    rolled = episodes_to(placed, commanded, commanded, 0.9)
+    last = torch.arange(3 * each) >= 2 * each
+    solved = rolled.final.get(keys.SUCCESS)[:, 0]
+    solved = torch.where(last, torch.arange(3 * each) % 100 < 100 * (1 - failing), solved)
+    rolled.final.set(keys.SUCCESS, solved.unsqueeze(-1))
+    return rolled
+
+
+def test_codes_are_chosen_again_by_all_that_was_judged(placed: ClusterModeDiscoverer) -> None:
+    """What few episodes hide, more of them show: the code is drawn a tenth as often then."""
+    stage, order = stage_of(placed), codes_of(placed)
+    stage.compare_with(episodes_to(placed, [0] * 300 + [1] * 270 + [2] * 30, BASE, 0.9))
+    prior = placed.estimator.prior
+    stage.choose(stage.judge(_rolled(placed, 100, failing=0.1)))
+    stage.settle()
+    assert torch.equal(prior.probs, torch.full((3,), 1 / 3, dtype=torch.float64))
+    stage.judge(_rolled(placed, 1000, failing=0.1))
+    assert not choose_again(stage, 0.3)  # nothing is lost
+    stage.judge(_rolled(placed, 1000, failing=0.2))
+    assert choose_again(stage, 0.3)
+    assert stage.learned.tolist() == [True] * 3
+    expected = torch.tensor([1.0, 1.0, 0.1], dtype=torch.float64) / 2.1
+    torch.testing.assert_close(prior.probs[order], expected)
+    stage.judge(_rolled(placed, 1000, failing=0.2))
+    assert not choose_again(stage, 0.3)  # no other choice follows from more of the same
+
+
+def test_what_commands_is_not_given_up_for_a_little_success(placed: ClusterModeDiscoverer) -> None:
+    """Each place is a third of the base's, and none may be had less often: the verdict says it."""
+    stage = stage_of(placed)
+    stage.compare_with(episodes_to(placed, BASE, BASE, 0.9))
+    stage.judge(_rolled(placed, 100, failing=0.1))
+    stage.settle()
+    figures = stage.judge(_rolled(placed, 1000, failing=0.2))
+    assert not choose_again(stage, 0.3)
+    assert stage.steering.head.steered.tolist() == [1.0] * 3
+    assert "success 0.867 instead of 0.900" in str(stage.verdict(figures))
+
+
+def test_what_was_given_up_is_not_steered_again(placed: ClusterModeDiscoverer) -> None:
+    """Though its episodes, of the base's noise, may seem to command by luck."""
+    stage, order = stage_of(placed), codes_of(placed)
+    stage.compare_with(episodes_to(placed, [0] * 540 + [1] * 54 + [2] * 6, BASE))
+    stage.judge(episodes_to(placed, [0] * 200 + [1] * 200 + [0] * 200, BASE))
+    stage.settle()
+    stage.judge(episodes_to(placed, BASE, BASE))
+    stage.settle()
+    assert stage.steering.head.steered[order].tolist() == [1.0, 1.0, 0.0]
 
 
 def test_a_state_goes_on_as_it_was(placed: ClusterModeDiscoverer, tmp_path: Path) -> None:

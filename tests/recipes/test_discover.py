@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from modereg import keys
 from modereg.checkpoints import load_adapter
+from modereg.discovery.judge import CodeJudge
 from modereg.errors import ConfigurationError
 from modereg.recipes.follow import discover, finetune
 from modereg.recipes.setup import set_up
@@ -57,6 +60,30 @@ def test_what_commands_nothing_is_the_base_and_no_start(base: str, tmp_path: Pat
     with pytest.raises(ConfigurationError, match="of which none does .*--accept-uncommanded to go"):
         finetune(tune)
     assert finetune(replace(tune, accept_uncommanded=True))["env_steps"] > summary["env_steps"]
+
+
+def test_what_was_chosen_again_is_judged_again(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On fresh episodes, and those that made it be chosen again are counted as spent."""
+    seen: list[int] = []
+
+    def choose_once(stage: CodeJudge, std: float) -> bool:
+        seen.append(stage.judged)
+        stage.settle(std)
+        return len(seen) == 1
+
+    few = guiding(refinements=0, outcome_steps=20, guide_steps=20, student_steps=20)
+    found = []
+    for name in ("once", "again"):
+        config = discover_config(base, tmp_path / name, method=few, num_codes=4)
+        found.append(discover(config))
+        monkeypatch.setattr("modereg.recipes.discover.choose_again", choose_once)
+    assert seen == [256, 256]
+    assert 256 <= found[1]["env_steps"] - found[0]["env_steps"] <= 256 * 24
+    (kept,) = (tmp_path / "again").glob("paths-*.safetensors")
+    with safe_open(kept, "pt") as file:
+        assert json.loads(file.metadata()["about"])["figures"] == found[1]["sampled"]
 
 
 def test_clusters_of_the_base_become_codes_that_command_them(clusters: Path, base: str) -> None:
