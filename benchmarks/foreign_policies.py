@@ -24,9 +24,10 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
 - stage1: guided discovery. residual: the same with a residual on the chunk of codes that no noise
   commands. stage2: soft actor-critic from there, with the intrinsic reward.
 
-Beds beside the four are for the prediction (``prediction.py``), and have less: the crossing with
-other gusts; its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and Avoid,
-the maze of MuJoCo and a small PI0, whose bases ``modereg pretrain`` makes.
+Beds beside the four have fewer rows: for the prediction (``prediction.py``) the crossing with other
+gusts, and its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and tasks
+whose bases ``modereg pretrain`` makes: Avoid, the maze of MuJoCo, a small PI0, and of ManiSkill the
+wall and the peg that is lifted at either end, with 16 actions of 7 dimensions a chunk.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ PI0 = {
     "learning_rate": 3e-3,
     "ema": 0.995,
 }
-FOR_PREDICTION = {
+PEG = {"episodes": 200, "hidden": (256, 256, 256), "steps": 4000, "batch": 256}
+WALL = {"episodes": 150, "hidden": (64, 64, 64), "steps": 1600, "batch": 256}
+FURTHER = {
     "gusts3": Bed(**CROSSING, options=("gusts", 3.5, *LABEL)),
     "gusts12": Bed(**CROSSING, options=("gusts", 12, *LABEL)),
     "fixed": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_fixed"),
@@ -117,6 +120,17 @@ FOR_PREDICTION = {
     "avoid": Bed("avoid", "task:avoid", (), 24, (), envs=512, base=None),
     "mujoco": Bed("mujoco", "mujoco:maze", (), 6, (), envs=256, base=None),
     "pi0": Bed("pi0", "task:visual_avoid", (), 6, (), envs=128, base=None, pretrain=PI0),
+    "peg": Bed(
+        "peg",
+        "maniskill:ModeregLiftPeg-v1",
+        ("horizon", 16, "execute", 8),
+        2,
+        (),
+        envs=16,
+        base=None,
+        pretrain=PEG,
+    ),
+    "wall": Bed("wall", "maniskill:ModeregWall-v1", (), 3, (), envs=16, base=None, pretrain=WALL),
 }
 
 
@@ -162,15 +176,16 @@ class Session:
     """
 
     def __init__(self, out: Path, name: str, seed: int, budget: Budget) -> None:
-        bed = self.bed = (BEDS | FOR_PREDICTION)[name]
+        bed = self.bed = (BEDS | FURTHER)[name]
         self.name, self.seed, self.budget = name, seed, budget
         self.home = (out / bed.folder).resolve()
         self.runs = self.home / f"{name}-{seed}"
         self.judged = {"final_episodes": budget.judged}
         self.task: dict[str, Any] = {"task__name": bed.task, "task__num_envs": bed.envs}
+        if bed.options:
+            self.task["task__options"] = bed.options
         if bed.base is not None:
             self.task |= {
-                "task__options": bed.options,
                 "task__feature_keys": bed.features,
                 "task__execute": TRAINED[bed.folder].execute,
                 "task__offset": TRAINED[bed.folder].offset,
@@ -337,9 +352,7 @@ def main() -> None:
     """Run everything that is not there yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--tasks", nargs="+", default=list(BEDS), choices=list(BEDS | FOR_PREDICTION)
-    )
+    parser.add_argument("--tasks", nargs="+", default=list(BEDS), choices=list(BEDS | FURTHER))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, help="folder of the runs")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from foreign_policies import BEDS, FOR_PREDICTION, SMOKE, Budget, Session
+from foreign_policies import BEDS, FURTHER, SMOKE, Budget, Session
 from scipy.stats import spearmanr
 from support.results import write_results
 
@@ -83,7 +83,7 @@ def main() -> None:
     """Run what is missing, and write table and picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=list(BEDS | FOR_PREDICTION))
+    parser.add_argument("--tasks", nargs="+", default=list(BEDS | FURTHER))
     parser.add_argument("--out", type=Path, help="folder of the runs, of foreign_policies.py")
     parser.add_argument("--smoke", action="store_true", help="a tiny budget, one task")
     args = parser.parse_args()
