@@ -18,7 +18,14 @@ from modereg.errors import ConfigurationError, MissingDependencyError
 if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem
 
-__all__ = ["LearnerConfig", "PPOConfig", "SACConfig", "check_numbers", "learner_configs"]
+__all__ = [
+    "LearnerConfig",
+    "PPOConfig",
+    "ReplayConfig",
+    "SACConfig",
+    "check_numbers",
+    "learner_configs",
+]
 
 GROUP = "modereg.learners"
 """Entry-point group of configurations of learners."""
@@ -126,8 +133,8 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
-class SACConfig:
-    """Soft actor-critic on the noise: every transition is learned from many times.
+class ReplayConfig:
+    """What learners with a replay buffer share: every transition is learned from many times.
 
     Attributes:
         decisions: decisions of each environment in a batch.
@@ -138,16 +145,13 @@ class SACConfig:
         actor_every: gradient steps of the critic for each of the policy.
         critics: networks of the critic's ensemble.
         reduction: of the ensemble: ``min``, or ``mean``, which is less cautious.
-        learning_rate: of the steering policy's mean.
-        std_learning_rate: of its standard deviations.
+        learning_rate: of the policy's mean.
         critic_learning_rate: of the critic.
         tau: share of the way that the target network goes at each gradient step.
-        kl_coef: weight of KL(psi || psi at the start), nats, beside a return that is divided by its
-            mean size: a small one loses codes that stage 1 gave.
+        kl_coef: weight of KL(policy || policy at the start), nats, beside a return that is divided
+            by its mean size: a small one loses codes that stage 1 gave.
         max_grad_norm: norm to which gradients are clipped.
     """
-
-    name: ClassVar[str] = "sac"
 
     decisions: int = 4
     prefill: int = 8192
@@ -158,14 +162,13 @@ class SACConfig:
     critics: int = 2
     reduction: Literal["min", "mean"] = "min"
     learning_rate: float = 3e-4
-    std_learning_rate: float = 1e-3
     critic_learning_rate: float = 1e-3
     tau: float = 0.01
     kl_coef: float = 0.01
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
-        rates = ("learning_rate", "std_learning_rate", "critic_learning_rate")
+        rates = ("learning_rate", "critic_learning_rate")
         counts = ("decisions", "prefill", "buffer", "minibatch", "actor_every", "critics")
         check_numbers(
             self,
@@ -181,6 +184,23 @@ class SACConfig:
                 f"expected a buffer for prefill and minibatch, at least "
                 f"{max(self.prefill, self.minibatch)} decisions, got {self.buffer}"
             )
+
+
+@dataclass(frozen=True)
+class SACConfig(ReplayConfig):
+    """Soft actor-critic on the noise, from a replay buffer.
+
+    Attributes:
+        std_learning_rate: of the policy's standard deviations.
+    """
+
+    name: ClassVar[str] = "sac"
+
+    std_learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, positive=("std_learning_rate",))
 
     def make(self, problem: Problem) -> Learner:
         """Return soft actor-critic on a problem."""

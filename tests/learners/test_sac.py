@@ -67,10 +67,10 @@ def test_nothing_is_learned_before_the_prefill() -> None:
     assert (learner.kept, learner.owed) == (8, 4.0)
     figures = _turn(learner)
     assert {"loss_qvalue", "qvalue"} == set(figures)
-    assert learner.critic_optimizer.state_dict()["state"][0]["step"] == 8
-    assert learner.actor_optimizer.state_dict()["state"] == {}
+    assert learner.optimizers["critic"].state_dict()["state"][0]["step"] == 8
+    assert learner.optimizers["actor"].state_dict()["state"] == {}
     _turn(learner)
-    assert learner.actor_optimizer.state_dict()["state"][0]["step"] == 2
+    assert learner.optimizers["actor"].state_dict()["state"][0]["step"] == 2
 
 
 def test_gradient_steps_are_counted_by_decisions() -> None:
@@ -78,7 +78,7 @@ def test_gradient_steps_are_counted_by_decisions() -> None:
     steps = []
     for _ in range(4):
         _turn(learner)
-        steps.append(int(learner.critic_optimizer.state_dict()["state"][0]["step"]))
+        steps.append(int(learner.optimizers["critic"].state_dict()["state"][0]["step"]))
     assert steps == [2, 4, 7, 9]  # 2.4 are owed a batch
 
 
@@ -89,7 +89,7 @@ def test_the_policy_learns_at_every_so_manieth_step() -> None:
         _turn(learner)
     counts = [
         int(optimizer.state_dict()["state"][0]["step"])
-        for optimizer in (learner.critic_optimizer, learner.actor_optimizer)
+        for optimizer in (learner.optimizers["critic"], learner.optimizers["actor"])
     ]
     assert counts == [9, 2]
 
@@ -125,7 +125,8 @@ def test_the_newest_discoverer_pays_for_what_was_kept() -> None:
     with torch.no_grad():
         for parameter in pays.estimator.parameters():
             parameter.add_(torch.randn_like(parameter))
-    learner._step(with_actor=False)
+    learner.owed = 1.0
+    learner._learn(critic_only=True)
     (sample,) = paid
     expected = pays(sample.clone()).get(("next", keys.REGULARIZED_REWARD))
     assert torch.equal(sample.get(("next", keys.REGULARIZED_REWARD)), expected)

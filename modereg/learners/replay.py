@@ -1,0 +1,186 @@
+"""Learners with a replay buffer: what is collected is kept, and learned from many times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import (
+    LazyTensorStorage,
+    TensorDictReplayBuffer,
+    TensorDictRoundRobinWriter,
+)
+
+from modereg.learners.base import Problem, descend
+from modereg.learners.config import ReplayConfig
+from modereg.objectives import ReplayLoss
+from modereg.reading import require_finite, valid_rows
+from modereg.seeding import derived_seed
+from modereg.steering import SteeringPolicy
+
+__all__ = ["ReplayLearner", "steering_optimizer"]
+
+BATCHES = 6
+"""Sets the seeds of batches apart from those of other parts of a run."""
+
+CHECKPOINT_EPISODES = 4
+"""Longest episodes between two checkpoints, which hold the buffer."""
+
+
+class ReplayLearner:
+    """Collects a few decisions, keeps them, and learns from what it kept.
+
+    Episodes go on from batch to batch; they begin with a seeded reset after each checkpoint. The
+    intrinsic reward is paid again on what is sampled, by the newest discoverer. A learner of this
+    kind is the loss and its optimisers; it may add to :meth:`begin` and :meth:`step`.
+
+    Args:
+        problem: what is improved.
+        config: options.
+        loss: holds every network that is learned; its reward is set to the problem's.
+        optimizers: by name, among them ``critic`` and ``actor``.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: ReplayConfig,
+        loss: ReplayLoss,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+    ) -> None:
+        self.problem, self.config, self.steering = problem, config, problem.steering
+        self.loss, self.optimizers = loss, dict(optimizers)
+        self.loss.set_keys(reward=problem.reward_key)
+        self.device = next(self.steering.parameters()).device
+        self.writer = TensorDictRoundRobinWriter()
+        self.buffer = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(config.buffer, device=self.device),
+            writer=self.writer,
+            batch_size=config.minibatch,
+        )
+        read = [] if problem.mi_reward is None else problem.mi_reward.reads
+        self.stored: list[NestedKey] = list(dict.fromkeys([*loss.in_keys, *read]))
+        longest = problem.layout.max_decisions
+        self.checkpoint_every = -(-CHECKPOINT_EPISODES * longest // config.decisions)
+        self.batches, self.kept, self.owed, self.steps = 0, 0, 0.0, 0
+        self._under_way = False
+        self.collector = problem.make_collector(config.decisions)
+
+    def begin(self) -> None:
+        """Make ready what has to be told from the buffer, once, before the first gradient step."""
+
+    def collect(self) -> TensorDictBase:
+        """Return a batch ``[B, T]``."""
+        if not self._under_way:
+            self.problem.env.set_seed(derived_seed(self.problem.seed, BATCHES, self.batches))
+            self.collector.reset()
+        self.batches, self._under_way = self.batches + 1, True
+        return self.collector.rollout()
+
+    def update(self, batch: TensorDictBase) -> dict[str, float]:
+        """Keep a batch, and learn from what was kept; return the means of the figures.
+
+        Nothing is learned before ``prefill`` decisions are there, and ``prefilled`` says what share
+        of them is; then the critic learns first, as often as if it had learned all along.
+
+        Raises:
+            NonFiniteError: before anything is kept or learned from that is not finite.
+        """
+        data = batch.select(*self.stored).reshape(-1)
+        valid = valid_rows(batch.reshape(-1))
+        data = (data if valid is None else data[valid]).to(self.device)
+        require_finite(data, self.stored, f"batch {self.batches}")
+        if not len(data):
+            return {}
+        self.buffer.extend(data)
+        before, self.kept = self.kept, self.kept + len(data)
+        self.owed += self.config.updates * len(data)
+        if self.kept < self.config.prefill:
+            return {"prefilled": self.kept / self.config.prefill}
+        first = before < self.config.prefill
+        if first:
+            self.begin()
+        figures = self._learn(critic_only=first)
+        names = {name for row in figures for name in row}
+        mean = {
+            name: torch.stack([row[name] for row in figures if name in row]).mean()
+            for name in sorted(names)
+        }
+        return {name: float(value) for name, value in mean.items()}
+
+    def _learn(self, *, critic_only: bool) -> list[dict[str, Tensor]]:
+        """Take the gradient steps that are owed."""
+        steps, figures = int(self.owed), []
+        self.owed -= steps
+        for _ in range(steps):
+            self.steps += 1
+            with_actor = not critic_only and self.steps % self.config.actor_every == 0
+            sample = self.buffer.sample()
+            if self.problem.mi_reward is not None:
+                sample = self.problem.mi_reward(sample)
+            losses = self.step(sample, with_actor)
+            figures.append({name: value.detach() for name, value in losses.items()})
+        return figures
+
+    def step(self, sample: TensorDictBase, with_actor: bool) -> dict[str, Tensor]:
+        """Take a gradient step of the critic, and one of the policy if asked; return the losses.
+
+        Args:
+            sample: transitions ``[n]``, with the intrinsic reward as it is paid now.
+            with_actor: whether the policy learns too.
+        """
+        losses = self.loss.critic_loss(sample)
+        self.descend("critic", losses["loss_qvalue"])
+        self.loss.update_target(self.config.tau)
+        if with_actor:
+            losses |= self.loss.actor_loss(sample)
+            self.descend("actor", losses["loss_actor"])
+        return losses
+
+    def descend(self, name: str, loss: Tensor) -> None:
+        """Take a step of one of the optimisers down a loss."""
+        norm, where = self.config.max_grad_norm, f"batch {self.batches}"
+        descend(self.optimizers[name], loss, norm, where)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes between batches, the buffer too; episodes under way end here."""
+        self._under_way = False
+        kept = self.buffer[:].select(*self.stored).clone().to_dict() if self.kept else {}
+        return {
+            "loss": dict(self.loss.state_dict()),  # the policy that is learned is in it
+            "optimizers": {name: part.state_dict() for name, part in self.optimizers.items()},
+            "buffer": kept,
+            "writer": dict(self.writer.state_dict()),
+            "batches": self.batches,
+            "kept": self.kept,
+            "owed": self.owed,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        self.loss.load_state_dict(state["loss"])
+        for name, part in self.optimizers.items():
+            part.load_state_dict(state["optimizers"][name])
+        for name in ("batches", "kept", "owed", "steps"):
+            setattr(self, name, state[name])
+        self.buffer.empty()
+        if state["buffer"]:
+            rows = TensorDict(state["buffer"]).auto_batch_size_(1)
+            self.buffer.extend(rows.to(self.device))
+            self.writer.load_state_dict(state["writer"])  # where the next are written
+        self._under_way = False
+
+
+def steering_optimizer(
+    steering: SteeringPolicy, learning_rate: float, std_learning_rate: float
+) -> torch.optim.Adam:
+    """Return Adam for a steering policy, whose standard deviations learn at a rate of their own."""
+    groups: list[dict[str, Any]] = [
+        {"params": [*steering.head.network.parameters()], "lr": learning_rate},
+        {"params": [*steering.head.log_std.parameters()], "lr": std_learning_rate},
+    ]
+    return torch.optim.Adam(groups, fused=True)
