@@ -198,6 +198,8 @@ class EnsembleMLP(nn.Module):
         hidden: widths of the hidden layers.
         octaves: of the :class:`FourierFeatures` of the inputs but the last ``plain_features`` ones.
         plain_features: how many of the last input features are left as they are.
+        scaled_features: how many of these, the very last ones, are standardised all the same, by
+            the data that ``scaled.fit`` is given.
     """
 
     def __init__(
@@ -208,12 +210,14 @@ class EnsembleMLP(nn.Module):
         *,
         octaves: int = 0,
         plain_features: int = 0,
+        scaled_features: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= plain_features < in_features:
             raise ShapeError(f"expected plain_features in [0, {in_features}), got {plain_features}")
         self.in_features, self.plain_features = in_features, plain_features
         self.features = FourierFeatures(in_features - plain_features, octaves)
+        self.scaled = FourierFeatures(scaled_features, 0)
         widths = [self.features.out_features + plain_features, *hidden, 1]
         self.networks = Ensemble(members, widths, layer_norm=True)
 
@@ -221,7 +225,9 @@ class EnsembleMLP(nn.Module):
         """Return ``[*B, E]``; several inputs are concatenated in their order."""
         x = _flat(inputs, self.in_features, self.networks.weights[0].dtype)
         split = self.in_features - self.plain_features
-        x = torch.cat([self.features(x[..., :split]), x[..., split:]], -1)
+        last = self.in_features - self.scaled.out_features
+        parts = [self.features(x[..., :split]), x[..., split:last], self.scaled(x[..., last:])]
+        x = torch.cat(parts, -1)
         values = self.networks(x.flatten(0, -2) if x.ndim > 1 else x[None]).squeeze(-1)
         return values.mT.reshape(*x.shape[:-1], len(values))
 

@@ -111,7 +111,10 @@ class ChunkResidual(nn.Module):
         Raises:
             KeyMismatchError: if an observation or the code's features are missing.
         """
-        mean = self.network.distribution(tensordict).mean
+        return self.bounded(self.network.distribution(tensordict).mean)
+
+    def bounded(self, mean: Tensor) -> Tensor:
+        """Return u, ``[*B, k]``, of m, ``[*B, k]``."""
         length = mean.square().sum(-1, keepdim=True)
         return self.bound * mean / (self.bound**2 + length).sqrt()
 
@@ -124,6 +127,14 @@ class ChunkResidual(nn.Module):
         """
         device = module_device(self)
         move = self.shift(tensordict.select(*self.in_keys, strict=False).to(device))
+        return self.moved(chunk, move)
+
+    def moved(self, chunk: Tensor, move: Tensor) -> Tensor:
+        """Return the chunk ``[*B, H, A]`` with u, ``[*B, k]``, on what is played of it.
+
+        Raises:
+            ShapeError: if the chunk is shorter than what is played.
+        """
         width = chunk.shape[-1]
         played = (move @ self.directions).unflatten(-1, (-1, width)).to(chunk)
         end = self.offset + played.shape[-2]

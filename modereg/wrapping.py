@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from torchrl.envs import Compose, EnvBase, Transform, TransformedEnv
 
 from modereg import keys
+from modereg.decoding import find_transform
 from modereg.discovery import ClusterModeDiscoverer, ModeDiscoverer, VariationalModeDiscoverer
 from modereg.discovery.stage1 import find_modes
 from modereg.errors import ConfigurationError
@@ -73,10 +74,13 @@ class SteeredEnv(TransformedEnv):
         self.__dict__["layout"] = layout
 
     @property
-    def residual(self) -> Callable[[TensorDictBase, Tensor], Tensor] | None:
+    def residual(self) -> ChunkResidual | None:
         """What moves the chunks, such as stage 1's, to save with an adapter; None if nothing."""
-        found = [part.residual for part in self.transform if isinstance(part, NoiseAction)]
-        return found[0] if found else None
+        return cast("ChunkResidual | None", find_transform(self, NoiseAction).residual)
+
+    def set_residual(self, residual: Callable[[TensorDictBase, Tensor], Tensor] | None) -> None:
+        """Let this move the chunks from now on; None moves nothing."""
+        find_transform(self, NoiseAction).set_residual(residual)
 
 
 def steer_env(

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase, TransformedEnv
 
 from modereg import keys
+from modereg.decoding import find_transform
 from modereg.discovery.chance import chance_shares
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.decoders import OBSERVED, DecoderStudent, ExactDecoder
 from modereg.discovery.guidance import BATCH, CodeStates, guide
 from modereg.discovery.judge import REACHED, CodeJudge, as_rows
 from modereg.discovery.outcome import OutcomeData, OutcomeModel, observe
-from modereg.errors import ConfigurationError
 from modereg.residual import ChunkResidual
 from modereg.rollouts import Episodes
 from modereg.seeding import isolated_generators
@@ -66,7 +66,7 @@ KEPT = (OBSERVED, CHUNKS, MOVED, OUTCOME, PLAYER, EPISODE)
 
 def decision_entries(env: TransformedEnv) -> list[NestedKey]:
     """Return the entries of decisions that guided discovery reads of a steered environment's."""
-    read = _noise_action(env).policy.steered_entries
+    read = find_transform(env, NoiseAction).policy.steered_entries
     return list(dict.fromkeys([*env.layout.steered_by, keys.ACTION, *read, ("next", keys.CHUNK)]))
 
 
@@ -108,7 +108,7 @@ class GuidedDiscovery(CodeJudge):
         **options: Any,
     ) -> None:
         super().__init__(steering, discoverer, **options)
-        self.noise_action, self.layout = _noise_action(env), env.layout
+        self.noise_action, self.layout = find_transform(env, NoiseAction), env.layout
         self.read = decision_entries(env)
         self.outcome_steps, self.guide_steps = outcome_steps, guide_steps
         self.student_steps = student_steps
@@ -416,13 +416,3 @@ class GuidedDiscovery(CodeJudge):
             residual = self._make_residual(state["bound"])
             residual.load_state_dict(state["residual"])
             self._draw_moved(residual)
-
-
-def _noise_action(env: EnvBase) -> NoiseAction:
-    for transform in getattr(env, "transform", ()):
-        if isinstance(transform, NoiseAction):
-            return transform
-    raise ConfigurationError(
-        f"expected a steered environment, got {type(env).__name__} without NoiseAction; make it by "
-        "steer_env or wrap"
-    )

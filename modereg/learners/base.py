@@ -17,6 +17,7 @@ from modereg.errors import NonFiniteError
 from modereg.layout import Layout
 from modereg.networks import MLP, EnsembleMLP
 from modereg.policies import GenerativePolicy
+from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, observation_size
@@ -117,14 +118,55 @@ class Problem:
         Inputs are standardised as the steering policy's are, where that is an
         :class:`~modereg.networks.MLP`.
         """
+        size = self.steering.noise_shape.numel()
+        return self._ensemble(self.steering.action_key, size, members, octaves)
+
+    def make_chunk_qvalue(self, members: int, octaves: int = 4) -> TensorDictModule:
+        """Return Q(s, z, a) of executed chunks, as :meth:`make_qvalue` of noises.
+
+        It reads ``executed_chunk`` ``[*B, execute, A]``, standardised once ``module.scaled.fit``
+        was given some, ``[n, execute * A]``.
+        """
+        size = observation_size(self.env, [keys.EXECUTED])
+        return self._ensemble(keys.EXECUTED, size, members, octaves, scaled_features=size)
+
+    def make_residual(self, directions: Tensor, bound: float) -> ChunkResidual:
+        """Return a residual behind the codes of the steering policy that moves nothing yet.
+
+        Args:
+            directions: D, ``[k, execute * A]``.
+            bound: of its length.
+        """
+        observed, latent_dim = self.layout.steered_by, self.steering.head.log_std.in_features
+        residual = ChunkResidual.at_zero(
+            observed,
+            observation_size(self.env, observed),
+            latent_dim,
+            directions,
+            bound=bound,
+            offset=self.layout.offset,
+            hidden=self.hidden,
+            latent_key=self.steering.latent_key,
+        )
+        actor, network = self.steering.head.network, residual.network.head.network
+        if isinstance(actor, MLP) and isinstance(network, MLP):
+            network.features.load_state_dict(actor.features.state_dict())
+        return residual.to(next(self.steering.parameters()).device)
+
+    def _ensemble(
+        self, key: NestedKey, length: int, members: int, octaves: int, **options: int
+    ) -> TensorDictModule:
+        """Return an ensemble of critics of an entry beside the state."""
         observed, head = self.layout.steered_by, self.steering.head
-        plain = head.log_std.in_features + self.steering.noise_shape.numel()
+        plain = head.log_std.in_features + length
         size = observation_size(self.env, observed) + plain
-        network = EnsembleMLP(size, members, self.hidden, octaves=octaves, plain_features=plain)
+        network = EnsembleMLP(
+            size, members, self.hidden, octaves=octaves, plain_features=plain, **options
+        )
         if isinstance(head.network, MLP):
             network.features.load_state_dict(head.network.features.state_dict())
         network.to(next(self.steering.parameters()).device)
-        read = [*observed, self.steering.latent_key, self.steering.action_key]
+        read = [*observed, self.steering.latent_key, key]
         return TensorDictModule(network, read, ["state_action_value"])
 
 

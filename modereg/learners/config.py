@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem
 
 __all__ = [
+    "DSRLConfig",
     "LearnerConfig",
     "PPOConfig",
     "ReplayConfig",
+    "ResidualConfig",
     "SACConfig",
     "check_numbers",
     "learner_configs",
@@ -35,7 +37,11 @@ FEW = 16
 
 
 class LearnerConfig(Protocol):
-    """What chooses a learner."""
+    """What chooses a learner.
+
+    One that leaves the steering policy as it is says so by ``steers = False``: it is given it as
+    stage 1 left it, where codes that are not worth steering play the base.
+    """
 
     name: ClassVar[str]
     """What the command line and ``config.yaml`` call it."""
@@ -208,6 +214,66 @@ class SACConfig(ReplayConfig):
         return learner
 
 
+@dataclass(frozen=True)
+class DSRLConfig(SACConfig):
+    """DSRL with noise aliasing: a critic of the chunks that were played leads the noise.
+
+    Each gradient step decodes a minibatch of chunks to bootstrap from, and ``draws`` of them to
+    distil: worth it where environment steps cost more than the base policy.
+
+    Attributes:
+        prior_share: share of the noises by which the critic of noises is distilled that are drawn
+            from N(0, I); the others are drawn from the policy.
+        draws: such noises at each state of a minibatch.
+    """
+
+    name: ClassVar[str] = "dsrl"
+
+    prior_share: float = 0.5
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, count=("draws",), share=("prior_share",))
+
+    def make(self, problem: Problem) -> Learner:
+        """Return DSRL on a problem."""
+        learner: Learner = import_module("modereg.learners.dsrl").DSRL(problem, self)
+        return learner
+
+
+@dataclass(frozen=True)
+class ResidualConfig(ReplayConfig):
+    """A residual on the base's chunks, from a replay buffer; the steering policy stays as it is.
+
+    Attributes:
+        bound: how far a chunk is moved at most, in standard deviations of the base's own chunks;
+            None takes that of the residual that ``start`` brings, and 0.5 for a new one.
+        directions: directions of the base's chunks that a new residual moves along; None takes
+            those of the start's, and 8 for a new one.
+        spread: root mean square length of the noise by which it explores, in bounds.
+        explore: decisions after the prefill over which the share of those that are moved by what
+            is learned rises to 1.
+    """
+
+    name: ClassVar[str] = "residual"
+    steers: ClassVar[bool] = False
+
+    bound: float | None = None
+    directions: int | None = None
+    spread: float = 0.5
+    explore: int = 10_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, count=("directions", "explore"), positive=("bound", "spread"))
+
+    def make(self, problem: Problem) -> Learner:
+        """Return the learner of a residual on a problem."""
+        learner: Learner = import_module("modereg.learners.residual").Residual(problem, self)
+        return learner
+
+
 def learner_configs() -> dict[str, type[LearnerConfig]]:
     """Return the configurations of modereg's learners and of those that others registered, by name.
 
@@ -215,7 +281,7 @@ def learner_configs() -> dict[str, type[LearnerConfig]]:
         MissingDependencyError: if one cannot be imported.
         ConfigurationError: if one is no dataclass with ``make``.
     """
-    own: tuple[type[LearnerConfig], ...] = (PPOConfig, SACConfig)
+    own: tuple[type[LearnerConfig], ...] = (PPOConfig, SACConfig, DSRLConfig, ResidualConfig)
     found = {kind.name: kind for kind in own}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:

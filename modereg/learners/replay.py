@@ -16,12 +16,12 @@ from torchrl.data import (
 
 from modereg.learners.base import Problem, descend
 from modereg.learners.config import ReplayConfig
-from modereg.objectives import ReplayLoss
+from modereg.objectives import ChunkReplayLoss, ReplayLoss
 from modereg.reading import require_finite, valid_rows
 from modereg.seeding import derived_seed
 from modereg.steering import SteeringPolicy
 
-__all__ = ["ReplayLearner", "steering_optimizer"]
+__all__ = ["ReplayLearner", "standardise_chunks", "steering_optimizer"]
 
 BATCHES = 6
 """Sets the seeds of batches apart from those of other parts of a run."""
@@ -184,3 +184,10 @@ def steering_optimizer(
         {"params": [*steering.head.log_std.parameters()], "lr": std_learning_rate},
     ]
     return torch.optim.Adam(groups, fused=True)
+
+
+def standardise_chunks(loss: ChunkReplayLoss, data: TensorDictBase) -> None:
+    """Let critics that :meth:`Problem.make_chunk_qvalue` made read chunks as they vary in data."""
+    chunks = loss.taken(data).flatten(1)
+    for network in (loss.qvalue_network, loss.target_network):
+        network.module.scaled.fit(chunks)

@@ -1,8 +1,18 @@
 """Losses in TorchRL's form: of the novelty, a lean PPO, and off-policy ones of noise and chunks."""
 
+from modereg.objectives.dsrl import DSRLLoss
 from modereg.objectives.novelty import DistillationLoss
 from modereg.objectives.ppo import LeanPPOLoss
-from modereg.objectives.replay import ReplayLoss
+from modereg.objectives.replay import ChunkReplayLoss, ReplayLoss
+from modereg.objectives.residual import ChunkResidualLoss
 from modereg.objectives.sac import NoiseSACLoss
 
-__all__ = ["DistillationLoss", "LeanPPOLoss", "NoiseSACLoss", "ReplayLoss"]
+__all__ = [
+    "ChunkReplayLoss",
+    "ChunkResidualLoss",
+    "DSRLLoss",
+    "DistillationLoss",
+    "LeanPPOLoss",
+    "NoiseSACLoss",
+    "ReplayLoss",
+]

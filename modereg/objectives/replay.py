@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
@@ -13,12 +13,13 @@ from torch import Tensor
 from torchrl.objectives.utils import hold_out_net
 
 from modereg import keys
+from modereg.decoding import ChunkDecoder
 from modereg.errors import ConfigurationError
 from modereg.objectives._base import PlainLoss
 from modereg.reading import evaluate, in_next, require, valid_rows
 from modereg.steering import SteeringPolicy
 
-__all__ = ["ReplayLoss"]
+__all__ = ["ChunkReplayLoss", "ReplayLoss"]
 
 Reduction = Literal["min", "mean"]
 
@@ -202,3 +203,55 @@ class ReplayLoss(PlainLoss):
 
     def _reduced(self, values: Tensor) -> Tensor:
         return values.amin(-1) if self.reduction == "min" else values.mean(-1)
+
+
+class ChunkReplayLoss(ReplayLoss):
+    """A critic of the chunks that were executed, whoever chose them and by whatever noise.
+
+    Args:
+        actor_network: what is learned from the critic.
+        qvalue_network: reads the state and ``executed_chunk`` ``[*B, e, A]``.
+        decoder: what is executed of an action; no part of the loss's parameters and state.
+        **options: of :class:`ReplayLoss`.
+    """
+
+    @dataclass
+    class _AcceptedKeys(ReplayLoss._AcceptedKeys):
+        """Keys that :meth:`set_keys` accepts."""
+
+        executed: NestedKey = keys.EXECUTED
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+
+    def __init__(
+        self,
+        actor_network: SteeringPolicy,
+        qvalue_network: TensorDictModuleBase,
+        decoder: ChunkDecoder,
+        **options: Any,
+    ) -> None:
+        super().__init__(actor_network, qvalue_network, **options)
+        self.__dict__["_decoder"] = decoder
+
+    @property
+    def decoder(self) -> ChunkDecoder:
+        """What is executed of an action."""
+        return self.__dict__["_decoder"]
+
+    @property
+    def state_keys(self) -> list[NestedKey]:
+        """Entries of a state that are read: the actor's and the decoder's."""
+        return list(dict.fromkeys([*super().state_keys, *self.decoder.in_keys]))
+
+    @property
+    def taken_key(self) -> NestedKey:
+        """Entry under which the critic reads a chunk."""
+        return self.tensor_keys.executed
+
+    def _read_keys(self) -> list[NestedKey]:
+        return [*super()._read_keys(), in_next(self.tensor_keys.executed)]
+
+    def taken(self, data: TensorDictBase) -> Tensor:
+        """Return the chunks that were executed."""
+        return require(data, in_next(self.tensor_keys.executed), type(self).__name__)

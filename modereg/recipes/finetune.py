@@ -130,7 +130,8 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         spent += fit_inputs(env, steering, derived_seed(config.seed, 3))
     else:
         steering = adapter.steering.to(setup.device)
-        spent += _let_all_learn(env, steering, derived_seed(config.seed, 5))
+        if getattr(config.learner, "steers", True):
+            spent += _let_all_learn(env, steering, derived_seed(config.seed, 5))
     if config.std is not None:
         steering.set_std(config.std)
 
@@ -156,8 +157,10 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         mi_reward = MIReward(estimator, env.layout, coef=coef, timing=config.timing)
         reward_key = keys.REGULARIZED_REWARD
     problem = Problem(env, steering, setup.base, reward_key, mi_reward, config.seed, config.hidden)
+    learner = config.learner.make(problem)
+    judge_env.set_residual(env.residual)  # which the learner may have made, and trains in place
     return Stage(
-        setup, env, judge_env, prior, steering, config.learner.make(problem),
+        setup, env, judge_env, prior, steering, learner,
         estimator, online, mi_reward, spent,
         {"base": setup.fingerprint, "start": None if adapter is None else adapter.digest},
         {} if adapter is None or online is not None else adapter.extra.get("base", {}),
@@ -251,7 +254,7 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         base_reference=stage.setup.reference,
         base_fingerprint=stage.setup.fingerprint,
         extra={"method": method, "env_steps": env_steps, "base": stage.base},
-        residual=stage.setup.residual,
+        residual=stage.env.residual,
     )
     save_adapter(Path(config.out) / "adapter", adapter)
     summary: dict[str, Any] = {"method": method, "env_steps": env_steps}

@@ -183,8 +183,16 @@ class NoiseAction(Transform):
         noise = free + (action - free @ basis) @ basis.mT
         return noise.unflatten(-1, tuple(shape))
 
-    def _decode(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
-        """Decode where the policy lives, and return the chunk where the noise is."""
+    def decode(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
+        """Decode where the policy lives, and return the base's chunk where the noise is.
+
+        Args:
+            tensordict: ``[*B]``, with the policy's observations.
+            noise: ``[*B, *noise_shape]``, as :meth:`lift` returns it.
+
+        Returns:
+            ``[*B, H, A]``, not yet moved by a residual.
+        """
         device = module_device(self.policy)
         if device is None or device == noise.device:
             return self.policy.decode_from(tensordict, noise)
@@ -214,7 +222,7 @@ class NoiseAction(Transform):
         return tensordict.set(self.action_key, chunk)
 
     def _decoded(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
-        chunk = self._decode(tensordict, noise)
+        chunk = self.decode(tensordict, noise)
         check_chunk(self.policy, tensordict.batch_size, chunk)
         return chunk if self.residual is None else self.residual(tensordict, chunk)
 

@@ -1,211 +1,25 @@
 from __future__ import annotations
 
-import copy
-import re
-from typing import Any
-
 import pytest
 import torch
-from tensordict import TensorDictBase
 
-from modereg import keys
-from modereg.errors import ConfigurationError, NonFiniteError
-from modereg.estimators import CategoricalMI
-from modereg.layout import Layout
-from modereg.learners.base import Problem
+from modereg.errors import ConfigurationError
 from modereg.learners.config import SACConfig
-from modereg.learners.sac import SAC
-from modereg.seeding import generator_state, set_generator_state
-from modereg.testing import CountingEnv, TinyPolicy
-from modereg.transforms import MIReward
-from modereg.wrapping import make_steering, observation_size, steer_env
-
-LAYOUT = Layout(12, execute=3, gamma=0.9)
+from tests.learners.made import make_learner
 
 
-def _learner(seed: int = 0, *, coef: float | None = None, **changes: Any) -> SAC:
-    torch.manual_seed(0)
-    policy = TinyPolicy(3)
-    env = steer_env(CountingEnv([3, 7, 5, 12]), policy, 2, LAYOUT)
-    steering = make_steering(env, policy, 2, hidden=(16,))
-    mi_reward, key = None, keys.REWARD
-    if coef is not None:
-        q = CategoricalMI(observation_size(env, [keys.HISTORY]), 2, hidden=(16,))
-        mi_reward, key = MIReward(q, env.layout, coef=coef), keys.REGULARIZED_REWARD
-    problem = Problem(env, steering, policy, key, mi_reward, seed=seed, hidden=(16,))
-    options = {
-        "decisions": 2,
-        "prefill": 16,
-        "buffer": 64,
-        "minibatch": 8,
-        "updates": 0.5,
-    } | changes
-    return SAC(problem, SACConfig(**options))
+def test_its_options_reach_loss_and_optimisers() -> None:
+    rates = {"learning_rate": 1e-5, "std_learning_rate": 2e-5, "critic_learning_rate": 3e-5}
+    made = make_learner(SACConfig, critics=3, reduction="mean", kl_coef=0.5, **rates)
+    assert (made.loss.reduction, made.loss.kl_coef, made.loss.gamma) == ("mean", 0.5, 0.9)
+    assert len(made.loss.qvalue_network.module.networks.weights[0]) == 3
+    found = {name: [g["lr"] for g in part.param_groups] for name, part in made.optimizers.items()}
+    assert found == {"actor": [1e-5, 2e-5], "critic": [3e-5]}
+    head, (mean, std) = made.steering.head, made.optimizers["actor"].param_groups
+    assert mean["params"] == list(head.network.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(std["params"], head.log_std.parameters()))
 
 
-def _turn(learner: SAC) -> dict[str, float]:
-    batch = learner.collect()
-    if learner.problem.mi_reward is not None:
-        batch = learner.problem.mi_reward(batch)
-    return learner.update(batch)
-
-
-def _weights(learner: SAC) -> dict[str, torch.Tensor]:
-    return {**learner.steering.state_dict(), **learner.loss.state_dict()}
-
-
-def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_nothing_is_learned_before_the_prefill() -> None:
-    """4 environments x 2 decisions: two batches make 16; the critic then learns alone first."""
-    learner = _learner()
-    before = copy.deepcopy(_weights(learner))
-    assert _turn(learner) == {"prefilled": 0.5}
-    assert _same(before, _weights(learner))
-    assert (learner.kept, learner.owed) == (8, 4.0)
-    figures = _turn(learner)
-    assert {"loss_qvalue", "qvalue"} == set(figures)
-    assert learner.optimizers["critic"].state_dict()["state"][0]["step"] == 8
-    assert learner.optimizers["actor"].state_dict()["state"] == {}
-    _turn(learner)
-    assert learner.optimizers["actor"].state_dict()["state"][0]["step"] == 2
-
-
-def test_gradient_steps_are_counted_by_decisions() -> None:
-    learner = _learner(updates=0.3, prefill=8)
-    steps = []
-    for _ in range(4):
-        _turn(learner)
-        steps.append(int(learner.optimizers["critic"].state_dict()["state"][0]["step"]))
-    assert steps == [2, 4, 7, 9]  # 2.4 are owed a batch
-
-
-def test_the_policy_learns_at_every_so_manieth_step() -> None:
-    """However few are owed at a time."""
-    learner = _learner(updates=0.125, prefill=8, actor_every=4)  # one step a batch
-    for _ in range(9):
-        _turn(learner)
-    counts = [
-        int(optimizer.state_dict()["state"][0]["step"])
-        for optimizer in (learner.optimizers["critic"], learner.optimizers["actor"])
-    ]
-    assert counts == [9, 2]
-
-
-def test_padding_is_not_kept() -> None:
-    learner = _learner()
-    batch = learner.collect()
-    batch[("collector", "mask")] = torch.zeros(batch.shape, dtype=torch.bool)
-    assert learner.update(batch) == {}
-    assert len(learner.buffer) == 0
-
-
-def test_episodes_go_on_from_batch_to_batch() -> None:
-    learner = _learner()
-    first, second = learner.collect().clone(), learner.collect().clone()
-    goes_on = ~first[:, -1].get(("next", "done")).squeeze(-1)
-    assert bool(goes_on.any())
-    expected = first[:, -1].get(("next", keys.OBSERVATION))[goes_on]
-    assert torch.equal(second.get(keys.OBSERVATION)[goes_on, 0], expected)
-    learner.state_dict()
-    assert torch.equal(learner.collect().get(keys.OBSERVATION)[:, 0], torch.zeros(4, 3))
-
-
-def test_the_newest_discoverer_pays_for_what_was_kept() -> None:
-    """What stands in the buffer was paid by the q of then; the critic is taught by that of now."""
-    learner = _learner(coef=1.0, prefill=8)
-    _turn(learner)
-    paid: list[TensorDictBase] = []
-    critic_loss = learner.loss.critic_loss
-    learner.loss.critic_loss = lambda data: paid.append(data.clone()) or critic_loss(data)
-    pays = learner.problem.mi_reward
-    assert pays is not None
-    with torch.no_grad():
-        for parameter in pays.estimator.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    learner.owed = 1.0
-    learner._learn(critic_only=True)
-    (sample,) = paid
-    expected = pays(sample.clone()).get(("next", keys.REGULARIZED_REWARD))
-    assert torch.equal(sample.get(("next", keys.REGULARIZED_REWARD)), expected)
-    kept = learner.buffer[:].get(("next", keys.REWARD))
-    assert float(kept.abs().sum()) > 0
-    assert not torch.equal(expected, sample.get(("next", keys.REWARD)))
-
-
-def test_only_what_is_read_is_kept() -> None:
-    plain, with_codes = _learner(), _learner(coef=1.0)
-    _turn(plain)
-    _turn(with_codes)
-    assert keys.HISTORY not in plain.buffer[:]
-    assert keys.HISTORY in with_codes.buffer[:]
-    for learner in (plain, with_codes):
-        assert keys.CHUNK not in learner.buffer[:]["next"]
-
-
-@pytest.mark.parametrize("coef", [None, 1.0])
-def test_a_state_taken_up_goes_on_bit_for_bit(coef: float | None) -> None:
-    """With a buffer that is full, so that it matters where the next transitions are written."""
-    learner = _learner(coef=coef, buffer=20)
-    for _ in range(4):
-        _turn(learner)
-    state, generators = copy.deepcopy(learner.state_dict()), generator_state()
-    expected = [_turn(learner) for _ in range(4)]
-    resumed = _learner(coef=coef, buffer=20)
-    _turn(resumed)  # something to be taken back
-    resumed.load_state_dict(state)
-    set_generator_state(generators)
-    assert [_turn(resumed) for _ in range(4)] == expected
-    assert _same(_weights(resumed), _weights(learner))
-
-
-def test_a_state_is_as_large_as_what_was_kept_and_stays_as_it_is() -> None:
-    """A view of the buffer would be saved as all of it, and change with it."""
-    learner = _learner(buffer=1000)
-    _turn(learner)
-    state = learner.state_dict()
-    noise = state["buffer"][keys.ACTION]
-    assert noise.untyped_storage().nbytes() == noise.nbytes
-    before = copy.deepcopy(state["buffer"])
-    learner.load_state_dict(state)
-    _turn(learner)
-    assert torch.equal(state["buffer"][keys.ACTION], before[keys.ACTION])
-
-
-def test_what_is_not_finite_is_neither_kept_nor_learned_from() -> None:
-    learner = _learner()
-    batch = learner.collect()
-    batch.get(("next", keys.REWARD))[0, 0] = torch.nan
-    key = re.escape(repr(("next", keys.REWARD)))
-    with pytest.raises(NonFiniteError, match=rf"{key} in batch 1, got NaN"):
-        learner.update(batch)
-    assert len(learner.buffer) == 0
-
-
-def test_the_critic_is_scaled_like_the_steering_policy() -> None:
-    learner = _learner()
-    features = learner.steering.head.network.features
-    features.fit(torch.randn(50, 3) * 3)
-    critic = learner.problem.make_qvalue(5)
-    assert critic.in_keys == [keys.OBSERVATION, keys.LATENT_FEATURES, keys.ACTION]
-    assert torch.equal(critic.module.features.shift, features.shift)
-    noise = torch.randn(2, *learner.steering.noise_shape)
-    values = critic.module(torch.zeros(2, 3), torch.eye(2), noise).detach()
-    assert values.shape == (2, 5)
-    assert len(values[0].unique()) == 5
-
-
-@pytest.mark.parametrize(
-    ("option", "sentence"),
-    [
-        ({"updates": 0.0}, "expected updates above 0 and finite, got 0.0"),
-        ({"tau": 1.5}, r"expected tau in \[0, 1\], got 1.5"),
-        ({"reduction": "max"}, "expected reduction min or mean, got 'max'"),
-        ({"buffer": 100}, "expected a buffer for prefill and minibatch, at least 8192"),
-    ],
-)
-def test_options_out_of_range_are_refused(option: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigurationError, match=sentence):
-        SACConfig(**option)
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="expected std_learning_rate above 0 and finite"):
+        SACConfig(std_learning_rate=0.0)

@@ -1,0 +1,72 @@
+"""What a steered environment plays of an action, told without a step: for critics of chunks."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase, Transform
+
+from modereg.errors import ConfigurationError
+from modereg.transforms import ActionChunk, NoiseAction
+from modereg.transforms._action_specs import clip_to
+
+__all__ = ["ChunkDecoder", "find_transform"]
+
+Kind = TypeVar("Kind", bound=Transform)
+
+
+class ChunkDecoder:
+    """From what a steering policy emits to the chunk that is executed, at any states.
+
+    What a step of the environment does, and writes as ``executed_chunk``: the noise basis, the
+    frozen policy, the residual where there is one, the actions that are played, and their clipping.
+
+    Args:
+        env: steered environment.
+
+    Raises:
+        ConfigurationError: if the environment has no :class:`~modereg.transforms.NoiseAction`.
+    """
+
+    def __init__(self, env: EnvBase) -> None:
+        self._noise = find_transform(env, NoiseAction)
+        self._chunk = find_transform(env, ActionChunk)
+        self._spec = self._chunk.parent.full_action_spec_unbatched[self._chunk.action_key]
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Entries of a state that are read."""
+        moved_by = getattr(self._noise.residual, "in_keys", [])
+        return list(dict.fromkeys([*self._noise.policy.steered_entries, *moved_by]))
+
+    def __call__(self, state: TensorDictBase, action: Tensor) -> Tensor:
+        """Return what is executed, ``[*B, execute, A]``, of actions at states ``[*B]``."""
+        chunk = self.decode(state, action)
+        residual = self._noise.residual
+        return self.executed(chunk if residual is None else residual(state, chunk))
+
+    def decode(self, state: TensorDictBase, action: Tensor) -> Tensor:
+        """Return the base's own chunk, ``[*B, H, A]``, not yet moved or clipped."""
+        return self._noise.decode(state, self._noise.lift(action)).to(self._spec.dtype)
+
+    def executed(self, chunk: Tensor) -> Tensor:
+        """Return what is executed of a chunk, ``[*B, execute, A]``, with its gradient."""
+        window = chunk.narrow(-2, self._chunk.offset, self._chunk.execute)
+        return clip_to(self._spec.to(chunk.device), window)
+
+
+def find_transform(env: EnvBase, kind: type[Kind]) -> Kind:
+    """Return the transform of a kind of a steered environment.
+
+    Raises:
+        ConfigurationError: if it has none.
+    """
+    for transform in getattr(env, "transform", ()):
+        if isinstance(transform, kind):
+            return transform
+    raise ConfigurationError(
+        f"expected a steered environment, got {type(env).__name__} without {kind.__name__}; make "
+        "it by steer_env or wrap"
+    )
