@@ -13,6 +13,7 @@ from torchrl.collectors import Collector
 from torchrl.objectives.value import GAE
 
 from modereg import keys
+from modereg.devices import module_device
 from modereg.errors import NonFiniteError
 from modereg.layout import Layout
 from modereg.networks import MLP, EnsembleMLP
@@ -130,19 +131,21 @@ class Problem:
         size = observation_size(self.env, [keys.EXECUTED])
         return self._ensemble(keys.EXECUTED, size, members, octaves, scaled_features=size)
 
-    def make_residual(self, directions: Tensor, bound: float) -> ChunkResidual:
+    def make_residual(self, directions: int, bound: float) -> ChunkResidual:
         """Return a residual behind the codes of the steering policy that moves nothing yet.
 
         Args:
-            directions: D, ``[k, execute * A]``.
+            directions: how many it has at most, one for each number of an executed chunk. They are
+                zeros, for the learner to fill in.
             bound: of its length.
         """
         observed, latent_dim = self.layout.steered_by, self.steering.head.log_std.in_features
+        size, device = observation_size(self.env, [keys.EXECUTED]), module_device(self.steering)
         residual = ChunkResidual.at_zero(
             observed,
             observation_size(self.env, observed),
             latent_dim,
-            directions,
+            torch.zeros(min(directions, size), size, device=device),
             bound=bound,
             offset=self.layout.offset,
             hidden=self.hidden,
@@ -151,7 +154,7 @@ class Problem:
         actor, network = self.steering.head.network, residual.network.head.network
         if isinstance(actor, MLP) and isinstance(network, MLP):
             network.features.load_state_dict(actor.features.state_dict())
-        return residual.to(next(self.steering.parameters()).device)
+        return residual.to(device)
 
     def _ensemble(
         self, key: NestedKey, length: int, members: int, octaves: int, **options: int

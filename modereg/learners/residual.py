@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDictBase
 
-from modereg import keys
 from modereg.decoding import ChunkDecoder
 from modereg.discovery.chunk_features import ChunkFeatures
 from modereg.discovery.outcome import observe
@@ -92,10 +91,7 @@ def _residual(problem: Problem, config: ResidualConfig) -> ChunkResidual:
     """
     there = problem.env.residual
     if there is None:
-        size = problem.env.observation_spec[keys.EXECUTED].shape[-2:].numel()
-        number = min(DIRECTIONS if config.directions is None else config.directions, size)
-        directions = torch.zeros(number, size)
-        return problem.make_residual(directions, config.bound or BOUND)
+        return problem.make_residual(config.directions or DIRECTIONS, config.bound or BOUND)
     asked = {"bound": config.bound, "directions": config.directions}
     found = {"bound": there.bound, "directions": len(there.directions)}
     others = [name for name, value in asked.items() if value not in (None, found[name])]

@@ -31,8 +31,7 @@ from modereg.discovery.release import release
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
 from modereg.learners.base import Problem
-from modereg.learners.config import SACConfig
-from modereg.learners.sac import SAC
+from modereg.learners.config import DSRLConfig, ResidualConfig, SACConfig
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP
 from modereg.novelty import RandomNetworkDistillation
@@ -175,17 +174,22 @@ def ppo(path: Route) -> None:
     path.made["optimizer"] = optimizer
 
 
-def sac(path: Route) -> None:
+def replaying(path: Route) -> None:
+    """SAC and DSRL, and a residual last, which the environment then plays."""
     policy = path.env.transform[1].policy
     reward = MIReward(path.found.estimator, path.env.layout)
-    key = keys.REGULARIZED_REWARD
+    key, small = keys.REGULARIZED_REWARD, {"prefill": 4, "minibatch": 4, "buffer": 64}
     problem = Problem(path.env, path.steering, policy, key, reward.to(path.learner), hidden=(8,))
-    learner = SAC(problem, SACConfig(prefill=4, minibatch=4, buffer=64, updates=0.1))
-    first, later = (learner.update(reward(path.batch)) for _ in range(2))
-    assert "loss_actor" not in first, "the critic learns first"
-    assert {"loss_qvalue", "loss_actor"} <= set(later)
-    learner.load_state_dict(learner.state_dict())
-    assert learner.buffer.sample()[keys.ACTION].device == path.learner
+    for kind in (SACConfig, DSRLConfig, ResidualConfig):
+        learner = kind(**small, updates=0.1).make(problem)
+        first, later = (learner.update(reward(path.batch)) for _ in range(2))
+        assert "loss_actor" not in first, "the critic learns first"
+        assert {"loss_qvalue", "loss_actor"} <= set(later)
+        learner.load_state_dict(learner.state_dict())
+        assert learner.buffer.sample()["next", keys.REWARD].device == path.learner
+    path.env.set_residual(learner.loss.explore)
+    path.env.rollout(2, across_devices(path.steering))
+    path.env.set_residual(learner.residual)
 
 
 def objectives(path: Route) -> None:
@@ -241,6 +245,7 @@ def adapters(path: Route) -> None:
         base_reference="a base",
         base_fingerprint=path.env.transform[1].policy.fingerprint(),
         extra={},
+        residual=path.env.residual,
     )
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(Path(folder), made)
@@ -274,7 +279,7 @@ STEPS: dict[str, Callable[[Route], None]] = {
         variational,
         rewards,
         ppo,
-        sac,
+        replaying,
         objectives,
         priors,
         metrics,

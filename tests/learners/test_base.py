@@ -39,9 +39,11 @@ def test_a_new_residual_moves_nothing_and_reads_what_the_steering_policy_reads()
     made = problem()
     features = made.steering.head.network.features
     features.fit(torch.randn(50, 3) * 3)
-    residual = made.make_residual(torch.randn(4, 6), 0.7)
+    residual = made.make_residual(4, 0.7)
     assert residual.in_keys == [keys.OBSERVATION, keys.LATENT_FEATURES]
     assert torch.equal(residual.network.head.network.features.scale, features.scale)
     root, chunk = made.env.reset(), torch.randn(4, 4, 2)
     assert torch.equal(residual(root, chunk), chunk)
+    assert residual.directions.shape == (4, 6)
+    assert made.make_residual(9, 0.7).directions.shape == (6, 6)  # 3 actions of 2
     assert (residual.bound, residual.offset) == (pytest.approx(0.7), made.layout.offset)

@@ -8,27 +8,15 @@ import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
-from torch import Tensor, nn
+from torch import nn
 
 from modereg import keys
 from modereg.errors import ConfigurationError, KeyMismatchError
 from modereg.objectives import NoiseSACLoss
 from modereg.steering import SteeringPolicy
+from tests.objectives.made import CODES, GAMMA, Linear, transitions
 
-GAMMA, CODES, SHAPE = 0.9, 2, (3, 1)
-
-
-class Linear(nn.Module):
-    """Q_i(s, z, w) = i-th weight times the sum of w, plus an offset: an ensemble of two."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slope = nn.Parameter(torch.tensor([1.0, 3.0]))
-        self.offset = nn.Parameter(torch.tensor([5.0, 0.0]))
-
-    def forward(self, observation: Tensor, code: Tensor, noise: Tensor) -> Tensor:
-        """Return [*B, 2]."""
-        return noise.flatten(-2).sum(-1, keepdim=True) * self.slope + self.offset
+SHAPE = (3, 1)
 
 
 def made(**options: object) -> NoiseSACLoss:
@@ -39,16 +27,7 @@ def made(**options: object) -> NoiseSACLoss:
 
 
 def batch(size: int = 6) -> TensorDict:
-    after = {
-        "observation": torch.randn(size, 4),
-        keys.LATENT_FEATURES: torch.eye(CODES)[torch.arange(size) % CODES],
-        keys.REWARD: torch.randn(size, 1),
-        "terminated": torch.arange(size)[:, None] % 3 == 0,
-        keys.STEPS: 1 + torch.arange(size)[:, None] % 4,
-    }
-    root = {name: after[name].clone() for name in ("observation", keys.LATENT_FEATURES)}
-    noise = torch.randn(size, *SHAPE)
-    return TensorDict({**root, keys.ACTION: noise, "next": after}, batch_size=[size])
+    return transitions(size, 4).set(keys.ACTION, torch.randn(size, *SHAPE))
 
 
 @pytest.mark.parametrize("reduction", ["min", "mean"])

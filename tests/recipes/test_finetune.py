@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from modereg import keys
 from modereg.checkpoints import load_adapter, save_adapter
+from modereg.commanding import CommandedPolicy
 from modereg.errors import CheckpointError, ConfigurationError
-from modereg.learners.config import PPOConfig, SACConfig
+from modereg.learners.config import DSRLConfig, PPOConfig, ResidualConfig, SACConfig
 from modereg.recipes.config import EvaluateConfig
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.follow import finetune, pretrain
+from modereg.tasks import GaussianMixture
+from modereg_integrations.diffusers import DiffusersPolicy
 from tests.recipes.conftest import (
     BATCH_STEPS,
     TASK,
@@ -62,11 +66,12 @@ def test_fine_tuning_on_the_clusters_keeps_success_and_modes(tuned: Path, cluste
     assert read_summary(tuned)["deterministic"]["success"] > 0.8
 
 
-def test_soft_actor_critic_goes_on_from_stage_one(
-    clusters: Path, base: str, tmp_path: Path
+@pytest.mark.parametrize("kind", [SACConfig, DSRLConfig])
+def test_learners_with_a_buffer_go_on_from_stage_one(
+    kind: type[SACConfig], clusters: Path, base: str, tmp_path: Path
 ) -> None:
     spent = read_summary(clusters)["env_steps"]
-    learner = SACConfig(decisions=3, prefill=192, minibatch=64, updates=0.5)
+    learner = kind(decisions=3, prefill=192, minibatch=64, updates=0.5)
     start = {"start": str(clusters), "learner": learner}
     tune = finetune_config(base, tmp_path / "a", spent + 3000, **start)
     summary = finetune(tune)
@@ -77,6 +82,39 @@ def test_soft_actor_critic_goes_on_from_stage_one(
     assert summary["sampled"]["present_modes"] == 4
     assert summary["worse_than_base"] == []
     assert read_summary(tmp_path / "a")["env_steps"] == summary["env_steps"]
+
+
+def test_a_residual_is_learned_and_saved_beside_the_steering_policy_of_stage_one(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    """Sampled and deterministic, evaluated and commanded: what was learned is what is played."""
+    spent, out = read_summary(clusters)["env_steps"], tmp_path / "a"
+    small = ResidualConfig(decisions=6, prefill=384, minibatch=64, updates=0.1, explore=384)
+    start = {"start": str(clusters), "learner": small, "std": None}
+    summary = finetune(finetune_config(base, out, spent + 8000, **start))
+    before, adapter = load_adapter(clusters / "adapter"), load_adapter(out / "adapter")
+    steering = adapter.steering.state_dict()
+    assert all(torch.equal(steering[name], v) for name, v in before.steering.state_dict().items())
+    assert before.residual is None
+    assert adapter.residual is not None
+    rows = read_rows(out)
+    assert 0.0 < float(rows[-1]["residual_length"]) < 1.0
+    judged = evaluate(EvaluateConfig(run=str(out), out=tmp_path, episodes=128, seed=20_000))
+    for how in ("sampled", "deterministic"):
+        assert judged[how] == summary[how]
+    root = GaussianMixture(3, seed=0).reset()
+    policy = DiffusersPolicy.from_pretrained(base)
+    with_it, without = (CommandedPolicy(policy, part, 1) for part in (adapter, before))
+    chunk = with_it.decode(root)
+    assert not torch.equal(chunk, without.decode(root))
+    root.set(keys.LATENT_FEATURES, torch.eye(adapter.prior.num_codes)[[1, 1, 1]])
+    torch.testing.assert_close(chunk, adapter.residual(root, without.decode(root)))
+
+    shorter = finetune_config(base, tmp_path / "b", spent + 7000, **start)
+    finetune(shorter)
+    finetune(replace(shorter, env_steps=spent + 8000, resume=True))
+    name = "adapter/modereg_model.safetensors"
+    assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_a_run_that_ends_before_anything_was_learned_says_so(base: str, tmp_path: Path) -> None:
