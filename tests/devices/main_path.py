@@ -188,7 +188,7 @@ def replaying(path: Route) -> None:
         learner.load_state_dict(learner.state_dict())
         assert learner.buffer.sample()["next", keys.REWARD].device == path.learner
     path.env.set_residual(learner.loss.explore)
-    path.env.rollout(2, across_devices(path.steering))
+    collect_episodes(path.env, ENVS, policy=path.steering)
     path.env.set_residual(learner.residual)
 
 
