@@ -45,7 +45,12 @@ class Learner:
     eval_every: int
 
 
-LEARNERS = {"ppo": Learner(2_000_000, 1_000_000, 2), "sac": Learner(300_000, 300_000, 5)}
+LEARNERS = {
+    "ppo": Learner(2_000_000, 1_000_000, 2),
+    "sac": Learner(300_000, 300_000, 5),
+    "dsrl": Learner(300_000, 300_000, 5),
+    "residual": Learner(300_000, 300_000, 5),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,10 @@ SMOKE = Budget(
     0.1,
     (("episodes", 200), ("steps", 20)),
     (("num_codes", 4), ("method__episodes", 512), ("method__refinements", 1)),
-    {"sac": {"learner__prefill": 1024, "learner__updates": 0.02}},
+    {
+        name: {"learner__prefill": 1024, "learner__updates": 0.02}
+        for name in ("sac", "dsrl", "residual")
+    },
 )
 
 
