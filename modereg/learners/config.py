@@ -254,6 +254,8 @@ class ResidualConfig(ReplayConfig):
         spread: root mean square length of the noise by which it explores, in bounds.
         explore: decisions after the prefill over which the share of those that are moved by what
             is learned rises to 1.
+        kl_coef: weight of KL(policy || policy at the start), nats, of the noise by which it
+            explores: the bound holds the chunk, so that it need only keep the mean from growing.
     """
 
     name: ClassVar[str] = "residual"
@@ -263,6 +265,7 @@ class ResidualConfig(ReplayConfig):
     directions: int | None = None
     spread: float = 0.5
     explore: int = 10_000
+    kl_coef: float = 0.001
 
     def __post_init__(self) -> None:
         super().__post_init__()
