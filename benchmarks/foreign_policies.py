@@ -22,7 +22,8 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
 - cluster: stage 1 by imitation of the noises of clusters.
 - best_of: of 16 noises the one that the outcome model of the base's episodes likes best.
 - stage1: guided discovery. residual: the same with a residual on the chunk of codes that no noise
-  commands. stage2: soft actor-critic from there, with the intrinsic reward.
+  commands. stage2: soft actor-critic from stage1, with the intrinsic reward. stage2_residual: a
+  residual on the chunks of all codes, learned from there on the same reward.
 
 Beds beside the four have fewer rows: for the prediction (``prediction.py``) the crossing with other
 gusts, and its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and tasks
@@ -49,9 +50,12 @@ from modereg.files import read_json, write_json
 
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page")
 METHODS = (
-    "base", "inspect", "stage1", "best_of", "residual", "plain", "plain_sac", "stage2", "cluster"
+    "base", "inspect", "stage1", "best_of", "residual", "plain", "plain_sac", "stage2",
+    "stage2_residual", "cluster",
 )  # fmt: skip
 EVALUATED = ("base", "best_of")
+FROM_STAGE1 = {"stage2": "sac", "stage2_residual": "residual"}
+"""The learners that go on from stage 1."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Budget:
         more_steps: those of a fine-tuning from stage 1, after it.
         smoke: whether policies are hardly trained.
         discover: further options of stage 1.
-        sac: of soft actor-critic.
+        replay: of the learners with a replay buffer.
     """
 
     judged: int = 1200
@@ -152,7 +156,7 @@ class Budget:
     more_steps: int = 150_000
     smoke: bool = False
     discover: dict[str, Any] = field(default_factory=dict)
-    sac: dict[str, Any] = field(default_factory=dict)
+    replay: dict[str, Any] = field(default_factory=dict)
 
 
 SMOKE = Budget(
@@ -230,14 +234,15 @@ class Session:
             basis = {"noise__basis": "response"}
             run("finetune", *QUIET, "--resume", cwd=self.home, **options, **tuned, **basis)
         elif method == "plain_sac":
-            options |= self.budget.sac
+            options |= self.budget.replay
             run("finetune sac", *QUIET, "--resume", cwd=self.home, **options, **tuned)
         else:
             start = self.runs / "stage1"
             spent = read_json(start / "summary.json")["env_steps"]
             tuned |= {"start": start, "env_steps": spent + self.budget.more_steps}
             flags = [*QUIET, "--resume", "--accept-uncommanded"]
-            run("finetune sac", *flags, cwd=self.home, **options, **tuned, **self.budget.sac)
+            learner = f"finetune {FROM_STAGE1[method]}"
+            run(learner, *flags, cwd=self.home, **options, **tuned, **self.budget.replay)
 
     def _cluster(self, options: dict[str, Any]) -> None:
         """Imitate the noises of clusters, with as many episodes as stage 1 had."""
@@ -255,7 +260,7 @@ class Session:
             return None
         summary = read_json(path)
         figures = summary["sampled"]
-        earlier = [self.runs / "stage1"] if method in ("stage2", "best_of") else []
+        earlier = [self.runs / "stage1"] if method in (*FROM_STAGE1, "best_of") else []
         row = {
             "task": self.name,
             "method": method,
