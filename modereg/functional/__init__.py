@@ -61,6 +61,7 @@ from modereg.functional.variational import (
     categorical_log_ratio,
     inference_loss,
     inference_nll,
+    merged_log_probs,
 )
 from modereg.functional.wasserstein import centred_codes, constraint_slack, directed_step, dual_loss
 
@@ -93,6 +94,7 @@ __all__ = [
     "ksg_rectangle_terms",
     "ksg_terms",
     "log_mean_exp",
+    "merged_log_probs",
     "mine",
     "mutual_information",
     "nearest_centroid",

@@ -227,3 +227,26 @@ def test_one_code_has_no_share() -> None:
     )
     figures = estimator.figures(final)
     assert (figures["bound"], figures["bound_share"], figures["aliased_codes"]) == (0.0, 0.0, 0)
+
+
+def test_merged_codes_are_an_option_that_checkpoints_keep() -> None:
+    q = estimator(merged=[(3, 1)])
+    assert q.options() == {"merged": [[1, 3]]}
+    assert q.groups.tolist() == [0, 1, 2, 1]
+    assert estimator().options() == {}
+    assert set(q.state_dict()) == set(estimator().state_dict())
+    assert q.upper_limit == pytest.approx(math.log(4))
+    assert q.scale == pytest.approx(1.5 * math.log(2))
+    td = data()
+    paid = q.log_ratio(td)
+    q.merge([])
+    apart = q.log_ratio(td)
+    alone = td["latent"] % 2 == 0
+    assert torch.equal(paid[alone], apart[alone])
+    assert not torch.equal(paid, apart)
+
+
+@pytest.mark.parametrize("merged", [[(1,)], [(0, 1), (1, 2)], [(0, 4)], [(-1, 0)], [()], [(2, 2)]])
+def test_sets_that_cannot_be_merged_are_refused(merged: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ConfigurationError, match="expected disjoint sets of two or more codes in"):
+        estimator(merged=merged)

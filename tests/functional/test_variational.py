@@ -182,3 +182,33 @@ def test_codes_are_counted_where_they_are() -> None:
     here = functional.aliased_codes(logits.log_softmax(-1), latent)
     with torch.device("meta"):  # what a device is not given for would be made there
         assert int(functional.aliased_codes(logits.log_softmax(-1), latent)) == int(here)
+
+
+@given(SEEDS)
+def test_the_group_of_a_code_has_the_probability_of_all_its_codes(seed: int) -> None:
+    logits, latent, log_prior = batch(seed)
+    groups = torch.tensor([0, 1, 0, 3, 1])
+    log_q, rows = logits.log_softmax(-1), torch.arange(len(latent))
+    sums = torch.zeros(len(latent), 5, dtype=torch.float64).index_add(1, groups, log_q.exp())
+    merged = functional.merged_log_probs(log_q, groups)
+    torch.testing.assert_close(merged.exp(), sums[:, groups])
+    nll = functional.inference_nll(logits, latent, groups)
+    torch.testing.assert_close(nll, -sums[rows, groups[latent]].log())
+    prior = torch.zeros(5, dtype=torch.float64).index_add(0, groups, log_prior.exp()).log()
+    ratio = functional.categorical_log_ratio(logits, latent, log_prior, groups)
+    torch.testing.assert_close(ratio, -nll - prior[groups[latent]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_groups_of_one_change_no_bit_and_empty_ones_stay_empty(dtype: torch.dtype) -> None:
+    logits, latent = (3 * torch.randn(9, 4)).to(dtype), torch.arange(9) % 4
+    groups = torch.tensor([2, 0, 1, 3])
+    assert torch.equal(
+        functional.inference_nll(logits, latent, groups), functional.inference_nll(logits, latent)
+    )
+    log_prior = torch.tensor([0.0, 0.0, 0.25, 0.75], dtype=dtype).log()
+    merged = functional.merged_log_probs(log_prior, torch.tensor([0, 0, 2, 3]))
+    assert merged.tolist() == [-math.inf, -math.inf, *log_prior[2:].tolist()]
+    assert functional.merged_log_probs(log_prior, torch.tensor([0, 2, 2, 0]))[:2].tolist() == (
+        pytest.approx([math.log(0.75), math.log(0.25)])
+    )
