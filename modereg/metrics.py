@@ -10,13 +10,15 @@ Definitions, which every recipe and benchmark shares:
   than luck brings to one of K codes: were that probability one half, so many or more would be seen
   less often than .05 / K. It takes 6 hits of 6 with two codes and 10 of 10 with 48; from about 30
   episodes a code on the 0.8 decide.
+- *Blocked*: where mode m is blocked, every episode in it fails, and P(success and mode m | z) is 0.
 - *Behaviour entropy*: H = - sum p log p / log M over the modes of successful episodes (D3IL,
   arXiv 2402.14606). The plug-in estimate is biased down by about (M - 1) / 2N nats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,14 +28,19 @@ from scipy.special import betainc
 from torch import Tensor
 
 from modereg import functional
-from modereg.errors import ShapeError
+from modereg.errors import ConfigurationError, ShapeError
 
 __all__ = [
     "COMMANDABLE",
     "PRESENT",
     "BehaviourMetrics",
     "behaviour_metrics",
+    "best_of_codes",
+    "blocked_success",
     "mean_interval",
+    "partition_agreement",
+    "replanned_success",
+    "success_table",
 ]
 
 PRESENT = 0.01
@@ -76,6 +83,8 @@ class BehaviourMetrics:
         code_mode_nmi: normalised mutual information of code and mode over successes, corrected for
             chance (:func:`~modereg.functional.adjusted_mutual_information`).
         code_mode_table: successes of each code in each mode, ``[K][M]`` counts.
+        code_table: successes of each code that the discoverer reads as each code, ``[K][K]``
+            counts. None without a discoverer.
     """
 
     episodes: int
@@ -96,6 +105,7 @@ class BehaviourMetrics:
     undecided: float | None = None
     code_mode_nmi: float | None = None
     code_mode_table: list[list[int]] | None = None
+    code_table: list[list[int]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; NaN becomes None."""
@@ -158,11 +168,14 @@ def behaviour_metrics(
     )
     if success is not None:
         figures |= _success_figures(success, codes, counts)
+    solved = torch.ones_like(codes, dtype=torch.bool) if success is None else success
     if predicted_codes is not None:
         table = functional.contingency(codes, predicted_codes, num_codes, num_codes)
         figures["effective_codes"] = float(functional.adjusted_information(table).exp())
+        read = predicted_codes[solved]
+        table = functional.contingency(codes[solved], read, num_codes, num_codes)
+        figures["code_table"] = table.tolist()
     if modes is not None and num_modes is not None:
-        solved = torch.ones_like(codes, dtype=torch.bool) if success is None else success
         figures |= _mode_figures(solved, codes, counts, modes, num_modes)
     return BehaviourMetrics(**figures)
 
@@ -211,6 +224,114 @@ def _count_commandable(table: Tensor, counts: Tensor) -> int:
     luck = torch.from_numpy(betainc(hits.clamp_min(1).numpy(), misses.numpy() + 1, 0.5))
     commands = (hits / tried.clamp_min(1) >= COMMANDABLE) & (luck <= LUCK / len(table))
     return int(commands.any(0).sum())
+
+
+def success_table(figures: Mapping[str, Any], *, by: str = "mode") -> Tensor:
+    """Return P(success and mode | code), ``[K, M]`` float64; zeros for a code never drawn.
+
+    Args:
+        figures: a :class:`BehaviourMetrics` as dictionary.
+        by: ``"mode"``, or ``"code"``: then the columns are codes that the discoverer reads.
+
+    Raises:
+        ConfigurationError: if the figures have no such table.
+    """
+    name = {"mode": "code_mode_table", "code": "code_table"}[by]
+    if figures.get(name) is None:
+        raise ConfigurationError(
+            f"expected figures with {name}, got some without; judge the run again with a "
+            + ("label of modes" if by == "mode" else "discoverer")
+        )
+    shares = torch.tensor(figures["code_shares"], dtype=torch.float64)
+    counts = torch.tensor(figures[name], dtype=torch.float64)
+    return counts / (shares * figures["episodes"]).clamp_min(1.0)[:, None]
+
+
+def blocked_success(table: Tensor) -> Tensor:
+    r"""Return the success of each code where each mode is blocked, :math:`\sum_{m' \ne m} T_{zm'}`.
+
+    Args:
+        table: P(success and mode | code), ``[K, M]``.
+
+    Returns:
+        ``[M, K]``.
+    """
+    return (table.sum(-1, keepdim=True) - table).mT
+
+
+def best_of_codes(success: Tensor, tries: int) -> Tensor:
+    r"""Return the success of the best of n different codes, drawn at random: pass@n over codes.
+
+    :math:`1 - \binom{K}{n}^{-1} \sum_{|Z| = n} \prod_{z \in Z} (1 - s_z)`. Where a code always
+    succeeds or never does, it is the pass@k of Chen et al. (2021, arXiv 2107.03374), Eq. 1.
+
+    Args:
+        success: of each code, ``[*B, K]``, independent of each other's.
+        tries: n, at most K.
+
+    Returns:
+        ``[*B]``.
+
+    Raises:
+        ConfigurationError: if there are fewer codes than tries, or no try.
+    """
+    num_codes = success.shape[-1]
+    if not 1 <= tries <= num_codes:
+        raise ConfigurationError(f"expected 1 to {num_codes} tries of as many codes, got {tries}")
+    sums = [torch.ones_like(success[..., 0])]  # elementary symmetric polynomials of the failures
+    sums += [torch.zeros_like(sums[0])] * tries
+    for failure in (1.0 - success).unbind(-1):
+        sums = [sums[0], *(sums[n] + failure * sums[n - 1] for n in range(1, tries + 1))]
+    return 1.0 - sums[tries] / math.comb(num_codes, tries)
+
+
+def replanned_success(table: Tensor, tries: int = 3) -> Tensor:
+    r"""Return the success within some tries where each mode is blocked, by greedy replanning.
+
+    Which mode is blocked is not known; each is as likely. Before each try the code is chosen that
+    succeeds most often by what the failed ones say,
+    :math:`\arg\max_z \sum_m P(m \mid \text{all failed}) \sum_{m' \ne m} T_{zm'}`. Tries are
+    independent given code and blocked mode. With one code it is a policy that tries again.
+
+    Args:
+        table: P(success and mode | code), ``[K, M]``.
+        tries: at most so many an episode.
+
+    Returns:
+        ``[M]``, of each mode that is blocked.
+    """
+    success = blocked_success(table)
+    failed = torch.ones_like(success[:, 0])  # P(all failed | m), in proportion to P(m | all failed)
+    for _ in range(tries):
+        failed = failed * (1.0 - success[:, (failed @ success).argmax()])
+    return 1.0 - failed
+
+
+def partition_agreement(first: Tensor, second: Tensor) -> dict[str, float]:
+    """Return how far two partitions of the same episodes agree, whatever their labels are called.
+
+    Args:
+        first: a label of each episode, ``[N]`` int64, N at least 2.
+        second: another, ``[N]`` int64.
+
+    Returns:
+        ``nmi``, :func:`~modereg.functional.normalized_mutual_information`, and ``ari``,
+        :func:`~modereg.functional.adjusted_rand_index`.
+
+    Raises:
+        ShapeError: if they are not of one shape ``[N]``.
+    """
+    if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
+        raise ShapeError(
+            "expected two labels of each of N > 1 episodes, got shapes "
+            f"{tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    first, second = (label.unique(return_inverse=True)[1] for label in (first, second))
+    table = functional.contingency(first, second, int(first.max()) + 1, int(second.max()) + 1)
+    return {
+        "nmi": float(functional.normalized_mutual_information(table)),
+        "ari": float(functional.adjusted_rand_index(table)),
+    }
 
 
 def mean_interval(

@@ -2,19 +2,29 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
 
-from modereg.errors import ShapeError
+from modereg.errors import ConfigurationError, ShapeError
 from modereg.metrics import (
     BehaviourMetrics,
     behaviour_metrics,
+    best_of_codes,
+    blocked_success,
     mean_interval,
+    partition_agreement,
+    replanned_success,
+    success_table,
 )
 
 
@@ -231,7 +241,10 @@ def test_entries_that_disagree_are_refused(sizes: dict[str, int]) -> None:
         behaviour_metrics(**values, num_codes=1, num_modes=1)
 
 
-PER_CODE = ("per_code_return", "per_code_success", "code_shares", "code_mode_table")
+PER_CODE = (
+    *("per_code_return", "per_code_success", "code_shares"),
+    *("code_mode_table", "code_table"),
+)
 EPISODE = st.tuples(
     st.integers(0, 3), st.booleans(), st.integers(-1, 2), st.integers(-3, 3), st.integers(0, 3)
 )
@@ -266,6 +279,8 @@ def test_permuting_codes_permutes_lists_of_codes_and_nothing_else(
         first, second = getattr(before, name), getattr(after, name)
         if name in PER_CODE:
             second = [second[order[code]] for code in range(4)]
+        if name == "code_table":
+            second = [[row[order[code]] for code in range(4)] for row in second]
         assert _same(first, second), name
 
 
@@ -288,3 +303,119 @@ def test_fewer_than_five_runs_have_no_interval() -> None:
     assert [mean_interval(values[:count]) for count in range(1, 5)] == [None] * 4
     reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert mean_interval(values) == pytest.approx((reference.low, reference.high))
+
+
+def test_a_blocked_mode_fails() -> None:
+    table = torch.tensor([[0.9, 0.0, 0.05], [0.1, 0.6, 0.0]])
+    expected = [[0.05, 0.6], [0.95, 0.1], [0.9, 0.7]]
+    torch.testing.assert_close(blocked_success(table), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("solved", "codes", "tries"), [(2, 5, 1), (2, 5, 3), (0, 4, 2), (1, 3, 3)])
+def test_of_codes_that_always_succeed_or_never_do_the_best_is_pass_at_k(
+    solved: int, codes: int, tries: int
+) -> None:
+    success = torch.zeros(codes).index_fill(0, torch.arange(solved), 1.0)
+    expected = 1 - math.comb(codes - solved, tries) / math.comb(codes, tries)
+    assert float(best_of_codes(success, tries)) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.integers(1, 6), st.integers(0, 99))
+def test_the_best_of_codes_is_the_mean_over_all_choices(
+    rates: list[float], tries: int, seed: int
+) -> None:
+    success = torch.tensor([rates, rates[::-1]], dtype=torch.float64)
+    tries = min(tries, len(rates))
+    by_hand = [1 - math.prod(1 - rate for rate in some) for some in combinations(rates, tries)]
+    found = best_of_codes(success, tries)
+    assert found.tolist() == pytest.approx([np.mean(by_hand)] * 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("tries", [0, 4])
+def test_more_tries_than_codes_are_refused(tries: int) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"expected 1 to 3 tries of as many codes, got {tries}"
+    ):
+        best_of_codes(torch.ones(3), tries)
+
+
+def test_replanning_by_hand() -> None:
+    """Codes that each have a mode of their own: all are tried, the best first, one a try.
+
+    Where mode 0 is blocked the first try fails, and what failed is likely blocked.
+    """
+    table = torch.diag(torch.tensor([0.9, 0.8, 0.7]).double())
+    once = replanned_success(table, 1)
+    assert once.tolist() == pytest.approx([0.0, 0.9, 0.9])
+    # P(m | code 0 failed) is 1 : .1 : .1, so code 1 succeeds in .8 * 1.1, code 0 in .9 * .2
+    twice = replanned_success(table, 2)
+    assert twice.tolist() == pytest.approx([0.8, 0.9, 1 - 0.1 * 0.2])
+    # then 1 * .2 : .1 : .1 * .2, so code 2 in .7 * .3, code 0 in .9 * .12, code 1 in .8 * .22
+    assert replanned_success(table, 3).tolist() == pytest.approx(
+        [1 - 0.2 * 0.3, 1 - 0.1 * 0.3, 1 - 0.1 * 0.2 * 1.0]
+    )
+
+
+def test_a_policy_of_one_code_tries_again() -> None:
+    table = torch.tensor([[0.5, 0.3]]).double()
+    expected = [1 - 0.7**3, 1 - 0.5**3]
+    assert replanned_success(table, 3).tolist() == pytest.approx(expected)
+    collapsed = torch.tensor([[1.0, 0.0]]).double()
+    assert replanned_success(collapsed, 3).tolist() == [0.0, 1.0]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_replanning_is_what_a_simulation_of_its_rule_finds(seed: int, tries: int) -> None:
+    """Of every outcome of the tries, each weighed by its probability, beliefs by Bayes' rule."""
+    generator = np.random.default_rng(seed)
+    table = generator.dirichlet(np.ones(5), size=3)[:, :4]  # three codes, four modes, failures
+    found = replanned_success(torch.from_numpy(table), tries)
+    for blocked in range(4):
+        belief, solved, going_on = np.full(4, 0.25), 0.0, 1.0
+        for _ in range(tries):
+            chances = np.array([[table[z].sum() - table[z, m] for z in range(3)] for m in range(4)])
+            code = int((belief @ chances).argmax())
+            solved += going_on * chances[blocked, code]
+            going_on *= 1 - chances[blocked, code]
+            belief = belief * (1 - chances[:, code])
+            belief /= belief.sum()
+        assert float(found[blocked]) == pytest.approx(solved)
+    assert bool((replanned_success(torch.from_numpy(table), tries + 1) >= found - 1e-12).all())
+
+
+def test_the_tables_of_figures() -> None:
+    """Three episodes of code 0, one of code 1, none of code 2; failures are in neither table."""
+    codes, success = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, False, True])
+    found = behaviour_metrics(
+        success,
+        codes,
+        3,
+        returns=torch.zeros(4),
+        modes=torch.tensor([0, 1, 0, 1]),
+        num_modes=2,
+        predicted_codes=torch.tensor([0, 2, 0, 1]),
+    ).to_dict()
+    assert found["code_table"] == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    third = 1 / 3
+    by_mode = [[third, third], [0.0, 1.0], [0.0, 0.0]]
+    torch.testing.assert_close(success_table(found), torch.tensor(by_mode, dtype=torch.float64))
+    by_code = [[third, 0.0, third], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    torch.testing.assert_close(
+        success_table(found, by="code"), torch.tensor(by_code, dtype=torch.float64)
+    )
+    for by, needed in (("mode", "a label of modes"), ("code", "a discoverer")):
+        with pytest.raises(ConfigurationError, match=f"judge the run again with {needed}"):
+            success_table({"code_shares": [1.0]}, by=by)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(5, 7)), min_size=2, max_size=30))
+def test_two_partitions_agree_as_in_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    first, second = map(list, zip(*pairs, strict=True))
+    found = partition_agreement(torch.tensor(first), torch.tensor(second))
+    assert found["nmi"] == pytest.approx(normalized_mutual_info_score(first, second), abs=1e-9)
+    assert found["ari"] == pytest.approx(adjusted_rand_score(first, second), abs=1e-9)
+
+
+def test_partitions_of_other_episodes_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"got shapes \(3,\) and \(4,\)"):
+        partition_agreement(torch.zeros(3).long(), torch.zeros(4).long())

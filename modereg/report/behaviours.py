@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modereg.metrics import PRESENT
+from modereg.metrics import PRESENT, success_table
 from modereg.report import numbers
 from modereg.report.entries import ReportEntry
 from modereg.report.style import GRID, INK, MUTED, canvas, legible, png, tidy, title
@@ -96,7 +96,7 @@ def draw_tables(task: Task, entries: Sequence[ReportEntry], colors: Mapping[str,
         nmi = f"NMI {numbers.number(entry.sampled['code_mode_nmi'], '.2f')}"
         commanded = f"{entry.sampled['commandable_modes']} of {number} modes commandable"
         title(ax, entry.label, f"{nmi} · {commanded}", colors[entry.name])
-        _table_axes(ax, task, order)
+        _table_axes(ax, task, [entry.code_names[code] for code in order])
     bar = figure.colorbar(image, ax=axes, shrink=0.6 / rows, pad=0.02, aspect=24)
     bar.set_label("P(success in the mode | code)", fontsize=8, color=MUTED)
     bar.ax.tick_params(length=0, labelsize=7.5, colors=MUTED)
@@ -106,20 +106,18 @@ def draw_tables(task: Task, entries: Sequence[ReportEntry], colors: Mapping[str,
 
 def sorted_table(figures: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return the table ``[K, M]`` of probabilities given the code, and the order of its codes."""
-    counts = np.array(figures["code_mode_table"], float)
-    episodes = np.array(figures["code_shares"], float) * figures["episodes"]
-    table = counts / np.maximum(episodes, 1)[:, None]
+    table = success_table(figures).numpy()
     order = np.lexsort((-table.max(1), table.argmax(1)))
     return table[order], order
 
 
-def _table_axes(ax: Axes, task: Task, order: np.ndarray) -> None:
-    number, num_codes = task.num_modes or 0, len(order)
+def _table_axes(ax: Axes, task: Task, codes: Sequence[str]) -> None:
+    number, num_codes = task.num_modes or 0, len(codes)
     names = task.mode_names or tuple(map(str, range(number)))
     upright = number > 8 or max(map(len, names)) * number > 30
     ax.set_xticks(range(number), names, rotation=90 if upright else 0, fontsize=6.5)
     listed = range(num_codes if num_codes <= LISTED else 0)
-    ax.set_yticks(listed, [str(order[row]) for row in listed], fontsize=6.5)
+    ax.set_yticks(listed, [codes[row] for row in listed], fontsize=6.5)
     ax.set_xlabel("mode", fontsize=8, color=INK)
     ax.set_ylabel("code", fontsize=8, color=INK)
     ax.tick_params(length=0, colors=MUTED)
