@@ -10,6 +10,7 @@ from modereg import keys as keys
 from modereg import layout as layout
 from modereg import learners as learners
 from modereg import metrics as metrics
+from modereg import modes as modes
 from modereg import networks as networks
 from modereg import noise_bases as noise_bases
 from modereg import objectives as objectives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -12,8 +13,11 @@ from torch import Tensor
 from modereg import keys
 from modereg.checkpoints import Adapter, load_adapter
 from modereg.devices import module_device
-from modereg.errors import ConfigurationError, ShapeError
+from modereg.errors import ShapeError
+from modereg.estimators import check_support
+from modereg.modes import find_mode, modes_of
 from modereg.policies import GenerativePolicy, freeze
+from modereg.priors import CategoricalPrior
 from modereg.reading import require
 from modereg.transforms import NoiseAction
 
@@ -29,8 +33,9 @@ class CommandedPolicy(TensorDictModuleBase):
     Args:
         base: the base policy, which is frozen here.
         adapter: what was learned on it, or the folder of a run of ``discover`` or ``finetune``.
-        code: the code that is commanded, so that one behaviour is shipped; None reads it, so that
-            it can be another one in each episode.
+        code: the code that is commanded, so that one behaviour is shipped, or the name of a mode,
+            of which it is the code that is drawn most; None reads it, so that it can be another one
+            in each episode, unless there is a single mode left to draw.
         deterministic: whether the mean noise is decoded, which succeeds more often; False draws
             from psi. Codes that play the base, and what a noise basis leaves out, are drawn in
             both cases.
@@ -39,9 +44,11 @@ class CommandedPolicy(TensorDictModuleBase):
 
     Attributes:
         played: which actions of a chunk are to be played before the next decision.
+        modes: what can be commanded, a :class:`~modereg.modes.Mode` each.
 
     Raises:
-        ConfigurationError: if the adapter's codes are not numbers, or ``code`` is none of them.
+        ConfigurationError: if the adapter's codes are not numbers, or ``code`` is none of them, or
+            its mode was dropped.
         CheckpointError: if the run has no adapter, or the adapter is another base's.
     """
 
@@ -49,7 +56,7 @@ class CommandedPolicy(TensorDictModuleBase):
         self,
         base: GenerativePolicy,
         adapter: Adapter | Path | str,
-        code: int | None = None,
+        code: int | str | None = None,
         *,
         deterministic: bool = True,
         latent_key: NestedKey = keys.LATENT,
@@ -60,15 +67,15 @@ class CommandedPolicy(TensorDictModuleBase):
             adapter.check_base(base)
         else:
             adapter = load_adapter(Path(adapter) / "adapter", base)
-        number, layout = adapter.prior.num_codes, adapter.layout.for_policy(base)
-        if number is None:
-            raise ConfigurationError(
-                f"expected an adapter of discrete codes, got one of {adapter.prior!r}; play its "
-                "steering policy in a steered environment"
-            )
-        if code is not None and not 0 <= code < number:
-            raise ConfigurationError(f"expected a code in [0, {number}), got {code}")
-        self.num_codes, self.code, self.deterministic = number, code, deterministic
+        layout, prior = adapter.layout.for_policy(base), adapter.prior
+        self.modes = tuple(mode for mode in modes_of(adapter) if mode.share > 0.0)
+        if code is None and len(self.modes) == 1:
+            code = self.modes[0].name
+        if code is not None:
+            mode = find_mode(self.modes, code)
+            code = mode.code if isinstance(code, str) else code
+        self.code, self.deterministic = code, deterministic
+        self.prior = CategoricalPrior(cast(CategoricalPrior, prior).probs)
         self.latent_key, self.chunk_key = latent_key, chunk_key
         self.played = slice(layout.offset, layout.offset + layout.played)
         self.base, self.steering, self.residual = freeze(base), adapter.steering, adapter.residual
@@ -103,7 +110,7 @@ class CommandedPolicy(TensorDictModuleBase):
             require(tensordict, key, "the commanded policy")
         rows = tensordict.select(*self._observed).reshape(-1).to(module_device(steering))
         codes = self._codes(tensordict).reshape(-1).to(rows.device)
-        one_hot = torch.nn.functional.one_hot(codes, self.num_codes).float()
+        one_hot = torch.nn.functional.one_hot(codes, self.prior.num_codes).float()
         rows.set(steering.latent_key, one_hot)
         dist = steering.distribution(rows)
         action, steered = dist.deterministic_sample, steering.head.steered[codes] > 0
@@ -126,9 +133,5 @@ class CommandedPolicy(TensorDictModuleBase):
                 f"expected codes of shape {tuple(tensordict.batch_size)} under "
                 f"{self.latent_key!r}, got {tuple(codes.shape)}"
             )
-        if bool(((codes < 0) | (codes >= self.num_codes)).any()):
-            raise ConfigurationError(
-                f"expected codes in [0, {self.num_codes}) under {self.latent_key!r}, got "
-                f"{int(codes.min())} to {int(codes.max())}"
-            )
+        check_support(self.prior, codes, self.latent_key)
         return codes.long()

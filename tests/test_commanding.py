@@ -14,7 +14,9 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from modereg import CommandedPolicy, as_generative_policy, keys
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.errors import CheckpointError, ConfigurationError, KeyMismatchError, ShapeError
+from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
+from modereg.modes import edit_modes
 from modereg.policies import GenerativePolicy
 from modereg.priors import CategoricalPrior, NormalPrior
 from modereg.residual import ChunkResidual
@@ -95,6 +97,36 @@ def test_one_code_may_be_fixed() -> None:
     assert fixed.decode(one).shape == (4, 2)
 
 
+def test_a_mode_is_commanded_by_its_name(tmp_path: Path) -> None:
+    """Of a merged one the code that is drawn most, from a folder as from the adapter itself."""
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    adapter.estimator = CategoricalMI(5, adapter.prior)
+    edited = edit_modes(
+        adapter, names={2: "left", 0: "gone"}, merge=[("left", 1)], favour={"left": 2.0}, drop=[0]
+    )
+    edited.prior.weigh(torch.tensor([0.0, 0.3, 0.7]))
+    save_adapter(tmp_path / "adapter", edited)
+    root, codes = env.reset(), env.reset()[keys.LATENT]
+    for given in (edited, tmp_path):
+        for which in ("left", "1", 2, None):  # a single mode is left, which needs no name
+            policy = CommandedPolicy(base, given, which)
+            assert policy.in_keys == [keys.OBSERVATION]
+            assert torch.equal(policy.decode(root), CommandedPolicy(base, adapter, 2).decode(root))
+        assert torch.equal(
+            CommandedPolicy(base, given, 1).decode(root),
+            CommandedPolicy(base, adapter, 1).decode(root),
+        )
+        with pytest.raises(ConfigurationError, match="expected one of the modes left, got 'gone'"):
+            CommandedPolicy(base, given, "gone")
+    reads = CommandedPolicy(base, edit_modes(adapter, names={2: "left"}, drop=[0]))
+    assert [mode.name for mode in reads.modes] == ["1", "left"]
+    assert reads.in_keys == [keys.OBSERVATION, keys.LATENT]
+    reads.decode(root.set(keys.LATENT, torch.full_like(codes, 2)))
+    with pytest.raises(ConfigurationError, match=r"from the prior's support \[1, 2\], got codes"):
+        reads.decode(root.set(keys.LATENT, torch.zeros_like(codes)))
+
+
 def test_it_may_draw_from_psi() -> None:
     base = TinyPolicy(3)
     env, adapter = made(base)
@@ -137,11 +169,11 @@ def test_a_run_is_enough(tmp_path: Path) -> None:
 def test_a_code_that_is_none_is_refused(code: int) -> None:
     base = TinyPolicy(3)
     env, adapter = made(base)
-    with pytest.raises(ConfigurationError, match=rf"expected a code in \[0, 3\), got {code}"):
+    with pytest.raises(ConfigurationError, match=f"expected one of the modes 0, 1, 2, got {code}"):
         CommandedPolicy(base, adapter, code)
     root = env.reset()
     root[keys.LATENT][1] = code
-    with pytest.raises(ConfigurationError, match=r"expected codes in \[0, 3\) under 'latent', got"):
+    with pytest.raises(ConfigurationError, match="expected codes under 'latent' from the prior's"):
         CommandedPolicy(base, adapter).decode(root)
 
 
