@@ -62,6 +62,8 @@ class Avoid(PlanarEnv):
         pay_spread: how unequally the routes pay, see :func:`~modereg.tasks.avoid.route_pay`; 0
             pays 1 for each.
         pay: ``[24]``, own pay of each mode instead.
+        blocked: mode, or modes, that are closed: an episode fails as soon as its mode is decided to
+            be one. It tells what a policy can do that knows other ways.
         max_delta: largest step of the desired position per axis, in metres.
         **options: further ones of :class:`~modereg.tasks.planar.PlanarEnv`: ``start_noise`` (.01),
             ``max_steps`` (96), ``tracking`` (.5), ``seed``, ``device`` and ``dtype``.
@@ -71,12 +73,15 @@ class Avoid(PlanarEnv):
         ConfigurationError: if an option is out of its range, or steps could jump over a cylinder.
     """
 
+    _closed: Tensor | None = None
+
     def __init__(
         self,
         num_envs: int,
         *,
         pay_spread: float = 0.0,
         pay: Tensor | Sequence[float] | None = None,
+        blocked: int | Sequence[int] = (),
         max_delta: float = 0.015,
         **options: Any,
     ) -> None:
@@ -95,9 +100,17 @@ class Avoid(PlanarEnv):
             "tracking": 0.5,
         }
         super().__init__(num_envs, max_delta=max_delta, pay=pay, **(usual | options))
+        closed = [blocked] if isinstance(blocked, int) else list(blocked)
+        if not set(closed) <= set(range(NUM_MODES)):
+            raise ConfigurationError(f"expected blocked modes in [0, {NUM_MODES}), got {closed}")
+        if closed:
+            self._closed = torch.zeros(NUM_MODES, dtype=torch.bool)
+            self._closed[closed] = True
+            self._closed = self._closed.to(self.device)
 
     def _allocate(self) -> None:
         super()._allocate()
+        self._closed = None if self._closed is None else self._closed.to(self.device)
         cylinders = torch.tensor(CYLINDERS, device=self.device, dtype=self._dtype)
         self._centre_x, self._centre_y, radius = cylinders.unsqueeze(-1).unbind(1)  # [6, 1]
         self._radius_squared = radius.square()
@@ -118,6 +131,8 @@ class Avoid(PlanarEnv):
         self._crossed = self._crossed | (from_y > 0)
         code = (self._weights @ self._on_right.to(self._dtype)).to(torch.int64)
         mode = torch.where(self._crossed[-1], code, -1)
+        if self._closed is not None:
+            hit = hit | (self._closed[code] & self._crossed[-1])
         return (y > GOAL_Y) & ~hit, hit, mode
 
 
@@ -133,6 +148,7 @@ def avoid_task(
     *,
     pay_spread: float = 0.3,
     pay: Tensor | Sequence[float] | None = None,
+    blocked: int | Sequence[int] = (),
     start_noise: float = 0.01,
     action_noise: float = 0.3,
     lane_noise: float = 0.0,
@@ -143,6 +159,7 @@ def avoid_task(
     Args:
         pay_spread: how unequally the routes pay, see :func:`~modereg.tasks.avoid.route_pay`.
         pay: ``[24]``, own pay of each mode instead.
+        blocked: mode, or modes, whose episodes fail, see :class:`Avoid`; the expert does not know.
         start_noise: half-width of the uniform noise on the start, in metres.
         action_noise: noise on the expert's executed actions, see
             :func:`~modereg.tasks.experts.demonstrate`.
@@ -151,7 +168,9 @@ def avoid_task(
     """
     return Task(
         name="avoid",
-        make_env=partial(Avoid, pay_spread=pay_spread, pay=pay, start_noise=start_noise),
+        make_env=partial(
+            Avoid, pay_spread=pay_spread, pay=pay, blocked=blocked, start_noise=start_noise
+        ),
         layout=Layout(
             max_steps=96,
             horizon=HORIZON,

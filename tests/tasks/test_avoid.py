@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -184,3 +185,32 @@ def test_task() -> None:
     torch.testing.assert_close(env.pay, route_pay(0.5))
     assert env.num_modes == task.num_modes == len(task.mode_names)
     assert set(task.layout.steering_keys) <= set(env.observation_spec.keys())
+
+
+@pytest.mark.parametrize("blocked", [5, (5, 23), [0]])
+def test_whatever_goes_through_a_blocked_route_fails(blocked: int | Sequence[int]) -> None:
+    lanes = torch.tensor(
+        [[*(x[gap] for x, gap in zip(XS, name, strict=True)), 0.0] for name in ROUTES]
+    )
+    lanes[:, 3] = lanes[:, 2]
+    env = Avoid(len(lanes), start_noise=0.0, max_steps=200, blocked=blocked)
+    last = steer_through(env, lanes)
+    closed = torch.isin(last["mode"], torch.tensor(blocked))
+    assert closed.sum() == (1 if isinstance(blocked, int) else len(blocked))
+    assert torch.equal(last["success"], ~closed)
+    assert last["terminated"].all()
+    assert not last["reward"][closed].any()
+    made = avoid_task(blocked=blocked).make_env(2)
+    assert torch.equal(made._closed, env._closed)
+    assert env.to("cpu")._closed is not None
+
+
+def test_the_expert_knows_of_no_blocked_route() -> None:
+    demonstrations = avoid_task(blocked=list(range(24))).demonstrate(24, 0)
+    assert demonstrations.success.float().mean() > 0.8
+
+
+@pytest.mark.parametrize("blocked", [24, -1, (0, 30)])
+def test_a_route_that_is_none_cannot_be_blocked(blocked: int | tuple[int, ...]) -> None:
+    with pytest.raises(ConfigurationError, match=r"expected blocked modes in \[0, 24\), got \["):
+        Avoid(2, blocked=blocked)
