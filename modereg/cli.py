@@ -23,8 +23,10 @@ from modereg.recipes.config import (
     DiscoverConfig,
     DoctorConfig,
     EvaluateConfig,
+    ExportConfig,
     FinetuneConfig,
     InspectConfig,
+    ModesConfig,
     PretrainConfig,
     ReportConfig,
 )
@@ -40,6 +42,8 @@ COMMANDS: dict[str, type] = {
     "discover": DiscoverConfig,
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
+    "modes": ModesConfig,
+    "export": ExportConfig,
     "report": ReportConfig,
     "demo": DemoConfig,
     "inspect": InspectConfig,
@@ -139,6 +143,10 @@ def _execute(config: Any) -> int:
         from modereg.recipes.inspect_table import table
 
         print(table(result))
+    elif isinstance(config, ModesConfig):
+        from modereg.commands.modes import table as modes_table
+
+        print(modes_table(result))
     elif not isinstance(config, DemoConfig):
         print(json.dumps(_short(result), indent=2))
     return 0
@@ -170,6 +178,10 @@ def _run(config: Any) -> dict[str, Any]:
         from modereg.recipes.inspect_base import inspect_base
 
         return inspect_base(config)
+    if isinstance(config, ModesConfig | ExportConfig):
+        from modereg.commands import modes
+
+        return modes.export(config) if isinstance(config, ExportConfig) else modes.modes(config)
     if isinstance(config, ReportConfig):
         from modereg.commands.report import report
 

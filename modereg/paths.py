@@ -57,7 +57,14 @@ class Paths:
 
     def first(self, count: int) -> Paths:
         """Return the first episodes, at most so many."""
-        return replace(self, **{name: each[:count] for name, each in _tensors(self).items()})
+        return self._chosen(slice(count))
+
+    def of_codes(self, codes: Sequence[int]) -> Paths:
+        """Return the episodes that were played with some codes."""
+        return self._chosen(torch.isin(self.codes, torch.tensor(codes)))
+
+    def _chosen(self, which: slice | Tensor) -> Paths:
+        return replace(self, **{name: each[which] for name, each in _tensors(self).items()})
 
 
 class Trace(Transform):

@@ -54,6 +54,8 @@ def test_help_is_fast_as_it_loads_nothing_heavy() -> None:
         ("evaluate", ["--run", "--episodes", "--trust-code", "--task.options"]),
         ("demo", ["--pay-spread", "--wide-spread", "--jobs", "--env-steps"]),
         ("inspect", ["--base", "--episodes", "--draws", "--task.name"]),
+        ("modes", ["--name", "--merge", "--drop", "--favour", "--no-picture", "--out"]),
+        ("export", ["--mode", "--out", "RUN"]),
         ("doctor", ["--fix", "--yes", "--json"]),
     ],
 )
@@ -113,6 +115,8 @@ def test_an_error_is_one_sentence_on_stderr(tmp_path: Path) -> None:
         ("finetun --coef 1", "There is no command 'finetun', only pretrain, "),
         ("evaluat", "Did you mean 'evaluate'?"),
         ("finetune --env-steps many", "many"),
+        ("modes runs/a --drop 1", "expected --out, a new folder, with what is edited"),
+        ("export runs/a --mode 1", "without an adapter"),
     ],
 )
 def test_mistakes_are_explained(

@@ -50,6 +50,10 @@ def test_what_is_kept_comes_back(changes: dict[str, Any], tmp_path: Path) -> Non
     assert same(kept.paths, given)
     assert (kept.figures, kept.seed) == (FIGURES, 7)
     assert torch.equal(kept.paths.first(2).positions, given.positions[:2])
+    some = kept.paths.of_codes((0, 2))
+    assert some.codes.tolist() == [0, 2, 0, 2]
+    assert torch.equal(some.positions, given.positions[[0, 2, 3, 5]])
+    assert (some.modes is None) == (given.modes is None)
 
 
 def test_only_the_same_kind_of_episodes_is_found(tmp_path: Path) -> None:

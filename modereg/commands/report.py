@@ -82,7 +82,7 @@ def _finished(folder: Path) -> RunConfig:
     if not path.is_symlink() and not path.exists():
         raise ConfigurationError(
             f"expected a finished run, got {folder} without summary.json; repeat its command with "
-            "--resume first"
+            "--resume first, or, if its modes were edited, judge it with evaluate"
         )
     read_summary(folder)  # before anything is rolled out
     return config

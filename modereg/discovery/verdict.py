@@ -196,7 +196,13 @@ def verdict_of(
 
 
 def losses(
-    outcomes: Tensor, base: Tensor, episodes: int, base_episodes: int, *, of: str = "code"
+    outcomes: Tensor,
+    base: Tensor,
+    episodes: int,
+    base_episodes: int,
+    *,
+    of: str = "code",
+    wanted: Tensor | None = None,
 ) -> tuple[str, ...]:
     """Return a sentence on each thing in which all codes together are worse than the base.
 
@@ -209,6 +215,7 @@ def losses(
         episodes: number of those that they were counted in.
         base_episodes: the same of the base.
         of: what the outcomes are: ``code``, or ``mode`` where there is a label.
+        wanted: which of them are missed if they are lost, ``[K]`` bool; None is all.
     """
     reached, shown = outcomes[:-1], base[:-1]
     after, before = float(reached.sum()), float(shown.sum())
@@ -220,6 +227,7 @@ def losses(
     if after < before - SIGNIFICANT * max(variance, 0.0) ** 0.5:
         found.append(f"Worse than the base: success {after:.3f} instead of {before:.3f}.")
     lost = (shown >= PRESENT * before) & (reached < PRESENT * after) & (shown > 0)
+    lost = lost if wanted is None else lost & wanted
     if bool(lost.any()):
         names = ", ".join(map(str, lost.nonzero()[:, 0].tolist()))
         found.append(

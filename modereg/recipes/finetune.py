@@ -26,6 +26,7 @@ from modereg.discovery.verdict import losses
 from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.learners.base import Learner, Problem
+from modereg.modes import NAMES
 from modereg.priors import CategoricalPrior, Prior
 from modereg.reading import require_finite
 from modereg.recipes.config import FinetuneConfig
@@ -82,6 +83,7 @@ class Stage:
         spent: environment steps that were spent before.
         base: shares of the outcomes that stage 1 saw of the base, by code and, with a label, by
             mode, and of how many episodes; empty where it saw none by this q.
+        names: a code of each mode that has a name, by the name.
         origin: names and fingerprints of what it all starts from.
     """
 
@@ -97,6 +99,7 @@ class Stage:
     spent: int
     origin: dict[str, str | None]
     base: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
 
 
 def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Steps:
@@ -164,6 +167,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         estimator, online, mi_reward, spent,
         {"base": setup.fingerprint, "start": None if adapter is None else adapter.digest},
         {} if adapter is None or online is not None else adapter.extra.get("base", {}),
+        {} if adapter is None else adapter.extra.get(NAMES, {}),
     )  # fmt: skip
 
 
@@ -253,7 +257,8 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         layout=stage.env.layout,
         base_reference=stage.setup.reference,
         base_fingerprint=stage.setup.fingerprint,
-        extra={"method": method, "env_steps": env_steps, "base": stage.base},
+        extra={"method": method, "env_steps": env_steps, "base": stage.base}
+        | ({NAMES: stage.names} if stage.names else {}),
         residual=stage.env.residual,
     )
     save_adapter(Path(config.out) / "adapter", adapter)
@@ -273,18 +278,32 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
 def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
     """Return a sentence on each thing in which episodes are worse than the base's of stage 1.
 
-    Behaviours are told apart by the label, where there is one, and else by q.
+    Behaviours are told apart by the label, where there is one, and else by q; by q too where the
+    prior leaves codes out, which nobody misses.
     """
     if not stage.base or stage.estimator is None:
         return []
     found, solved = reached(episodes.final, stage.estimator)
     before, of = stage.base["outcomes"], "code"
     modes = episodes.final.get(keys.MODE, None)
-    if modes is not None and stage.base.get("modes") is not None:
+    wanted = discrete(stage.prior).probs > 0
+    if modes is not None and stage.base.get("modes") is not None and bool(wanted.all()):
         found, before, of = modes.squeeze(-1), stage.base["modes"], "mode"
     base = torch.tensor(before, device=found.device)
     shares = outcome_shares(found, solved, len(base) - 1)
-    return list(losses(shares, base, len(episodes), stage.base["episodes"], of=of))
+    if of == "mode":
+        return list(losses(shares, base, len(episodes), stage.base["episodes"], of=of))
+    merged = [_merged(each, stage.estimator) for each in (shares, base)]
+    wanted = wanted.to(found.device)
+    return list(losses(*merged, len(episodes), stage.base["episodes"], wanted=wanted))
+
+
+def _merged(shares: torch.Tensor, estimator: RewardEstimator) -> torch.Tensor:
+    """Return shares of outcomes ``[K + 1]`` with those of merged codes at their first."""
+    if not isinstance(estimator, CategoricalMI):
+        return shares
+    places = torch.cat([estimator.groups, estimator.groups.new_tensor([len(shares) - 1])])
+    return torch.zeros_like(shares).index_add(0, places, shares)
 
 
 def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:

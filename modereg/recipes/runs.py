@@ -31,10 +31,13 @@ from modereg.recipes.config import LogConfig, from_yaml, to_yaml
 from modereg.recipes.summaries import Summary
 from modereg.storage import load_state, save_state
 
-__all__ = ["Run", "check_origin"]
+__all__ = ["EDITED", "Run", "check_origin"]
 
 CHECKPOINT, CONFIG, CURVES, SUMMARY = "checkpoint.pt", "config.yaml", "curves.csv", "summary.json"
 TIMING, VERSIONS, LOCK = "timing.json", "versions.json", ".lock"
+EDITED = "edited.json"
+"""Stands in the folder of a run's edited modes: the run's summary, and how they were edited."""
+
 LIBRARIES = ("modereg", "torch", "torchrl", "tensordict", "diffusers", "gymnasium", "numpy")
 SHOWN = ("out", "log", "page", "resume")
 """Options that change no number: where results go, and how they are shown."""
@@ -81,6 +84,11 @@ class Run:
         self.resumed = self.config.resume and (self.folder / CHECKPOINT).exists()
 
     def _check_owner(self) -> None:
+        if (self.folder / EDITED).exists():
+            raise ConfigurationError(
+                f"{self.folder} holds the modes of another run, edited; name another folder with "
+                "--out, or start from it with --start"
+            )
         try:
             owner = from_yaml(type(self.config), (self.folder / CONFIG).read_text())
         except (ConfigurationError, UnicodeDecodeError) as error:

@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from modereg.checkpoints import load_adapter
 from modereg.files import read_text
+from modereg.modes import modes_of
 from modereg.recipes.config.text import RunConfig, read_config
 from modereg.report.folders import read_curves, read_seconds, read_summary
 
@@ -64,6 +66,17 @@ class ReportEntry:
     def num_codes(self) -> int:
         """K."""
         return len(self.sampled["code_shares"])
+
+    @cached_property
+    def code_names(self) -> list[str]:
+        """Name of the mode that each code is of, its number where that has none."""
+        names = [str(code) for code in range(self.num_codes)]
+        if self.run_folder is not None and (self.run_folder / "adapter").is_dir():
+            for mode in modes_of(load_adapter(self.run_folder / "adapter")):
+                if not mode.name.isdecimal():
+                    for code in mode.codes:
+                        names[code] = mode.name
+        return names
 
     @cached_property
     def curves(self) -> list[dict[str, float]]:

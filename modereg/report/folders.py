@@ -16,6 +16,7 @@ from modereg.errors import CheckpointError
 from modereg.files import read_json, read_text
 from modereg.metrics import BehaviourMetrics
 from modereg.recipes.config.text import CHOSEN, KINDS, RunConfig, fits, read_config
+from modereg.recipes.runs import EDITED
 
 __all__ = [
     "command",
@@ -74,9 +75,10 @@ def _check_figures(path: Path, way: str, figures: Any) -> None:
     for name, rows in (("per_code_return", codes), ("per_code_success", codes)):
         if len(figures.get(name) or [0] * rows) != rows:
             raise _damaged(path, f"{way}.{name} of {len(figures[name])} codes, not {codes}")
-    table = figures.get("code_mode_table")
-    if table is not None and [len(row) for row in table] != [modes] * codes:
-        raise _damaged(path, f"{way}.code_mode_table of another shape than [{codes}][{modes}]")
+    for name, columns in (("code_mode_table", modes), ("code_table", codes)):
+        table = figures.get(name)
+        if table is not None and [len(row) for row in table] != [columns] * codes:
+            raise _damaged(path, f"{way}.{name} of another shape than [{codes}][{columns}]")
 
 
 def read_curves(folder: Path) -> list[dict[str, float]]:
@@ -155,7 +157,7 @@ def command(config: RunConfig) -> str:
 
 
 def commands(folders: Sequence[Path]) -> list[str]:
-    """Return the commands that lead to some runs, in order: base policy, stage 1, each run.
+    """Return the commands that lead to some runs, in order: base policy, stage 1, edits, each run.
 
     Those of a base policy or a stage 1 whose folder is gone are left out.
 
@@ -167,8 +169,11 @@ def commands(folders: Sequence[Path]) -> list[str]:
         config = read_config(folder)
         base = Path(getattr(config, "base", "")).parent
         earlier = [base, Path(getattr(config, "start", None) or base)]
-        there = [read_config(part) for part in earlier if (part / "config.yaml").exists()]
-        found += [command(part) for part in [*there, config]]
+        for part in [*earlier, Path(folder)]:
+            if (part / "config.yaml").exists():
+                found.append(command(read_config(part)))
+            if (part / EDITED).exists():
+                found.append(str(read_figures(part / EDITED)["edited"]["command"]))
     return list(dict.fromkeys(found))
 
 

@@ -80,6 +80,9 @@ def test_a_behaviour_that_is_hardly_left_is_said() -> None:
     (found,) = losses(ALIKE @ table, base, 1200, 2048)
     assert "less than 1% of the successes" in found
     assert "left of code 2." in found
+    wanted = torch.tensor([True, True, False])
+    assert losses(ALIKE @ table, base, 1200, 2048, wanted=wanted) == ()
+    assert losses(ALIKE @ table, base, 1200, 2048, wanted=~wanted) == (found,)
     table[2] = torch.tensor([0.4, 0.4, 0.1, 0.1])
     assert losses(ALIKE @ table, base, 1200, 2048) == ()
 

@@ -11,7 +11,9 @@ from modereg.recipes.config.looking import (
     DemoConfig,
     DoctorConfig,
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
+    ModesConfig,
     ReportConfig,
 )
 from modereg.recipes.config.parts import LogConfig, NoiseConfig, ProgressConfig, TaskConfig
@@ -32,10 +34,12 @@ __all__ = [
     "DiscoverConfig",
     "DoctorConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "GuidedConfig",
     "InspectConfig",
     "LogConfig",
+    "ModesConfig",
     "NoiseConfig",
     "PretrainConfig",
     "ProgressConfig",

@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from modereg.errors import ConfigurationError
 from modereg.learners.config import check_numbers
 from modereg.recipes.config.parts import ProgressConfig, TaskConfig
 
@@ -16,7 +17,9 @@ __all__ = [
     "DemoConfig",
     "DoctorConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "InspectConfig",
+    "ModesConfig",
     "ReportConfig",
 ]
 
@@ -112,6 +115,60 @@ class ReportConfig:
     out: Path | None = None
     trust_code: bool = False
     log: ProgressConfig = ProgressConfig()
+
+
+@dataclass(frozen=True)
+class ModesConfig:
+    """List the modes of a run; name, merge, drop or favour them in a copy, to start finetune from.
+
+    A mode is named by the number of a code, or by the name that it was given. Edits are made in the
+    order of these options.
+
+    Attributes:
+        run: run folder of ``discover`` or ``finetune``, or an edited one.
+        name: what modes are called from now on: ``3=left 5=right``.
+        merge: modes that show one behaviour and become one: ``left 2``. Repeat it for others.
+        drop: modes that are never drawn again.
+        favour: how many times as often as before modes are drawn beside the others: ``left=2``.
+        out: new folder of the edited copy; needed where something is edited.
+        json: file for the list as JSON.
+        picture: draw the kept episodes of each mode, as ``modes.png`` in the folder.
+        trust_code: follow references to code (``module:factory``) that the run's ``config.yaml``
+            has, for the picture; whoever wrote them then runs code here.
+    """
+
+    run: tyro.conf.Positional[str]
+    name: tuple[str, ...] = ()
+    merge: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    drop: tuple[str, ...] = ()
+    favour: tuple[str, ...] = ()
+    out: Path | None = None
+    json: Path | None = None
+    picture: bool = True
+    trust_code: bool = False
+
+    def __post_init__(self) -> None:
+        edited = bool(self.name or self.merge or self.drop or self.favour)
+        if edited != (self.out is not None):
+            raise ConfigurationError(
+                "expected --out, a new folder, with what is edited (--name, --merge, --drop or "
+                f"--favour), and only with it, got {'no --out' if edited else 'nothing to edit'}"
+            )
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write one mode of a run, or some, as a folder that ``CommandedPolicy(base, folder)`` loads.
+
+    Attributes:
+        run: run folder of ``discover`` or ``finetune``, or an edited one.
+        mode: names of the modes, or numbers of codes; the others can't be commanded there.
+        out: new folder.
+    """
+
+    run: tyro.conf.Positional[str]
+    mode: tuple[str, ...]
+    out: Path
 
 
 @dataclass(frozen=True)
