@@ -55,7 +55,7 @@ def test_help_is_fast_as_it_loads_nothing_heavy() -> None:
         ("demo", ["--pay-spread", "--wide-spread", "--jobs", "--env-steps"]),
         ("inspect", ["--base", "--episodes", "--draws", "--task.name"]),
         ("modes", ["--name", "--merge", "--drop", "--favour", "--no-picture", "--out"]),
-        ("export", ["--mode", "--out", "RUN"]),
+        ("export", ["--mode", "--out"]),
         ("doctor", ["--fix", "--yes", "--json"]),
     ],
 )
@@ -115,7 +115,8 @@ def test_an_error_is_one_sentence_on_stderr(tmp_path: Path) -> None:
         ("finetun --coef 1", "There is no command 'finetun', only pretrain, "),
         ("evaluat", "Did you mean 'evaluate'?"),
         ("finetune --env-steps many", "many"),
-        ("modes runs/a --drop 1", "expected --out, a new folder, with what is edited"),
+        ("modes runs/a", "expected --out, a new folder"),
+        ("export runs/a --mode", "expected the name of a mode, got none"),
         ("export runs/a --mode 1", "without an adapter"),
     ],
 )

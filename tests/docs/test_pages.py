@@ -18,6 +18,7 @@ import torch
 
 import modereg
 from modereg import plugins, testing
+from modereg.modes import modes_of
 from tests.docs.pages import CHECKOUT, PAGES, blocks, run_page
 
 TESTS = Path(__file__).parents[1]
@@ -116,6 +117,22 @@ def test_an_own_loop(run: Any) -> None:
     assert made["found"].basis.shape == (16, 2)
     assert made["found"].share > 0.999
     assert made["narrow"].noise_shape == (2,)
+
+
+def test_handling_modes(run: Any) -> None:
+    smaller = {
+        "discover_modes(env, steering, discoverer)": "discover_modes(env, steering, discoverer, "
+        "episodes=512)",
+    }
+    made = run("tutorials/handling_modes.md", smaller=smaller)
+    left, right, dropped, *_ = modes = modes_of(made["edited"])
+    assert (left.name, left.codes, right.name, dropped.share) == ("left", (0, 2), "right", 0.0)
+    selector = made["selector"]
+    assert selector.modes == tuple(mode for mode in modes if mode is not dropped)
+    assert 10 <= selector.successes.sum() + selector.failures.sum() <= 30
+    assert selector.successes.sum() >= 8
+    rates, once = made["rates"], made["blocked_success"](made["rates"]).mean(1)
+    assert bool((made["replanned_success"](rates, tries=3) > once).all())
 
 
 def test_an_environment_without_labels(run: Any) -> None:

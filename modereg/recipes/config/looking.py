@@ -170,6 +170,10 @@ class ExportConfig:
     mode: tuple[str, ...]
     out: Path
 
+    def __post_init__(self) -> None:
+        if not self.mode:
+            raise ConfigurationError("expected the name of a mode, got none; modes lists them")
+
 
 @dataclass(frozen=True)
 class CompletionConfig:
