@@ -74,7 +74,7 @@ def modes(config: ModesConfig) -> dict[str, Any]:
     result = {
         "run": str(folder),
         "modes": rows,
-        "blocked": _blocked(adapter, summary["sampled"]),
+        "blocked": _blocked(found, summary["sampled"]),
         "picture": None if picture is None else str(folder / PICTURE),
     }
     if config.json is not None:
@@ -130,6 +130,10 @@ def _write(
             f"expected a new folder, got {out}, which is there; name another with --out"
         )
     origin = summary["edited"]["run"] if "edited" in summary else str(run)
+    found = [mode for mode in modes_of(adapter) if mode.share > 0.0]
+    commands = [_row(mode, found, summary)["commands"] for mode in found]
+    if "commanded" in adapter.extra and None not in commands:
+        adapter.extra["commanded"] = sum(commands) / len(commands)
     with replace_folder(out) as new:
         for name in (CONFIG, VERSIONS):
             if (run / name).exists():
@@ -233,16 +237,20 @@ def _instead(mode: Mode, reached: Mapping[str, float] | None) -> str:
     return "fails" if fails >= others[most] else f"shows {most}"
 
 
-def _blocked(adapter: Adapter, figures: Figures) -> dict[str, float] | None:
+def _blocked(found: Sequence[Mode], figures: Figures) -> dict[str, float] | None:
     """Return the success where a mode is blocked, as a mean over the modes that are shown.
 
-    Modes are those of the label, where there is one, and else what q reads.
+    What is blocked is a mode of the label, where there is one, and else what q reads as a mode.
     """
     by = "mode" if figures.get("code_mode_table") is not None else "code"
     if by == "code" and figures.get("code_table") is None:
         return None
-    probs = adapter.prior.probs  # type: ignore[attr-defined]
     every = success_table(figures, by=by)
+    probs = every.new_zeros(len(every))
+    for mode in found:
+        probs[list(mode.codes)] = every.new_tensor(mode.weights)
+    if by == "code":
+        every = torch.stack([every[:, list(mode.codes)].sum(-1) for mode in found], -1)
     shown = probs @ every
     present = shown >= PRESENT * shown.sum()
     drawn = every[probs > 0.0]

@@ -279,6 +279,25 @@ def test_what_does_not_command_says_what_it_does() -> None:
     assert row["return"] == pytest.approx(0.875)
 
 
+def test_without_a_label_what_q_reads_is_blocked() -> None:
+    """By hand: two modes, one of two codes that are taken for each other; a third was dropped."""
+    figures = {
+        "episodes": 40,
+        "code_shares": [0.25] * 4,
+        "code_table": [[4, 0, 5, 0], [0, 8, 0, 0], [4, 0, 4, 0], [0, 9, 0, 0]],
+    }
+    left, right = module.Mode("left", (0, 2), (0.25, 0.25)), module.Mode("right", (1,), (0.5,))
+    found = module._blocked([left, right, module.Mode("3", (3,), (0.0,))], figures)
+    once = [0.5 * 0.8, 0.25 * 0.9 + 0.25 * 0.8]  # where left is blocked, and where right is
+    # code 0 is tried first; that it failed says left, so code 1 is, and once more (.176 to .108)
+    replanned = [1 - 0.2 * 0.2, 0.9]
+    assert found == {
+        "tries": 3,
+        "once": pytest.approx(sum(once) / 2),
+        "replanned": pytest.approx(sum(replanned) / 2),
+    }
+
+
 def test_finetune_draws_what_is_left(
     run: Path, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
