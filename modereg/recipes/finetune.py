@@ -286,16 +286,18 @@ def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
     found, solved = reached(episodes.final, stage.estimator)
     before, of = stage.base["outcomes"], "code"
     modes = episodes.final.get(keys.MODE, None)
-    wanted = discrete(stage.prior).probs > 0
-    if modes is not None and stage.base.get("modes") is not None and bool(wanted.all()):
+    probs = discrete(stage.prior).probs
+    if modes is not None and stage.base.get("modes") is not None and bool((probs > 0).all()):
         found, before, of = modes.squeeze(-1), stage.base["modes"], "mode"
     base = torch.tensor(before, device=found.device)
     shares = outcome_shares(found, solved, len(base) - 1)
-    if of == "mode":
-        return list(losses(shares, base, len(episodes), stage.base["episodes"], of=of))
-    merged = [_merged(each, stage.estimator) for each in (shares, base)]
-    wanted = wanted.to(found.device)
-    return list(losses(*merged, len(episodes), stage.base["episodes"], wanted=wanted))
+    wanted = None
+    if of == "code":
+        drawn = torch.cat([probs, probs.new_zeros(1)]).to(found.device)
+        shares, base, drawn = (_merged(each, stage.estimator) for each in (shares, base, drawn))
+        wanted = drawn[:-1] > 0
+    number = stage.base["episodes"]
+    return list(losses(shares, base, len(episodes), number, of=of, wanted=wanted))
 
 
 def _merged(shares: torch.Tensor, estimator: RewardEstimator) -> torch.Tensor:
