@@ -183,9 +183,9 @@ def _row(mode: Mode, every: Sequence[Mode], summary: Mapping[str, Any]) -> dict[
     verdicts = {each["code"]: each for each in summary.get("verdict", {}).get("codes", ())}
     reached = _reached(mode, every, figures)
     hits, reason = None if reached is None else reached[mode.name], ""
-    commands = None if hits is None else hits >= REACHED and mode.share > 0.0
+    commands = None if hits is None else hits >= REACHED
     if mode.share == 0.0:
-        reason = "dropped"
+        commands, reason = False, "dropped"
     elif commands is False:
         reason = verdicts.get(mode.code, {}).get("reason") or _instead(mode, reached)
     return {
@@ -220,8 +220,8 @@ def _weighed(mode: Mode, values: Sequence[float | None] | None) -> float | None:
 
 
 def _reached(mode: Mode, every: Sequence[Mode], figures: Figures) -> dict[str, float] | None:
-    """Return how often a mode's episodes succeed in each mode, by q; None where q was not asked."""
-    if figures.get("code_table") is None:
+    """Return how often a mode's episodes succeed in each mode, by q; None where nobody asked q."""
+    if figures.get("code_table") is None or _weighed(mode, figures["per_code_return"]) is None:
         return None
     row = _weights(mode) @ success_table(figures, by="code")[list(mode.codes)]
     return {other.name: float(row[list(other.codes)].sum()) for other in every}

@@ -327,7 +327,8 @@ def test_finetune_draws_what_is_left(
     assert summary["worse_than_base"] == []  # nobody misses the code that was dropped
     rows = {row["mode"]: row for row in listing(tmp_path / "tuned")["modes"]}
     assert rows["left"]["hits"] > 0.5
-    assert rows["1"]["reason"] == "dropped"
+    assert (rows["1"]["reason"], rows["1"]["commands"]) == ("dropped", False)
+    assert rows["1"]["hits"] is rows["1"]["success"] is None  # it was not played
     assert any(
         line.startswith(f"modereg modes {run} --name 0=left")
         for line in commands([tmp_path / "tuned"])
