@@ -10,9 +10,10 @@ Definitions, which every recipe and benchmark shares:
   than luck brings to one of K codes: were that probability one half, so many or more would be seen
   less often than .05 / K. It takes 6 hits of 6 with two codes and 10 of 10 with 48; from about 30
   episodes a code on the 0.8 decide.
-- *Blocked*: where mode m is blocked, every episode in it fails, and P(success and mode m | z) is 0.
 - *Behaviour entropy*: H = - sum p log p / log M over the modes of successful episodes (D3IL,
   arXiv 2402.14606). The plug-in estimate is biased down by about (M - 1) / 2N nats.
+
+Where a mode m is *blocked*, every episode in it fails, and P(success and mode m | z) is 0.
 """
 
 from __future__ import annotations
@@ -243,7 +244,7 @@ def success_table(figures: Mapping[str, Any], *, by: str = "mode") -> Tensor:
             + ("label of modes" if by == "mode" else "discoverer")
         )
     shares = torch.tensor(figures["code_shares"], dtype=torch.float64)
-    counts = torch.tensor(figures[name], dtype=torch.float64)
+    counts = shares.new_tensor(figures[name])
     return counts / (shares * figures["episodes"]).clamp_min(1.0)[:, None]
 
 

@@ -69,7 +69,7 @@ class Mode:
         """
         weights = torch.tensor(_allowed(self).weights, dtype=torch.float64)
         drawn = CategoricalPrior(weights / weights.sum()).sample(torch.Size(batch_size))
-        return torch.tensor(self.codes)[drawn].to(device or drawn.device)
+        return drawn.new_tensor(self.codes)[drawn].to(device or drawn.device)
 
 
 def modes_of(adapter: Adapter) -> tuple[Mode, ...]:
@@ -160,9 +160,9 @@ def edit_modes(
 def _with(adapter: Adapter, modes: Sequence[Mode]) -> Adapter:
     """Return a copy of an adapter whose prior, q and names say these modes."""
     prior = _discrete(adapter)
-    probs = torch.zeros(prior.num_codes, dtype=torch.float64)
+    probs = torch.zeros_like(prior.probs)
     for mode in modes:
-        probs[list(mode.codes)] = torch.tensor(mode.weights, dtype=torch.float64)
+        probs[list(mode.codes)] = probs.new_tensor(mode.weights)
     if not float(probs.sum()) > 0.0:
         raise ConfigurationError(
             "expected a mode that is left to draw, got all of them dropped; leave one out of drop"

@@ -61,7 +61,7 @@ class Paths:
 
     def of_codes(self, codes: Sequence[int]) -> Paths:
         """Return the episodes that were played with some codes."""
-        return self._chosen(torch.isin(self.codes, torch.tensor(codes)))
+        return self._chosen(torch.isin(self.codes, self.codes.new_tensor(codes)))
 
     def _chosen(self, which: slice | Tensor) -> Paths:
         return replace(self, **{name: each[which] for name, each in _tensors(self).items()})

@@ -91,11 +91,11 @@ class CategoricalMI(NetworkEstimator):
                 f"expected disjoint sets of two or more codes in [0, {self.prior.num_codes}) to "
                 f"merge, got {[list(codes) for codes in merged]}"
             )
-        groups = torch.arange(self.prior.num_codes)
+        device = next((part.device for part in self.parameters()), None)
+        groups = torch.arange(self.prior.num_codes, device=device)
         for codes in self.merged:
             groups[list(codes)] = codes[0]
-        device = next((part.device for part in self.parameters()), None)
-        self.register_buffer("groups", groups.to(device), persistent=False)
+        self.register_buffer("groups", groups, persistent=False)
 
     def options(self) -> dict[str, Any]:
         """Return the codes that are merged, if any are."""

@@ -77,8 +77,10 @@ FOLDERS = {
 
 SEEDED = "drawn on the CPU from a seed, so that it is the same on every device; moved after that"
 MOVED = "a table that its caller moves to the device and type of the environment"
+TABLE = "figures of a summary, which are lists"
 EXPERT = "an expert's demonstrations are made on the CPU"
 ALLOWED = {
+    ("commands/modes.py", "_weights"): TABLE,
     ("devices.py", "forked_generators"): "it is what keeps the generators of the others too",
     ("discovery/cluster.py", "ClusterModeDiscoverer.fit"): SEEDED,
     ("discovery/clustering.py", "_shuffled"): SEEDED,
@@ -89,6 +91,8 @@ ALLOWED = {
     ("information/_samples.py", "split"): SEEDED,
     ("information/critics.py", "_validate"): "sums up numbers that were moved to the CPU",
     ("information/critics.py", "estimate_information"): SEEDED,
+    ("metrics.py", "success_table"): TABLE,
+    ("modes.py", "Mode.draw"): "drawn by a prior, whose probabilities are on the CPU; then moved",
     ("noise_bases.py", "cosine_basis"): MOVED,
     ("noise_bases.py", "response_basis"): SEEDED,
     ("paths.py", "Trace.paths"): "what was recorded lies on the CPU, for pictures",
