@@ -21,6 +21,7 @@ __all__ = [
     "CLIPPED",
     "ELAPSED",
     "ENTROPY_REWARD",
+    "EPISODE_REWARD",
     "EXECUTED",
     "EXPLORATION_REWARD",
     "HISTORY",
@@ -80,7 +81,10 @@ MI_REWARD = "mi_reward"
 """The intrinsic reward, ``[*B, 1]``."""
 
 REGULARIZED_REWARD = "regularized_reward"
-"""``reward + coef * mi_reward``, ``[*B, 1]``."""
+"""``reward / unit + coef * mi_reward``, ``[*B, 1]``."""
+
+EPISODE_REWARD = "episode_reward"
+"""The sum of the rewards of the episode so far, ``[*B, 1]``, as TorchRL's ``RewardSum`` writes it."""
 
 NOVELTY_REWARD = "novelty_reward"
 """The novelty of the next state, ``[*B, 1]``."""

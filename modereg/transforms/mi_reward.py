@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -40,7 +41,7 @@ _FINAL_FIX = (
 
 
 class MIReward(Transform):
-    r"""Writes ``mi_reward`` and ``regularized_reward = reward + coef * mi_reward`` into ``next``.
+    r"""Writes ``mi_reward`` and ``regularized_reward = reward / unit + coef * mi_reward`` into ``next``.
 
     With :math:`l = (\log q(z \mid s) - \log p(z)) / H(p)` (BMD, arXiv 2605.11387, Eq. 2), clamped,
     ``l_t`` at the root and ``l_tp1`` in ``next``, and n environment steps in the decision:
@@ -57,15 +58,20 @@ class MIReward(Transform):
     transform serves in an environment, as the ``postproc`` of a collector and in a replay buffer,
     where it recomputes the reward with the newest q; ``reward`` is never overwritten. Do not put it
     behind ``MultiStepTransform``, which sums rewards when data are written. The estimator is none
-    of its submodules: only ``coef`` is in its ``state_dict``. Rows with a false
+    of its submodules: only ``coef`` and ``unit`` are in its ``state_dict``. Rows with a false
     ``("collector", "mask")`` get 0 and may hold anything.
+
+    ``unit``, a buffer, is 1 until something changes it, such as a
+    :class:`~modereg.balances.Balance`, which learns the size of the task's returns and how much each
+    code needs.
 
     Args:
         estimator: gives ``log_ratio``, nats.
         layout: of the environment, which says ``gamma`` and ``time_limit``, and when to pay unless
             ``timing`` does: ``"final"`` where the time limit terminates, ``"difference"`` where it
             truncates or the estimator learns from steps.
-        coef: lambda; a buffer, so ``coef.fill_(x)`` schedules it.
+        coef: lambda, one number, or ``[K]``, one of each discrete code, read by the code of each
+            row; a buffer, so ``coef.fill_(x)`` schedules it.
         timing: see above; without a layout there is no default because it decides what is learned.
         gamma: discount of one environment step, as the loss has it.
         clamp: bounds of the ratio in nats, for the reward only; ``"symmetric"`` is plus and minus
@@ -98,7 +104,7 @@ class MIReward(Transform):
         *,
         timing: Literal["dense", "difference", "final"] | None = None,
         gamma: float | None = None,
-        coef: float = 1.0,
+        coef: float | Sequence[float] | Tensor = 1.0,
         clamp: Clamp = "symmetric",
         normalize: bool = True,
         time_limit: Literal["terminates", "truncates"] | None = None,
@@ -132,7 +138,8 @@ class MIReward(Transform):
         self.latent_key = estimator.latent_key if latent_key is None else latent_key
         self.reward_key, self.mi_key, self.regularized_key = reward_key, mi_key, regularized_key
         self.steps_key = steps_key
-        self.register_buffer("coef", torch.tensor(float(coef)))
+        self.register_buffer("coef", _weights(coef, estimator.prior))
+        self.register_buffer("unit", torch.tensor(1.0))
 
     @property
     def estimator(self) -> RewardEstimator:
@@ -168,6 +175,18 @@ class MIReward(Transform):
         return [self.latent_key, *(features if both else ()), *map(in_next, after)]
 
     # --- the ratio
+
+    @torch.no_grad()
+    def ratio(self, tensordict: TensorDictBase) -> Tensor:
+        """Return l of the states that transitions ``[*B]`` led to, ``[*B]``, as it is paid.
+
+        That is clamped, and, if so asked, divided by the estimator's scale.
+        """
+        latent = require(tensordict, self.latent_key, repr(self))
+        return self._ratio(self._source(tensordict, tensordict.get("next")), latent)
+
+    def _source(self, root: TensorDictBase, after: TensorDictBase) -> TensorDictBase:
+        return root if self.estimator.source == "root" else after
 
     def _ratio(self, source: TensorDictBase, latent: Tensor) -> Tensor:
         """Return the clamped, normalised l of rows, ``[*B]``."""
@@ -235,7 +254,7 @@ class MIReward(Transform):
         """Return the intrinsic reward of rows ``[*B]``."""
         latent = require(tensordict, self.latent_key, repr(self))
         check_support(self.estimator.prior, latent, self.latent_key)
-        source = tensordict if self.estimator.source == "root" else next_tensordict
+        source = self._source(tensordict, next_tensordict)
         if self.timing == "final":
             return self._final(source, next_tensordict, latent)
         l_tp1 = self._ratio(source, latent)
@@ -252,8 +271,16 @@ class MIReward(Transform):
         reward = require(next_tensordict, self.reward_key, repr(self))
         intrinsic = self._reward(tensordict, next_tensordict).to(reward.dtype).view_as(reward)
         next_tensordict.set(self.mi_key, intrinsic)
-        regularized = reward + self.coef.to(reward.dtype) * intrinsic
+        coef = self._coef(tensordict, reward)
+        regularized = reward / self.unit.to(reward.dtype) + coef * intrinsic
         return next_tensordict.set(self.regularized_key, regularized)
+
+    def _coef(self, tensordict: TensorDictBase, reward: Tensor) -> Tensor:
+        """Return lambda, one number or that of each row's code, shaped as the reward."""
+        if not self.coef.ndim:
+            return self.coef.to(reward.dtype)
+        latent = tensordict.get(self.latent_key).clamp(0, len(self.coef) - 1)  # of padding too
+        return self.coef.to(reward)[latent].view_as(reward)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the rewards into ``next`` of stored or collected transitions ``[*B]``."""
@@ -270,6 +297,17 @@ class MIReward(Transform):
     def __repr__(self) -> str:
         """Name the estimator and the timing."""
         return f"MIReward({type(self.estimator).__name__}, timing={self.timing!r})"
+
+
+def _weights(coef: float | Sequence[float] | Tensor, prior: Prior) -> Tensor:
+    """Return lambda as a tensor: a scalar, or one of each code."""
+    weights = torch.as_tensor(coef, dtype=torch.get_default_dtype()).clone()
+    if weights.shape not in ((), (prior.num_codes,)):
+        raise ConfigurationError(
+            f"expected coef of one number, or of one for each discrete code, got shape "
+            f"{tuple(weights.shape)} with {prior!r}"
+        )
+    return weights
 
 
 def _discounting(

@@ -191,7 +191,50 @@ def test_the_regularised_reward_is_the_sum_and_the_reward_stays():
     env.transform[-1].coef.fill_(0.0)
     data = env.rollout(5, break_when_any_done=False)["next"]
     assert torch.equal(data[keys.REGULARIZED_REWARD], data["reward"])
-    assert [key.rsplit(".")[-1] for key in env.state_dict()] == ["coef"]
+    env.transform[-1].unit.fill_(4.0)
+    data = env.rollout(5, break_when_any_done=False)["next"]
+    assert torch.equal(data[keys.REGULARIZED_REWARD], data["reward"] / 4)
+    assert [key.rsplit(".")[-1] for key in env.state_dict()] == ["coef", "unit"]
+
+
+def test_each_code_is_paid_by_its_own_coefficient():
+    env, _ = chain([3, 7, 5, 9], timing="dense", gamma=1.0, coef=[0.5, 2.0])
+    data = env.rollout(6, break_when_any_done=False)
+    codes, after = data[keys.LATENT], data["next"]
+    assert codes.unique().tolist() == [0, 1]
+    coef = torch.where(codes == 0, 0.5, 2.0).unsqueeze(-1)
+    expected = after["reward"] + coef * after[keys.MI_REWARD]
+    torch.testing.assert_close(after[keys.REGULARIZED_REWARD], expected)
+    env.transform[-1].coef.copy_(torch.tensor([1.0, 0.0]))  # what is stored is paid anew
+    after = env.transform[-1](data)["next"]
+    kept = after["reward"] + (codes == 0).unsqueeze(-1) * after[keys.MI_REWARD]
+    torch.testing.assert_close(after[keys.REGULARIZED_REWARD], kept)
+
+
+def test_padding_may_have_any_code():
+    env, _ = chain([3, 7], timing="dense", gamma=1.0, coef=[0.5, 2.0])
+    data = env.rollout(3)
+    data["collector", "mask"] = torch.tensor([[True], [False]]).expand(data.shape)
+    data[keys.LATENT][1] = 99
+    after = env.transform[-1](data)["next"]
+    assert torch.equal(after[keys.REGULARIZED_REWARD][1], after["reward"][1])
+
+
+@pytest.mark.parametrize("timing", ["dense", "difference", "final"])
+def test_the_ratio_is_that_of_the_state_that_a_transition_led_to(timing: str):
+    env, conditioner = chain([4], timing=timing, gamma=1.0)
+    with conditioner.force(0):
+        data = env.rollout(9)[0]
+    expected = torch.tensor([ratio(count) for count in (1, 2, 3, 4)])
+    torch.testing.assert_close(env.transform[-1].ratio(data), expected)
+
+
+@pytest.mark.parametrize("coef", [[0.5], [[0.5, 0.5]], [1.0, 2.0, 3.0]])
+def test_coefficients_are_one_or_one_for_each_code(coef: Any):
+    with pytest.raises(ConfigurationError, match="of one for each discrete code, got shape"):
+        MIReward(ChainPosterior(), timing="dense", gamma=1.0, coef=coef)
+    with pytest.raises(ConfigurationError, match=r"got shape \(2,\) with NormalPrior"):
+        MIReward(ChainPosterior(NormalPrior(2)), timing="dense", gamma=1.0, coef=[0.5, 2.0])
 
 
 def test_the_clamp_is_in_nats_before_the_division():
