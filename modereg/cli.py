@@ -16,7 +16,6 @@ import tyro
 from modereg.errors import ModeregError
 from modereg.interruption import Terminated, again, interruptible
 from modereg.lazy import optional
-from modereg.learners.config import learner_configs
 from modereg.recipes.config import (
     CompletionConfig,
     DemoConfig,
@@ -30,7 +29,7 @@ from modereg.recipes.config import (
     PretrainConfig,
     ReportConfig,
 )
-from modereg.recipes.config.training import METHODS
+from modereg.recipes.config.text import choices
 from modereg.suggestions import did_you_mean
 
 __all__ = ["main"]
@@ -96,29 +95,34 @@ def _parse(given: list[str]) -> Any:
 
 
 def _with_choices(command: str) -> dict[str, Any]:
-    """Return a command whose options depend on a choice, with one sub-command for each.
+    """Return a command whose options depend on choices, with sub-commands for each.
 
-    ``modereg finetune ppo --learner.epochs 3``: an option that what is chosen does not read is
-    refused by the parser.
+    ``modereg finetune sac bound --balance.share 0.8``: an option that what is chosen does not read
+    is refused by the parser.
     """
-    chosen = {"finetune": "learner", "discover": "method"}.get(command)
+    chosen = {"finetune": ("learner", "balance"), "discover": ("method",)}.get(command)
     if chosen is None:
         return {}
-    kind, choices = COMMANDS[command], learner_configs() if chosen == "learner" else METHODS
-    named = [
-        Annotated[choice, tyro.conf.subcommand(name, prefix_name=False)]
-        for name, choice in choices.items()
-    ]
-    usual = next(entry.default for entry in fields(kind) if entry.name == chosen)
-    of_them: Any = Union[tuple(named)]  # noqa: UP007
+    kind = COMMANDS[command]
     made = make_dataclass(
         kind.__name__,
-        [(chosen, of_them, field(default=usual))],
+        [_choice(kind, option) for option in chosen],
         bases=(kind,),
         namespace={"__doc__": kind.__doc__},
         frozen=True,
     )
     return {command: made}
+
+
+def _choice(kind: type, option: str) -> tuple[str, Any, Any]:
+    """Return an option of a command as a field of which each kind is a sub-command."""
+    named = [
+        Annotated[part, tyro.conf.subcommand(name, prefix_name=False)]
+        for name, part in choices(option).items()
+    ]
+    usual = next(entry.default for entry in fields(kind) if entry.name == option)
+    of_them: Any = Union[tuple(named)]  # noqa: UP007
+    return option, of_them, field(default=usual)
 
 
 def _explain(error: Exception) -> int:

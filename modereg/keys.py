@@ -84,7 +84,7 @@ REGULARIZED_REWARD = "regularized_reward"
 """``reward / unit + coef * mi_reward``, ``[*B, 1]``."""
 
 EPISODE_REWARD = "episode_reward"
-"""The sum of the rewards of the episode so far, ``[*B, 1]``, as TorchRL's ``RewardSum`` writes it."""
+"""Sum of the rewards of the episode so far, ``[*B, 1]``, as TorchRL's ``RewardSum`` writes it."""
 
 NOVELTY_REWARD = "novelty_reward"
 """The novelty of the next state, ``[*B, 1]``."""

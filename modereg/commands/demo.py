@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modereg.balances.config import ConstantConfig
 from modereg.commands.report import DRAWN, SEED
 from modereg.commands.workers import Job, run_jobs
 from modereg.files import write_json
@@ -115,7 +116,7 @@ def _jobs(config: DemoConfig, out: Path) -> list[list[Job]]:
                 common,
                 out=folder,
                 start=str(out / "discover"),
-                coef=0.0 if method == "codes_only" else None,
+                balance=ConstantConfig(0.0) if method == "codes_only" else common.balance,
                 task=_task(spread),
                 env_steps=config.wide_env_steps if wide else config.env_steps,
             )

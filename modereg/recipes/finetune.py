@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
+from torchrl.envs import RewardSum
 
 from modereg import keys
+from modereg.balances.base import Balance
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
 from modereg.discovery.judge import outcome_shares, reached
@@ -57,7 +59,6 @@ __all__ = [
     "reinforce",
 ]
 
-COEF = 0.3
 NOTHING_LEARNED = (
     "nothing was learned: only {:.0%} of the decisions were collected with which learning begins; "
     "give more env_steps, or lower learner.prefill"
@@ -80,6 +81,7 @@ class Stage:
         estimator: q, None with a single code and nothing to infer.
         online: what trains q, None where it is frozen.
         mi_reward: pays the intrinsic reward on batches, None where there is none.
+        balance: sets its weights, None where they stay.
         spent: environment steps that were spent before.
         base: shares of the outcomes that stage 1 saw of the base, by code and, with a label, by
             mode, and of how many episodes; empty where it saw none by this q.
@@ -100,6 +102,7 @@ class Stage:
     origin: dict[str, str | None]
     base: dict[str, Any] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
+    balance: Balance | None = None
 
 
 def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Steps:
@@ -154,10 +157,15 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         spent += steps
     estimator = estimator if online is None else online.estimator
 
-    mi_reward, reward_key = None, keys.REWARD
+    mi_reward, balance, reward_key = None, None, keys.REWARD
     if estimator is not None and prior.num_codes > 1:
-        coef = COEF if config.coef is None else config.coef
-        mi_reward = MIReward(estimator, env.layout, coef=coef, timing=config.timing)
+        env.append_transform(RewardSum([keys.REWARD], [keys.EPISODE_REWARD]))
+        mi_reward = MIReward(estimator, env.layout, timing=config.timing)
+        balance = config.balance.make(
+            mi_reward,
+            env_steps=config.env_steps - spent,
+            discovered=adapter is not None and config.regulariser == "discovered",
+        )
         reward_key = keys.REGULARIZED_REWARD
     problem = Problem(env, steering, setup.base, reward_key, mi_reward, config.seed, config.hidden)
     learner = config.learner.make(problem)
@@ -167,7 +175,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         estimator, online, mi_reward, spent,
         {"base": setup.fingerprint, "start": None if adapter is None else adapter.digest},
         {} if adapter is None or online is not None else adapter.extra.get("base", {}),
-        {} if adapter is None else adapter.extra.get(NAMES, {}),
+        {} if adapter is None else adapter.extra.get(NAMES, {}), balance,
     )  # fmt: skip
 
 
@@ -241,10 +249,11 @@ def learn(stage: Stage, batch: TensorDictBase) -> dict[str, float]:
     if stage.online is not None:  # q learns from a batch before it pays for it
         stage.online.observe(batch)
         figures |= {f"q_{name}": value for name, value in stage.online.update().items()}
+    if stage.balance is not None:
+        figures |= stage.balance.update(batch)
     if stage.mi_reward is not None:
         batch = stage.mi_reward(batch)
         figures["mi_reward"] = float(batch.get(("next", keys.MI_REWARD)).mean())
-        figures["coef"] = round(float(stage.mi_reward.coef), 7)  # of float32
     return figures | stage.learner.update(batch)
 
 
@@ -401,6 +410,7 @@ def _state(stage: Stage, batches: int, env_steps: int) -> dict[str, Any]:
         "batches": batches,
         "env_steps": env_steps,
         "learner": stage.learner.state_dict(),
+        "balance": None if stage.balance is None else stage.balance.state_dict(),
         "online": None if stage.online is None else dict(stage.online.state_dict()),
         "generators": generator_state(),
     }
@@ -409,6 +419,8 @@ def _state(stage: Stage, batches: int, env_steps: int) -> dict[str, Any]:
 def _restore(stage: Stage, state: dict[str, Any]) -> tuple[int, int]:
     check_origin(state, stage.origin)
     stage.learner.load_state_dict(state["learner"])
+    if stage.balance is not None:
+        stage.balance.load_state_dict(state["balance"])
     if stage.online is not None:
         stage.online.load_state_dict(state["online"])
     set_generator_state(state["generators"])

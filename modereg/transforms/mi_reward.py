@@ -41,10 +41,11 @@ _FINAL_FIX = (
 
 
 class MIReward(Transform):
-    r"""Writes ``mi_reward`` and ``regularized_reward = reward / unit + coef * mi_reward`` into ``next``.
+    r"""Writes ``mi_reward`` and ``regularized_reward = reward / unit + coef * mi_reward``.
 
-    With :math:`l = (\log q(z \mid s) - \log p(z)) / H(p)` (BMD, arXiv 2605.11387, Eq. 2), clamped,
-    ``l_t`` at the root and ``l_tp1`` in ``next``, and n environment steps in the decision:
+    Both stand in ``next``. With :math:`l = (\log q(z \mid s) - \log p(z)) / H(p)` (BMD, arXiv
+    2605.11387, Eq. 2), clamped, ``l_t`` at the root and ``l_tp1`` in ``next``, and n environment
+    steps in the decision:
 
     - ``"dense"``: :math:`l_{t+1}` at every decision. It has a survival bias: it pays as long as the
       episode lives, so where success ends the episode it teaches not to succeed.
@@ -62,8 +63,8 @@ class MIReward(Transform):
     ``("collector", "mask")`` get 0 and may hold anything.
 
     ``unit``, a buffer, is 1 until something changes it, such as a
-    :class:`~modereg.balances.Balance`, which learns the size of the task's returns and how much each
-    code needs.
+    :class:`~modereg.balances.base.Balance`, which learns the size of the task's returns, and how
+    much each code needs.
 
     Args:
         estimator: gives ``log_ratio``, nats.

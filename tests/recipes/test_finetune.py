@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from modereg import keys
+from modereg.balances.config import ConstantConfig
 from modereg.checkpoints import load_adapter, save_adapter
 from modereg.commanding import CommandedPolicy
 from modereg.errors import CheckpointError, ConfigurationError
@@ -255,7 +256,9 @@ def test_the_coefficient_decides_what_is_maximised(
     rows = {}
     for coef in (0.0, 0.3):
         out = tmp_path / str(coef)
-        config = finetune_config(base, out, start + 500, start=str(clusters), coef=coef)
+        config = finetune_config(
+            base, out, start + 500, start=str(clusters), balance=ConstantConfig(coef)
+        )
         finetune(config)
         rows[coef] = read_rows(out)[0]
     assert rows[0.0]["mi_reward"] == rows[0.3]["mi_reward"]  # paid out, not counted

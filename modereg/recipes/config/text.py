@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from modereg.balances.config import BALANCES
 from modereg.errors import ConfigurationError
 from modereg.files import read_text
 from modereg.learners.config import learner_configs
@@ -22,14 +23,14 @@ from modereg.recipes.config.training import (
 )
 from modereg.suggestions import with_suggestion
 
-__all__ = ["CHOSEN", "KINDS", "RunConfig", "fits", "from_yaml", "read_config", "to_yaml"]
+__all__ = ["CHOSEN", "KINDS", "RunConfig", "choices", "fits", "from_yaml", "read_config", "to_yaml"]
 
 RunConfig = DiscoverConfig | FinetuneConfig | PretrainConfig
 
 KINDS = {"finetune": FinetuneConfig, "discover": DiscoverConfig, "pretrain": PretrainConfig}
 """The commands whose runs have a folder."""
 
-CHOSEN = ("learner", "method")
+CHOSEN = ("learner", "balance", "method")
 """Options that are one of several configurations, by its name."""
 
 
@@ -118,7 +119,7 @@ def _build(kind: type, values: dict[str, Any], where: str = "", within: str = ""
 
 
 def _convert(name: str, hint: Any, value: Any, where: str, within: str) -> Any:
-    if name == "learner" or (isinstance(value, dict) and name == "method"):
+    if name == "learner" or (isinstance(value, dict) and name in CHOSEN):
         return _choose(name, value, where)
     part = next((part for part in (hint, *typing.get_args(hint)) if is_dataclass(part)), None)
     if part is not None and isinstance(value, dict):
@@ -139,9 +140,16 @@ def _names(kind: Any) -> set[str]:
     return {entry.name for entry in fields(kind)}
 
 
+def choices(option: str) -> dict[str, type[Any]]:
+    """Return the configurations of which an option of :data:`CHOSEN` is one, by name."""
+    if option == "learner":
+        return dict(learner_configs())
+    return BALANCES if option == "balance" else METHODS
+
+
 def _choose(option: str, values: Any, where: str) -> Any:
     """Build one of several configurations, which the entry ``name`` chooses."""
-    known = learner_configs() if option == "learner" else METHODS
+    known = choices(option)
     values = dict(values) if isinstance(values, dict) else {"name": str(values)}
     name = values.pop("name", None)
     if name not in known:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from modereg.balances.config import BalanceConfig, ConstantConfig
 from modereg.errors import ConfigurationError
 from modereg.learners.config import PPOConfig, check_numbers
 from modereg.recipes.config.parts import LogConfig, NoiseConfig, TaskConfig
@@ -264,8 +265,7 @@ class FinetuneConfig:
         learner: what learns, with its own options.
         noise: the subspace of the noise that is steered; with ``start`` it is that of the start.
         num_codes: without ``start``: codes of a discoverer that begins with nothing.
-        coef: weight of the intrinsic reward, which is divided by H(p); None takes 0.3. Only with
-            codes.
+        balance: how much the intrinsic reward weighs, with its own options. Only with codes.
         regulariser: with ``start``: ``discovered`` begins at what stage 1 gave, ``scratch`` keeps
             its codes and discoverer and begins steering at the base, an ablation.
         discoverer: with ``start``: ``frozen``, or ``online``: q keeps learning (always so after
@@ -297,7 +297,7 @@ class FinetuneConfig:
     learner: Any = PPOConfig()
     noise: NoiseConfig = NoiseConfig()
     num_codes: int | None = None
-    coef: float | None = None
+    balance: BalanceConfig = ConstantConfig()
     regulariser: Literal["discovered", "scratch"] = "discovered"
     discoverer: Literal["frozen", "online"] = "frozen"
     timing: Timing | None = None
@@ -320,7 +320,6 @@ class FinetuneConfig:
             count=("num_codes", "eval_every", "eval_episodes", "final_episodes", "hidden"),
             natural=("env_steps", "seed"),
             positive=("std",),
-            nonnegative=("coef",),
         )
         self._check_codes()
 
@@ -344,11 +343,11 @@ class FinetuneConfig:
                 "accept_uncommanded": False,
             }
         if self.start is None and self.num_codes is None:
-            idle |= {"coef": None, "timing": None}
+            idle |= {"balance": ConstantConfig(), "timing": None}
         given = [name for name, default in idle.items() if getattr(self, name) != default]
         if given:
             raise ConfigurationError(
                 f"expected {', '.join(given)} only with codes that it acts on, got plain "
                 "fine-tuning from nothing; give start (a run of discover)"
-                + ("" if set(idle) - {"coef", "timing"} & set(given) else ", or num_codes")
+                + ("" if set(idle) - {"balance", "timing"} & set(given) else ", or num_codes")
             )
