@@ -50,7 +50,10 @@ def test_help_is_fast_as_it_loads_nothing_heavy() -> None:
     [
         ("pretrain", ["--method {diffusion,flow}", "--episodes", "--ema", "--device"]),
         ("discover", ["--num-codes", "--resume", "--method.std", "--no-page"]),
-        ("finetune", ["--start", "--coef", "--discoverer {frozen,online}", "--learner.kl-coef"]),
+        (
+            "finetune",
+            ["--start", "--balance.", "--discoverer {frozen,online}", "--learner.clip"],
+        ),
         ("evaluate", ["--run", "--episodes", "--trust-code", "--task.options"]),
         ("demo", ["--pay-spread", "--wide-spread", "--jobs", "--env-steps"]),
         ("inspect", ["--base", "--episodes", "--draws", "--task.name"]),
@@ -111,7 +114,7 @@ def test_an_error_is_one_sentence_on_stderr(tmp_path: Path) -> None:
         ("evaluate --base tests.recipes.pendulum:nothing", "has no 'nothing'"),
         ("evaluate --base tests.recipes.conftest:read_rows_of", "has no 'read_rows_of'"),
         ("discover --start x", "Unrecognized options"),
-        ("finetune --coeff 1", "--coef {None}|FLOAT"),
+        ("finetune --balance.coeff 1", "--balance.coef FLOAT"),
         ("finetun --coef 1", "There is no command 'finetun', only pretrain, "),
         ("evaluat", "Did you mean 'evaluate'?"),
         ("finetune --env-steps many", "many"),
@@ -203,7 +206,7 @@ def test_bash_completes_commands_options_and_choices(
     for line, answer in [
         ("modereg fin", "finetune"),
         ("modereg co", "completion"),
-        ("modereg finetune --co", "--coef"),
+        ("modereg finetune --num-c", "--num-codes"),
         ("modereg finetune --discoverer f", "frozen"),
     ]:
         done = subprocess.run(

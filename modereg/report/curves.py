@@ -22,7 +22,7 @@ TITLES = {
     "entropy": "behaviour entropy",
     "effective_codes": "effective codes",
     "bound_share": "bound on I(z; episode), share of H(p)",
-    "coef": "coefficient of the intrinsic reward",
+    "coef": "weight of the intrinsic reward, mean of the codes",
 }
 
 
@@ -51,9 +51,10 @@ def draw_curves(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> by
 
 
 def draw_bound(entries: Sequence[ReportEntry], colors: Mapping[str, str]) -> bytes:
-    """Draw what q reads off held-out episodes, as a share of H(p), and the coefficient beside it.
+    """Draw what q reads off held-out episodes, as a share of H(p), and the weight beside it.
 
-    Both against environment steps. The coefficient is left out where no run has one.
+    Both against environment steps. The weight of the intrinsic reward is left out where no run has
+    one.
 
     Returns:
         A PNG.

@@ -122,20 +122,11 @@ class ReportEntry:
     def series(self, name: str) -> list[tuple[float, float]]:
         """Return environment steps, stage 1 counted, and a figure in each evaluation of the run.
 
-        ``coef`` is that of each iteration if it was logged, else the option's all along.
+        ``coef``, the weight of the intrinsic reward, is that of each iteration.
         """
-        if name == "coef":
-            return self._coefficients()
-        rows = [row for row in self.curves if "mean_return" in row and name in row]
+        judged = name != "coef"
+        rows = [row for row in self.curves if name in row and (not judged or "mean_return" in row)]
         return [(row["env_steps"], row[name]) for row in rows]
-
-    def _coefficients(self) -> list[tuple[float, float]]:
-        steps = [row["env_steps"] for row in self.curves]
-        logged = [(row["env_steps"], row["coef"]) for row in self.curves if "coef" in row]
-        value = getattr(self.options, "coef", None)
-        if logged or not steps or value is None:
-            return logged
-        return [(steps[0], float(value)), (steps[-1], float(value))]
 
     def final(self, name: str) -> tuple[float, float] | None:
         """Return environment steps and a figure of the evaluation that closed the run."""

@@ -43,7 +43,7 @@ def test_one_run_is_reported_in_its_folder(tuned: Path, tmp_path: Path) -> None:
     config = read_config(run)
     assert isinstance(config, FinetuneConfig)
     assert report_run(config).read_text() == text
-    for words in ("base policy", "after stage 1", "with modereg", "coefficient"):
+    for words in ("base policy", "after stage 1", "with modereg", "weight of"):
         assert words in text
     for folder in (Path(config.base).parent, Path(config.start or ""), run):
         assert command(read_config(folder)) in unescape(re.sub("</?span>", "", text))
@@ -107,7 +107,7 @@ def test_runs_that_differ_in_the_seed_alone_share_a_line(tuned: Path, tmp_path: 
     runs = [copy_of(tuned, tmp_path / f"s{i}", "\nseed: 0", f"\nseed: {i}") for i in range(2)]
     text = (runs[1] / "config.yaml").read_text()
     (runs[1] / "config.yaml").write_text(text.replace("\npage: true", "\npage: false"))
-    runs.append(copy_of(tuned, tmp_path / "other", "\ncoef: null", "\ncoef: 0.1"))
+    runs.append(copy_of(tuned, tmp_path / "other", "\ntiming: null", "\ntiming: difference"))
     text = Path(report(ReportConfig(tuple(map(str, runs)), tmp_path / "out"))["page"]).read_text()
     assert "Over seeds" in text
     assert "s0, 2 seeds" in text

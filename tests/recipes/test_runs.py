@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from modereg.balances.config import ConstantConfig
 from modereg.errors import (
     CheckpointError,
     ConfigurationError,
@@ -61,7 +62,10 @@ def _finish(config: FinetuneConfig) -> None:
     ("changes", "named"),
     [
         (dict(seed=1), "seed 0 there, 1 here"),
-        (dict(num_codes=4, coef=0.5, std=0.2), "num_codes None .*coef None there, 0.5 here, std"),
+        (
+            dict(num_codes=4, balance=ConstantConfig(0.5), std=0.2),
+            "num_codes None .*balance.coef 0.3 there, 0.5 here, std",
+        ),
         (dict(learner=PPOConfig(clip=0.1)), "learner.clip 0.2 there, 0.1 here"),
         (dict(task=TaskConfig(gamma=0.9)), "task.gamma None there, 0.9 here"),
         (dict(hidden=(8,)), r"hidden \[128, 128\] there, \[8\] here"),

@@ -56,7 +56,7 @@ def write_run(setup: Setup, folder: Path, start: Path | None = None) -> Path:
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "versions.json").write_text(json.dumps({"started": VERSIONS}))
     (folder / "timing.json").write_text(json.dumps({"seconds": 20.0}))
-    kind = "method: {name: cluster}" if start is None else f"start: {start}\ncoef: 0.3"
+    kind = "method: {name: cluster}" if start is None else f"start: {start}"
     (folder / "config.yaml").write_text(f"out: <run>\n{kind}\n")
     _write_curves(folder, env_steps, figures)
     return folder
@@ -66,9 +66,9 @@ def _write_curves(folder: Path, env_steps: int, figures: dict[str, Any]) -> None
     names = ("mean_return", "success", "entropy", "effective_codes", "bound_share")
     evaluated = {name: figures[name] for name in names if figures[name] is not None}
     rows = [{"iteration": i, "env_steps": env_steps - 400 + 100 * i} for i in range(4)]
-    rows = [row | (evaluated if row["iteration"] % 2 else {}) for row in rows]
+    rows = [row | {"coef": 0.3} | (evaluated if row["iteration"] % 2 else {}) for row in rows]
     with (folder / "curves.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["phase", "iteration", "env_steps", *evaluated])
+        writer = csv.DictWriter(file, ["phase", "iteration", "env_steps", "coef", *evaluated])
         writer.writeheader()
         writer.writerows({"phase": "train"} | row for row in rows)
 

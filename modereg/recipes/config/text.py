@@ -119,7 +119,7 @@ def _build(kind: type, values: dict[str, Any], where: str = "", within: str = ""
 
 
 def _convert(name: str, hint: Any, value: Any, where: str, within: str) -> Any:
-    if name == "learner" or (isinstance(value, dict) and name in CHOSEN):
+    if name in CHOSEN and (isinstance(value, dict) or name != "method"):
         return _choose(name, value, where)
     part = next((part for part in (hint, *typing.get_args(hint)) if is_dataclass(part)), None)
     if part is not None and isinstance(value, dict):

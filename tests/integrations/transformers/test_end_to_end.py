@@ -99,7 +99,7 @@ def test_stage_1_keeps_the_routes_and_succeeds_more_often(stage_1: dict[str, Any
 def test_fine_tuning_keeps_the_modes_that_plain_fine_tuning_loses(folder: Path, base: str) -> None:
     """Plain fine-tuning succeeds most often, and by one or two routes of six."""
     start = str(folder / "stage_1")
-    regularised = tuned(folder, base, "regularised", start=start, coef=0.3)["sampled"]
+    regularised = tuned(folder, base, "regularised", start=start)["sampled"]
     plain = tuned(folder, base, "plain")["sampled"]
     assert plain["success"] > 0.8
     assert plain["present_modes"] <= 2
