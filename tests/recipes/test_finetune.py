@@ -9,14 +9,21 @@ import pytest
 import torch
 
 from modereg import keys
-from modereg.balances.config import ConstantConfig
+from modereg.balances.config import (
+    BalanceConfig,
+    BoundConfig,
+    ConstantConfig,
+    GateConfig,
+    MultiplierConfig,
+)
 from modereg.checkpoints import load_adapter, save_adapter
 from modereg.commanding import CommandedPolicy
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.learners.config import DSRLConfig, PPOConfig, ResidualConfig, SACConfig
 from modereg.recipes.config import EvaluateConfig
 from modereg.recipes.evaluate import evaluate
-from modereg.recipes.follow import finetune, pretrain
+from modereg.recipes.events import Advanced
+from modereg.recipes.follow import finetune, follow, pretrain
 from modereg.tasks import GaussianMixture
 from modereg_integrations.diffusers import DiffusersPolicy
 from tests.recipes.conftest import (
@@ -263,6 +270,34 @@ def test_the_coefficient_decides_what_is_maximised(
         rows[coef] = read_rows(out)[0]
     assert rows[0.0]["mi_reward"] == rows[0.3]["mi_reward"]  # paid out, not counted
     assert rows[0.0]["loss_critic"] != rows[0.3]["loss_critic"]
+
+
+@pytest.mark.parametrize("balance", [MultiplierConfig(rate=0.1), BoundConfig(), GateConfig()])
+def test_a_balance_goes_on_after_an_interruption(
+    balance: BalanceConfig, clusters: Path, base: str, tmp_path: Path
+) -> None:
+    """With weights that move, and curves that say so; in the middle of episodes."""
+    learner = PPOConfig(epochs=1, decisions=4)
+    steps = read_summary(clusters)["env_steps"] + 7000
+    start = {"start": str(clusters), "learner": learner, "balance": balance}
+    config = finetune_config(base, tmp_path / "whole", steps, **start)
+    config = replace(config, eval_every=100)
+    finetune(config)
+    again = replace(config, out=tmp_path / "again")
+    events, saved = follow(again), 0
+    while not saved:
+        event = next(events)
+        saved += isinstance(event, Advanced) and event.state is not None
+    events.close()
+    finetune(replace(again, resume=True))
+    for name in ("curves.csv", "adapter/modereg_model.safetensors", "summary.json"):
+        assert (again.out / name).read_bytes() == (config.out / name).read_bytes(), name
+    rows = read_rows(config.out)
+    assert len(rows) > 6
+    for row in rows:
+        assert float(row["coef_min"]) <= float(row["coef"]) <= float(row["coef_max"])
+        assert 0 < float(row["return_scale"]) < 2.0
+    assert len({(row["coef_min"], row["coef_max"]) for row in rows}) > (balance.name != "gate")
 
 
 def test_the_discount_of_training_does_not_reach_the_evaluation(
