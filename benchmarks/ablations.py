@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from support.seeds import write_seeds_table
 
+from modereg.balances.config import ConstantConfig
 from modereg.commands.demo import result_row
 from modereg.commands.workers import Job, run_jobs
 from modereg.files import read_json, write_json
@@ -183,7 +184,7 @@ class Ablations:
             accept_uncommanded=start is not None,
             out=folder,
             task=self.task(spread),
-            coef=coef,
+            balance=FinetuneConfig().balance if coef is None else ConstantConfig(coef),
             env_steps=int(4_000_000 * self.scale * factor),
             final_episodes=self.episodes(4096),
             learner=PPOConfig(kl_coef=kl),

@@ -118,13 +118,14 @@ class Commands:
     def finetune(self, method: str, seed: int) -> None:
         """Fine-tune by one method from the base or from stage 1."""
         start: dict[str, Any] = {}
+        command = "finetune" if method == "plain" else "finetune constant"
         flags = [*QUIET, "--resume"]
         if method != "plain":
             coef = COEF if method == "regularised" else 0.0
-            start = {"start": self.folder("discover", seed), "coef": coef}
+            start = {"start": self.folder("discover", seed), "balance__coef": coef}
             flags.append("--accept-uncommanded")
         run(
-            "finetune",
+            command,
             *flags,
             **self.common,
             **PPO,

@@ -140,12 +140,13 @@ class Commands:
     def finetune(self, method: str, seed: int) -> None:
         """Fine-tune by one method, from the base or from stage 1."""
         start: dict[str, Any] = {}
+        command = "finetune" if method == "plain" else "finetune constant"
         flags = [*QUIET]
         if method != "plain":
-            start = {"start": self.folder("imitation", seed), "coef": COEFS[method]}
+            start = {"start": self.folder("imitation", seed), "balance__coef": COEFS[method]}
             flags.append("--accept-uncommanded")
         run(
-            "finetune",
+            command,
             *flags,
             **self.common,
             **start,

@@ -85,7 +85,8 @@ class Balance(ABC):
 
     Args:
         mi_reward: pays; its ``coef`` and ``unit`` are set here.
-        coef: the weights at the start, a scalar or ``[K]``.
+        coef: the weight at the start.
+        codes: K, for a weight of each code; None for one of all.
         return_key: entry of the rewards of the episode so far.
         success_key: entry of success, read where there is one.
     """
@@ -93,7 +94,8 @@ class Balance(ABC):
     def __init__(
         self,
         mi_reward: MIReward,
-        coef: Tensor,
+        coef: float,
+        codes: int | None = None,
         *,
         return_key: NestedKey = keys.EPISODE_REWARD,
         success_key: NestedKey = keys.SUCCESS,
@@ -102,7 +104,8 @@ class Balance(ABC):
         self.return_key, self.success_key = return_key, success_key
         self.device = module_device(mi_reward.estimator)
         self.squares = RunningMean(1, UNIT_WINDOW, self.device)
-        self.mi_reward.coef = coef.to(self.device)
+        shape = () if codes is None else (codes,)
+        self.mi_reward.coef = torch.full(shape, float(coef), device=self.device)
 
     @property
     def coef(self) -> Tensor:

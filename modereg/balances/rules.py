@@ -44,7 +44,7 @@ class ConstantBalance(Balance):
     """
 
     def __init__(self, mi_reward: MIReward, config: ConstantConfig, **read: Any) -> None:
-        super().__init__(mi_reward, torch.tensor(float(config.coef)), **read)
+        super().__init__(mi_reward, config.coef, **read)
 
     def weights(self, data: TensorDictBase, ended: TensorDictBase) -> Tensor:
         """Return the weight, as it is."""
@@ -66,7 +66,7 @@ class ScheduleBalance(Balance):
     def __init__(
         self, mi_reward: MIReward, config: ScheduleConfig, env_steps: float, **read: Any
     ) -> None:
-        super().__init__(mi_reward, torch.tensor(float(config.start)), **read)
+        super().__init__(mi_reward, config.start, **read)
         self.config, self.env_steps, self.seen = config, env_steps, 0
 
     def weights(self, data: TensorDictBase, ended: TensorDictBase) -> Tensor:
@@ -74,7 +74,8 @@ class ScheduleBalance(Balance):
         progress = min(self.seen / max(self.env_steps, 1), 1.0)
         steps = data.get(in_next(self.mi_reward.steps_key), None)
         self.seen += len(data) if steps is None else int(steps.sum())
-        return torch.tensor(self.config.start + progress * (self.config.end - self.config.start))
+        coef = self.config.start + progress * (self.config.end - self.config.start)
+        return torch.full_like(self.coef, coef)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what changes between batches."""
@@ -96,7 +97,7 @@ class _OfCodes(Balance):
                 f"expected discrete codes, each of which {type(self).__name__} weighs, got "
                 f"{prior!r}; choose ConstantConfig or ScheduleConfig"
             )
-        super().__init__(mi_reward, torch.full((prior.num_codes,), float(coef)), **read)
+        super().__init__(mi_reward, coef, prior.num_codes, **read)
         self.seen = RunningMean(prior.num_codes, window, self.device)
 
     def weights(self, data: TensorDictBase, ended: TensorDictBase) -> Tensor:

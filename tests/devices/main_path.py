@@ -23,6 +23,7 @@ from torchrl.objectives.value import GAE
 
 import modereg
 from modereg import keys
+from modereg.balances.config import BALANCES
 from modereg.checkpoints import Adapter, load_adapter, save_adapter
 from modereg.commanding import CommandedPolicy
 from modereg.devices import across_devices, forked_generators
@@ -154,8 +155,14 @@ def variational(path: Route) -> None:
 
 
 def rewards(path: Route) -> None:
-    reward = MIReward(path.found.estimator, coef=0.3, timing="final", gamma=0.999)
-    path.made["paid"] = reward.to(path.learner)(path.batch)
+    reward = MIReward(path.found.estimator, timing="final", gamma=0.999).to(path.learner)
+    path.batch.set(("next", keys.EPISODE_REWARD), path.batch.get(("next", keys.REWARD)).clone())
+    for config in BALANCES.values():
+        balance = config().make(reward, env_steps=100)
+        balance.update(path.batch)
+        balance.load_state_dict(balance.state_dict())
+        assert reward.coef.device == path.learner
+    path.made["paid"] = reward(path.batch)
     assert path.paid.get(("next", keys.MI_REWARD)).device == path.learner
 
 
