@@ -137,26 +137,26 @@ class MultiplierConfig:
 
 @dataclass(frozen=True)
 class BoundConfig:
-    """A Lagrange multiplier for each code: as little weight as keeps what q reads of it.
+    """A Lagrange multiplier: as little weight as keeps what q reads of the codes.
 
     Attributes:
         coef: weight of the intrinsic reward at the start.
         share: share of the reference that is to be kept.
-        rate: how far one episode of which q reads nothing moves the logarithm of its code's weight.
+        rate: how far one episode of which q reads nothing moves the logarithm of the weight.
         limits: least and largest weight.
-        reference: ``start``, what q read of each code at the start, or ``prior``, H(p), which is
-            all there is to read; None takes ``start`` after stage 1, else ``prior``.
-        window: the latest episodes of a code, of which the mean is taken.
+        reference: ``start``, what q read at the start, or ``prior``, H(p), which is all there is to
+            read; None takes ``start`` after stage 1, else ``prior``.
+        window: the latest episodes, of which the mean is taken.
     """
 
     name: ClassVar[str] = "bound"
 
-    coef: float = 0.3
-    share: float = 0.9
-    rate: float = 0.2
-    limits: tuple[float, float] = (0.03, 3.0)
+    coef: float = 1.0
+    share: float = 0.95
+    rate: float = 0.01
+    limits: tuple[float, float] = (0.1, 10.0)
     reference: Literal["start", "prior"] | None = None
-    window: int = 32
+    window: int = 512
 
     def __post_init__(self) -> None:
         check_numbers(

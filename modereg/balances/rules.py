@@ -222,21 +222,21 @@ class MultiplierBalance(_ByAchievement):
         self.logits = state["logits"].to(self.logits)
 
 
-class BoundBalance(_OfCodes):
-    r"""A Lagrange multiplier for each code on what q reads of it at the end of its episodes.
+class BoundBalance(Balance):
+    r"""A Lagrange multiplier on what q reads of the codes at the end of episodes.
 
-    The return is maximised under :math:`I_z \ge \alpha I^0_z` for every z, where
-    :math:`I_z = E[\log q(z|s) - \log p(z) \mid z] / H(p)`, clamped as it is paid; the mean of it
-    over z bounds the mutual information from below (BMD, arXiv 2605.11387, Eq. 2). Each episode of
-    code z moves its multiplier,
+    The return is maximised under :math:`I \ge \alpha I^0`, where
+    :math:`I = E[\log q(z|s) - \log p(z)] / H(p)`, clamped as it is paid, bounds the mutual
+    information from below (BMD, arXiv 2605.11387, Eq. 2). Each episode moves the multiplier,
 
     .. math::
-        \log \lambda_z \leftarrow \log \lambda_z + \eta \, (\alpha I^0_z - I_z) / \max_z I^0_z,
+        \log \lambda \leftarrow \log \lambda + \eta \, (\alpha I^0 - I) / I^0,
 
     within ``limits``: dual ascent in the logarithm, as soft actor-critic learns its temperature
-    (arXiv 1812.05905, Sec. 5). :math:`I^0_z` is what was read of the first ``window`` episodes of a
-    code, 0 at least, so that codes need not command what they did not at the start; with
-    ``reference="prior"`` it is 1. eta is ``rate``, alpha ``share``.
+    (arXiv 1812.05905, Sec. 5). :math:`I^0` is what was read of the first ``window`` episodes, or 1
+    with ``reference="prior"``; where that is not above 0, the multiplier stays. eta is ``rate``,
+    alpha ``share``. It is one for all codes: with one for each, those that fade would drown the
+    rewards of the others in a policy that they share.
 
     Args:
         mi_reward: pays.
@@ -244,41 +244,41 @@ class BoundBalance(_OfCodes):
         **read: entries, as :class:`~modereg.balances.base.Balance` takes them.
 
     Raises:
-        ConfigurationError: if codes are continuous, or ``reference="prior"`` with an estimator
-            whose ratio has no upper limit.
+        ConfigurationError: if ``reference="prior"`` with an estimator whose ratio has no upper
+            limit.
     """
 
     def __init__(self, mi_reward: MIReward, config: BoundConfig, **read: Any) -> None:
-        super().__init__(mi_reward, config.coef, config.window, **read)
+        super().__init__(mi_reward, config.coef, **read)
         if config.reference == "prior" and not math.isfinite(mi_reward.estimator.upper_limit):
             raise ConfigurationError(
                 "expected reference='start' with an estimator whose ratio has no upper limit, got "
                 f"'prior' with {type(mi_reward.estimator).__name__}"
             )
         self.config = config
-        self.first = RunningMean(len(self.seen.mean), math.inf, self.device)
+        self.seen = RunningMean(1, config.window, self.device)
+        self.first = RunningMean(1, math.inf, self.device)
 
-    def values(self, ended: TensorDictBase) -> Tensor:
-        """Return what q reads of the code of each episode, ``[m]``."""
-        return self.mi_reward.ratio(ended)
-
-    def weigh(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Move the multipliers, and return them, ``[K]``."""
-        number = self.seen.add(codes, values)
-        early = (self.first.count < self.seen.window)[codes]
-        self.first.add(codes[early], values[early])
-        wanted = torch.ones_like(self.seen.mean)
-        if self.config.reference != "prior":
-            wanted = self.first.mean.clamp_min(0)
-        lacking = (self.config.share * wanted - self.seen.mean) / wanted.max().clamp_min(1e-6)
-        log_coef = self.coef.log() + self.config.rate * number * lacking
-        return log_coef.exp().clamp(*self.config.limits)
+    def weights(self, data: TensorDictBase, ended: TensorDictBase) -> Tensor:
+        """Take in what was read of the episodes that ended, and return the multiplier."""
+        values = self.mi_reward.ratio(ended)
+        alike = torch.zeros_like(values, dtype=torch.int64)
+        self.seen.add(alike, values)
+        if float(self.first.count) < self.config.window:
+            self.first.add(alike, values)
+        prior = self.config.reference == "prior"
+        wanted = torch.ones_like(self.first.mean) if prior else self.first.mean
+        lacking = self.config.share - self.seen.mean / wanted
+        step = torch.where(wanted > 0, self.config.rate * len(values) * lacking, 0.0).squeeze(0)
+        return (self.coef.log() + step).exp().clamp(*self.config.limits)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what changes between batches."""
-        return super().state_dict() | {"first": self.first.state_dict()}
+        means = {"seen": self.seen.state_dict(), "first": self.first.state_dict()}
+        return super().state_dict() | means
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state of :meth:`state_dict`."""
         super().load_state_dict(state)
+        self.seen.load_state_dict(state["seen"])
         self.first.load_state_dict(state["first"])

@@ -103,40 +103,39 @@ def test_a_multiplier_comes_back_as_fast_as_it_went() -> None:
     assert _weights(balance, *[found] * 20) == pytest.approx([_sigmoid(5.0)])
 
 
-def test_a_bound_raises_the_weight_of_the_code_that_fades() -> None:
-    """Read of code 0 and 1 is at first 1 and .8, later .4 of code 0; windows hold 2 episodes."""
+def test_a_bound_raises_the_weight_while_less_is_read_than_at_the_start() -> None:
+    """Read are 1, .6 at first, later 0: of windows of 2 episodes .8, and half of it."""
     config = BoundConfig(0.5, share=0.9, rate=0.2, limits=(0.1, 2.0), window=2)
-    balance = config.make(pays(3))
-    first = transitions([0.0] * 4, [0, 0, 1, 1], told=[1.0, 1.0, 0.8, 0.8])
-    found = _weights(balance, first)
+    balance = config.make(pays())
+    first = transitions([0.0] * 2, told=[1.0, 0.6])
     kept = 0.5 * math.exp(0.2 * 2 * (0.9 - 1.0))
-    assert found == pytest.approx([kept, 0.5 * math.exp(0.2 * 2 * (0.72 - 0.8)), 0.5])
-    (faded, *others) = _weights(balance, transitions([0.0], [0], told=[0.4]))
-    assert faded == pytest.approx(kept * math.exp(0.2 * (0.9 - 0.7)))
-    assert others == pytest.approx(found[1:])
-    gone = transitions([0.0] * 99, [0] * 99, told=[-1.0] * 99)
-    assert _weights(balance, gone)[0] == 2.0
-    assert _weights(balance, *[first] * 99)[:2] == pytest.approx([0.1, 0.1])
+    assert _weights(balance, first) == pytest.approx(kept)
+    faded = transitions([0.0], told=[0.0])
+    expected = kept * math.exp(0.2 * (0.9 - 0.4 / 0.8))
+    assert _weights(balance, faded) == pytest.approx(expected)
+    assert _weights(balance, *[faded] * 99) == 2.0
+    assert _weights(balance, *[first] * 99) == pytest.approx(0.1)
 
 
-def test_codes_need_not_command_what_they_did_not_at_the_start() -> None:
-    """Beside a code of which all is read: .1 and -1, for which nothing is asked."""
-    batch = transitions([0.0] * 3, [0, 1, 2], told=[1.0, 0.1, -1.0])
-    balance = BoundConfig(0.5, share=1.0).make(pays(3))
-    assert _weights(balance, batch) == pytest.approx([0.5, 0.5, 0.5 * math.exp(0.2 * 1.0)])
-    prior = BoundConfig(0.5, share=1.0).make(pays(3), discovered=False)
-    expected = [0.5 * math.exp(0.2 * lacking) for lacking in (0.0, 0.9, 2.0)]
-    assert _weights(prior, batch) == pytest.approx(expected)
+def test_a_bound_on_all_there_is_to_read() -> None:
+    """And nothing is learned where nothing was read at the start, or no episode has ended."""
+    batch = transitions([0.0] * 2, told=[0.4, 0.2])
+    prior = BoundConfig(0.5, share=1.0, rate=0.2).make(pays(), discovered=False)
+    assert _weights(prior, batch) == pytest.approx(0.5 * math.exp(0.2 * 2 * 0.7))
+    start = BoundConfig(0.5, share=1.0, rate=0.2).make(pays())
+    assert _weights(start, transitions([0.0], done=[False])) == pytest.approx(0.5)
+    assert _weights(start, transitions([0.0] * 2, told=[-1.0, 1.0])) == pytest.approx(0.5)
+    assert _weights(BoundConfig(0.5).make(pays(NormalPrior(2), limit=1.0))) == 0.5
 
 
 def test_all_there_is_to_read_needs_an_upper_limit() -> None:
     unbounded = pays(limit=math.inf)
     with pytest.raises(ConfigurationError, match="'prior' with Told"):
         BoundConfig(reference="prior").make(unbounded)
-    assert _weights(BoundConfig(0.5).make(unbounded)) == [0.5, 0.5]
+    assert _weights(BoundConfig(0.5).make(unbounded)) == 0.5
 
 
-@pytest.mark.parametrize("config", [GateConfig(), MultiplierConfig(), BoundConfig()])
+@pytest.mark.parametrize("config", [GateConfig(), MultiplierConfig()])
 def test_continuous_codes_have_no_weight_of_their_own(config: Any) -> None:
     reward = pays(NormalPrior(2))
     with pytest.raises(ConfigurationError, match="discrete codes, each of which"):

@@ -295,9 +295,10 @@ def test_a_balance_goes_on_after_an_interruption(
     rows = read_rows(config.out)
     assert len(rows) > 6
     for row in rows:
-        assert float(row["coef_min"]) <= float(row["coef"]) <= float(row["coef_max"])
         assert 0 < float(row["return_scale"]) < 2.0
-    assert len({(row["coef_min"], row["coef_max"]) for row in rows}) > (balance.name != "gate")
+        if balance.name != "bound":
+            assert float(row["coef_min"]) <= float(row["coef"]) <= float(row["coef_max"])
+    assert len({row["coef"] for row in rows}) > (balance.name != "gate")
 
 
 def test_the_discount_of_training_does_not_reach_the_evaluation(
