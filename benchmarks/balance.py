@@ -2,15 +2,19 @@
 
     python benchmarks/balance.py --json benchmarks/results/balance.json
 
-Soft actor-critic goes on from one stage 1, that of ``benchmarks/finetuners.py``, where routes pay
-1 +- .3 or 1 +- .5, times a scale. The balances are those of ``modereg finetune sac BALANCE``, with
-their own defaults, beside two of the benchmark: ``none`` pays nothing intrinsic, and ``fixed`` is a
-constant in the unit of the reward, .3 over the scale, as if returns were not divided by their size.
-A run that is interrupted goes on when the command is repeated.
+PPO goes on from one stage 1, that of ``benchmarks/finetuners.py``, where routes pay 1 +- .5 or
+1 +- .3, times a scale. Its learning rate is 1e-3, three times the default, so that within a million
+environment steps codes are lost which no reward holds; with the default all are kept for two
+million without any intrinsic reward. The balances are those of ``modereg finetune ppo BALANCE``,
+with their own defaults, beside two of the benchmark: ``none`` pays nothing intrinsic, and ``fixed``
+is a constant in the unit of the reward, .3 over the scale, as if returns were not divided by their
+size. The balances have several seeds at the first spread of pay and scale 1, all else one. A run
+that is interrupted goes on when the command is repeated.
 
-Rows: pay (the spread), scale, balance, seed, success, return (over the scale), entropy (by log 24),
-modes, present, commandable, return_scale and coef, coef_min and coef_max at the end, env_steps
-(those of stage 1 included) and cpu_seconds (of the run alone).
+Rows: pay (the spread), scale, balance, seed (of the fine-tuning; stage 1 is the same), success,
+return (over the scale), entropy (by log 24), modes, present, commandable, return_scale and coef (of
+several the mean, and coef_min and coef_max) at the end, env_steps (those of stage 1 included) and
+cpu_seconds (of the run alone).
 """
 
 from __future__ import annotations
@@ -24,76 +28,72 @@ from finetuners import MODES, QUIET, SMOKE, Budget, Seed
 from support.commands import cpu_seconds, run
 from support.results import write_results
 
+from modereg.balances.config import BALANCES
 from modereg.files import read_json
 from modereg.recipes.config import FinetuneConfig
 
-ENV_STEPS = 300_000
+ENV_STEPS = 1_000_000
 """Environment steps after stage 1."""
 
-RULES = ("constant", "schedule", "gate", "multiplier", "bound")
 DEFAULT = FinetuneConfig().balance.name
 KEPT = ("return_scale", "coef", "coef_min", "coef_max")
 
 
-def cases(spreads: list[float]) -> list[tuple[float, float, str]]:
-    """Return spread, scale and balance of each run, what decides first."""
-    alike = [(spread, 1.0, rule) for spread in spreads for rule in ("none", *RULES)]
-    scales = (10.0, 0.1)
-    scaled = [(pay, by, rule) for pay in spreads for by in scales for rule in ("fixed", DEFAULT)]
-    return alike + scaled
+def cases(spreads: list[float], seeds: list[int]) -> list[tuple[float, float, str, int]]:
+    """Return spread, scale, balance and seed of each run."""
+    first, seed = spreads[0], seeds[0]
+    rules = ("none", *BALANCES)
+    alike = [(first, 1.0, rule, number) for number in seeds for rule in rules]
+    scaled = [(first, by, rule, seed) for by in (10.0, 0.1) for rule in ("fixed", DEFAULT)]
+    return alike + scaled + [(pay, 1.0, rule, seed) for pay in spreads[1:] for rule in rules]
 
 
 class Balances:
     """The runs from one stage 1.
 
     Args:
-        seed: which has a base and a stage 1.
+        start: has a base and a stage 1.
         budget: how much of everything.
     """
 
-    def __init__(self, seed: Seed, budget: Budget) -> None:
-        self.seed, self.budget = seed, budget
+    def __init__(self, start: Seed, budget: Budget) -> None:
+        self.start, self.budget = start, budget
 
-    def tune(self, spread: float, scale: float, balance: str) -> dict[str, Any]:
+    def tune(self, spread: float, scale: float, balance: str, seed: int) -> dict[str, Any]:
         """Fine-tune, unless that is done, and return the row."""
-        stage1, out = self.seed.out / "stage1", self.seed.out / f"{balance}_{spread}_{scale}"
+        stage1 = self.start.out / "stage1"
+        out = self.start.out / f"{balance}_{spread}_{scale}_{seed}"
         if not (out / "summary.json").exists():
-            rule = balance if balance in RULES else "constant"
             coef = {"none": 0.0, "fixed": 0.3 / scale}.get(balance)
-            chosen = {} if coef is None else {"balance__coef": coef}
-            options = ("pay_spread", spread, "scale", scale)
+            spent = read_json(stage1 / "summary.json")["env_steps"]
             run(
-                f"finetune sac {rule}",
+                f"finetune ppo {balance if coef is None else 'constant'}",
                 *QUIET,
                 "--accept-uncommanded",
                 cwd=Path(__file__).parent,
                 task__name="support.scaled_avoid:scaled_avoid",
                 task__num_envs=512,
-                task__options=options,
-                base=self.seed.out / "base" / "policy",
+                task__options=("pay_spread", spread, "scale", scale),
+                base=self.start.out / "base" / "policy",
                 start=stage1,
                 out=out,
-                seed=self.seed.seed,
-                env_steps=read_json(stage1 / "summary.json")["env_steps"]
-                + int(self.budget.share * ENV_STEPS),
-                eval_every=10,
+                seed=seed,
+                env_steps=spent + int(self.budget.share * ENV_STEPS),
+                eval_every=7,
                 eval_episodes=min(512, self.budget.judged),
                 final_episodes=self.budget.judged,
-                **chosen,
-                **self.budget.learners.get("sac", {}),
+                learner__learning_rate=1e-3,
+                **({} if coef is None else {"balance__coef": coef}),
             )
-        return self._row(out, spread, scale, balance)
+        about = {"pay": f"1 +- {spread}", "scale": scale, "balance": balance, "seed": seed}
+        return about | self._figures(out, scale)
 
-    def _row(self, out: Path, spread: float, scale: float, balance: str) -> dict[str, Any]:
+    def _figures(self, out: Path, scale: float) -> dict[str, Any]:
         summary = read_json(out / "summary.json")
         figures = summary["sampled"]
         with (out / "curves.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
         return {
-            "pay": f"1 +- {spread}",
-            "scale": scale,
-            "balance": balance,
-            "seed": self.seed.seed,
             "success": round(figures["success"], 4),
             "return": round(figures["mean_return"] / scale, 4),
             "entropy": round(figures["entropy"], 4),
@@ -110,20 +110,20 @@ def main() -> None:
     """Run everything that is not there yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.5, 0.3])
     parser.add_argument("--out", type=Path, help="folder of the runs")
     parser.add_argument(
-        "--smoke", action="store_true", help="a tiny budget, one run of each balance"
+        "--smoke", action="store_true", help="a tiny budget, each balance at one spread"
     )
     args = parser.parse_args()
     out = args.out or Path("runs") / ("balance_smoke" if args.smoke else "balance")
     budget = SMOKE if args.smoke else Budget(judged=2048)
-    seed = Seed((out / f"seed{args.seed}").resolve(), args.seed, budget)
-    seed.begin()
-    runs, rows = Balances(seed, budget), []
-    todo = cases(args.spreads)
-    for case in todo[: 1 + len(RULES)] if args.smoke else todo:
+    start = Seed(out.resolve(), 0, budget)
+    start.begin()
+    runs, rows = Balances(start, budget), []
+    todo = cases(args.spreads, args.seeds)
+    for case in todo[: 1 + len(BALANCES)] if args.smoke else todo:
         rows.append(runs.tune(*case))
         write_results(args.json, "Balances on Avoid", {"rows": rows})
     for row in rows:
