@@ -67,10 +67,16 @@ class RunningMean:
 class Balance(ABC):
     r"""Sets the weights of a :class:`~modereg.transforms.MIReward` from the episodes that end.
 
-    The task's reward is divided by :math:`u = \sqrt{E[R^2]}`, R being the return of an episode, of
-    the latest 1024 that ended. So the weights are in the units of a return, whatever reward a task
-    pays: rewards ten times as large give the same ``regularized_reward``. As long as every return
-    was 0, u is taken from the episodes under way, and it is 1 where they were paid nothing either.
+    With :math:`\lambda_z` the weight that a rule finds, a transition of code z is paid
+
+    .. math::
+        (r / u + \lambda_z l) / (1 + \bar\lambda), \quad u = \sqrt{E[R^2]},
+
+    l being the intrinsic reward and R the return of the latest 1024 episodes that ended. So the
+    weights are in the units of a return, whatever a task pays: rewards ten times as large give the
+    same ``regularized_reward``. And its size does not change with the weights, whose mean is
+    :math:`\bar\lambda`, so that a critic need not follow them. As long as every return was 0, u is
+    taken from the episodes under way, and it is 1 where they were paid nothing either.
 
     Each rule is a subclass. :meth:`update` comes before a batch is paid::
 
@@ -84,11 +90,16 @@ class Balance(ABC):
     buffers when it is called.
 
     Args:
-        mi_reward: pays; its ``coef`` and ``unit`` are set here.
+        mi_reward: pays; its ``coef`` and ``unit`` are set here, to
+            :math:`\lambda / (1 + \bar\lambda)` and :math:`u (1 + \bar\lambda)`.
         coef: the weight at the start.
         codes: K, for a weight of each code; None for one of all.
         return_key: entry of the rewards of the episode so far.
         success_key: entry of success, read where there is one.
+
+    Attributes:
+        coef: lambda, a scalar or ``[K]``.
+        size: u.
     """
 
     def __init__(
@@ -105,12 +116,9 @@ class Balance(ABC):
         self.device = module_device(mi_reward.estimator)
         self.squares = RunningMean(1, UNIT_WINDOW, self.device)
         shape = () if codes is None else (codes,)
-        self.mi_reward.coef = torch.full(shape, float(coef), device=self.device)
-
-    @property
-    def coef(self) -> Tensor:
-        """The weights, a scalar or ``[K]``."""
-        return self.mi_reward.coef
+        self.coef = torch.full(shape, float(coef), device=self.device)
+        self.size = 1.0
+        self._write()
 
     @torch.no_grad()
     def update(self, batch: TensorDictBase) -> dict[str, float]:
@@ -134,8 +142,9 @@ class Balance(ABC):
         data = data.reshape(-1) if valid is None else data[valid]
         require_finite(data, [returned], type(self).__name__)
         ended = data[data.get(("next", "done")).squeeze(-1)].to(self.device)
-        self._set_unit(ended.get(returned).squeeze(-1), data.get(returned))
-        self.mi_reward.coef = self.weights(data, ended).to(self.coef)
+        self.size = self._size(ended.get(returned).squeeze(-1), data.get(returned))
+        self.coef = self.weights(data, ended).to(self.coef)
+        self._write()
         return self._figures()
 
     @property
@@ -153,27 +162,33 @@ class Balance(ABC):
             ended: those of them that ended an episode, ``[m]``, on :attr:`device`.
         """
 
-    def _set_unit(self, returns: Tensor, so_far: Tensor) -> None:
-        """Set the unit by the returns of episodes that ended, ``[m]``, or else by those so far."""
+    def _size(self, returns: Tensor, so_far: Tensor) -> float:
+        """Return u by the returns of episodes that ended, ``[m]``, or else by those so far."""
         self.squares.add(torch.zeros_like(returns, dtype=torch.int64), returns.square())
         size = self.squares.mean[0].sqrt()
         if not size > 0:
             size = so_far.square().mean().sqrt()
-        self.mi_reward.unit.fill_(float(size) if size > 0 else 1.0)
+        return float(size) if size > 0 else 1.0
+
+    def _write(self) -> None:
+        total = 1.0 + self.coef.mean()
+        self.mi_reward.unit.fill_(self.size * float(total))
+        self.mi_reward.coef = self.coef / total
 
     def _figures(self) -> dict[str, float]:
         coef = self.coef
-        found = {"return_scale": self.mi_reward.unit, "coef": coef.mean()}
+        found = {"coef": coef.mean()}
         if coef.ndim:
             found |= {"coef_min": coef.min(), "coef_max": coef.max()}
-        return {name: round(float(value), 7) for name, value in found.items()}  # of float32
+        figures = {name: round(float(value), 7) for name, value in found.items()}  # of float32
+        return {"return_scale": self.size} | figures
 
     def state_dict(self) -> dict[str, Any]:
         """Return what changes between batches."""
         return {
             "squares": self.squares.state_dict(),
-            "unit": self.mi_reward.unit.clone(),
-            "coef": self.coef.clone(),
+            "size": self.size,
+            "coef": self.coef,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -188,5 +203,5 @@ class Balance(ABC):
                 f"got {tuple(state['coef'].shape)}; give the options of the run that it is of"
             )
         self.squares.load_state_dict(state["squares"])
-        self.mi_reward.unit.copy_(state["unit"])
-        self.mi_reward.coef = state["coef"].to(self.coef)
+        self.size, self.coef = state["size"], state["coef"].to(self.coef)
+        self._write()

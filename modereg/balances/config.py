@@ -154,7 +154,7 @@ class BoundConfig:
     coef: float = 1.0
     share: float = 0.95
     rate: float = 0.002
-    limits: tuple[float, float] = (0.1, 10.0)
+    limits: tuple[float, float] = (0.1, 3.0)
     reference: Literal["start", "prior"] | None = None
     window: int = 512
 

@@ -51,11 +51,11 @@ def test_the_unit_is_the_size_of_the_returns() -> None:
     balance = _balance()
     figures = balance.update(transitions([3.0, 4.0, 99.0], done=[True, True, False]))
     assert figures == {"return_scale": pytest.approx(math.sqrt(12.5)), "coef": 0.5}
-    assert float(balance.mi_reward.unit) == pytest.approx(math.sqrt(12.5))
+    assert float(balance.mi_reward.unit) == pytest.approx(1.5 * math.sqrt(12.5))
     figures = balance.update(transitions([-5.0, 0.0]))  # the mean of 9, 16, 25 and 0
     assert figures["return_scale"] == pytest.approx(math.sqrt(12.5))
     paid = balance.mi_reward(transitions([5.0], told=[0.5]))["next", keys.REGULARIZED_REWARD]
-    assert float(paid) == pytest.approx(5 / math.sqrt(12.5) + 0.5 * 0.5)
+    assert float(paid) == pytest.approx((5 / math.sqrt(12.5) + 0.5 * 0.5) / 1.5)
 
 
 def test_before_any_episode_was_paid_those_under_way_are_the_unit() -> None:
@@ -91,6 +91,7 @@ def test_figures_of_several_weights_are_their_mean_and_the_range() -> None:
     low, high, start = balance.coef.tolist()
     assert low < start < high
     assert start == pytest.approx(0.3)
+    torch.testing.assert_close(balance.mi_reward.coef, balance.coef / (1 + balance.coef.mean()))
     names = ("coef_min", "coef", "coef_max")
     expected = [low, (low + start + high) / 3, high]
     assert [figures[name] for name in names] == pytest.approx(expected)

@@ -167,6 +167,6 @@ def test_a_state_taken_up_goes_on_bit_for_bit(config: Any) -> None:
     expected = [balance.update(batch(seed)) for seed in range(3, 6)]
     resumed.update(batch(9))  # something to be taken back
     resumed.load_state_dict(state)
-    assert torch.equal(again.coef, state["coef"])
+    assert torch.equal(resumed.coef, state["coef"])
     assert [resumed.update(batch(seed)) for seed in range(3, 6)] == expected
     assert torch.equal(again.coef, reward.coef)

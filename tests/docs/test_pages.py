@@ -110,7 +110,7 @@ def test_an_own_loop(run: Any) -> None:
     }
     made = run("tutorials/own_loop.md", smaller=smaller)
     after, pays = made["batch"]["next"], made["mi_reward"]
-    assert float(pays.coef) != 1.0
+    assert float(made["balance"].coef) != 1.0
     paid = after["reward"] / pays.unit + pays.coef * after["mi_reward"]
     torch.testing.assert_close(after["regularized_reward"], paid)
     assert all(weight.grad is not None for weight in made["steering"].parameters())
