@@ -2,14 +2,14 @@
 
     python benchmarks/balance.py --json benchmarks/results/balance.json
 
-PPO goes on from one stage 1, that of ``benchmarks/finetuners.py``, where routes pay 1 +- .5 or
-1 +- .3, times a scale. Its learning rate is 1e-3, three times the default, so that within a million
+PPO goes on from one stage 1, that of ``benchmarks/finetuners.py``, where routes pay 1 +- .5 times a
+scale. Its learning rate is 1e-3, three times the default, so that within a million
 environment steps codes are lost which no reward holds; with the default all are kept for two
 million without any intrinsic reward. The balances are those of ``modereg finetune ppo BALANCE``,
 with their own defaults, beside two of the benchmark: ``none`` pays nothing intrinsic, and ``fixed``
 is a constant in the unit of the reward, .3 over the scale, as if returns were not divided by their
-size. The balances have several seeds at the first spread of pay and scale 1, all else one. A run
-that is interrupted goes on when the command is repeated.
+size. Some balances have several seeds at scale 1, all else one. A run that is interrupted goes on
+when the command is repeated.
 
 Rows: pay (the spread), scale, balance, seed (of the fine-tuning; stage 1 is the same), success,
 return (over the scale), entropy (by log 24), modes, present, commandable, return_scale and coef (of
@@ -39,13 +39,13 @@ DEFAULT = FinetuneConfig().balance.name
 KEPT = ("return_scale", "coef", "coef_min", "coef_max")
 
 
-def cases(spreads: list[float], seeds: list[int]) -> list[tuple[float, float, str, int]]:
+def cases(spread: float, seeds: list[int]) -> list[tuple[float, float, str, int]]:
     """Return spread, scale, balance and seed of each run."""
-    first, seed = spreads[0], seeds[0]
-    rules = ("none", *BALANCES)
-    alike = [(first, 1.0, rule, number) for number in seeds for rule in rules]
-    scaled = [(first, by, rule, seed) for by in (10.0, 0.1) for rule in ("fixed", DEFAULT)]
-    return alike + scaled + [(pay, 1.0, rule, seed) for pay in spreads[1:] for rule in rules]
+    first, *others = seeds
+    alike = [(spread, 1.0, rule, first) for rule in ("none", *BALANCES)]
+    again = [(spread, 1.0, rule, seed) for seed in others for rule in ("none", "constant", "bound")]
+    scaled = [(spread, by, rule, first) for by in (10.0, 0.1) for rule in ("fixed", DEFAULT)]
+    return alike + again + scaled
 
 
 class Balances:
@@ -110,19 +110,17 @@ def main() -> None:
     """Run everything that is not there yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--spreads", type=float, nargs="+", default=[0.5, 0.3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--spread", type=float, default=0.5)
     parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument(
-        "--smoke", action="store_true", help="a tiny budget, each balance at one spread"
-    )
+    parser.add_argument("--smoke", action="store_true", help="a tiny budget, each balance once")
     args = parser.parse_args()
     out = args.out or Path("runs") / ("balance_smoke" if args.smoke else "balance")
     budget = SMOKE if args.smoke else Budget(judged=2048)
     start = Seed(out.resolve(), 0, budget)
     start.begin()
     runs, rows = Balances(start, budget), []
-    todo = cases(args.spreads, args.seeds)
+    todo = cases(args.spread, args.seeds)
     for case in todo[: 1 + len(BALANCES)] if args.smoke else todo:
         rows.append(runs.tune(*case))
         write_results(args.json, "Balances on Avoid", {"rows": rows})
