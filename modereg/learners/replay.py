@@ -35,7 +35,8 @@ class ReplayLearner:
 
     Episodes go on from batch to batch; they begin with a seeded reset after each checkpoint. The
     intrinsic reward is paid again on what is sampled, by the newest discoverer. A learner of this
-    kind is the loss and its optimisers; it may add to :meth:`begin` and :meth:`step`.
+    kind is the loss and its optimisers; it may add to :meth:`prepared`, :meth:`begin` and
+    :meth:`step`.
 
     Args:
         problem: what is improved.
@@ -61,13 +62,18 @@ class ReplayLearner:
             writer=self.writer,
             batch_size=config.minibatch,
         )
-        read = [] if problem.mi_reward is None else problem.mi_reward.reads
-        self.stored: list[NestedKey] = list(dict.fromkeys([*loss.in_keys, *read]))
+        self.paid_by = [] if problem.mi_reward is None else problem.mi_reward.reads
+        self.read: list[NestedKey] = list(dict.fromkeys([*loss.in_keys, *self.paid_by]))
+        self.stored = self.read
         longest = problem.layout.max_decisions
         self.checkpoint_every = -(-CHECKPOINT_EPISODES * longest // config.decisions)
         self.batches, self.kept, self.owed, self.steps = 0, 0, 0.0, 0
         self._under_way = False
         self.collector = problem.make_collector(config.decisions)
+
+    def prepared(self, data: TensorDictBase) -> TensorDictBase:
+        """Return transitions ``[n]`` with ``stored``, what is kept of them, from what is read."""
+        return data
 
     def begin(self) -> None:
         """Make ready what has to be told from the buffer, once, before the first gradient step."""
@@ -89,13 +95,13 @@ class ReplayLearner:
         Raises:
             NonFiniteError: before anything is kept or learned from that is not finite.
         """
-        data = batch.select(*self.stored).reshape(-1)
+        data = batch.select(*self.read).reshape(-1)
         valid = valid_rows(batch.reshape(-1))
         data = (data if valid is None else data[valid]).to(self.device)
-        require_finite(data, self.stored, f"batch {self.batches}")
+        require_finite(data, self.read, f"batch {self.batches}")
         if not len(data):
             return {}
-        self.buffer.extend(data)
+        self.buffer.extend(self.prepared(data).select(*self.stored))
         before, self.kept = self.kept, self.kept + len(data)
         self.owed += self.config.updates * len(data)
         if self.kept < self.config.prefill:

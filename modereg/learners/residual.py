@@ -14,6 +14,7 @@ from modereg.learners.base import Problem
 from modereg.learners.config import ResidualConfig
 from modereg.learners.replay import ReplayLearner, standardise_chunks
 from modereg.objectives import ChunkResidualLoss
+from modereg.reading import in_next
 from modereg.residual import ChunkResidual
 
 __all__ = ["Residual"]
@@ -58,6 +59,20 @@ class Residual(ReplayLearner):
             "critic": torch.optim.Adam(critic, config.critic_learning_rate, fused=True),
         }
         super().__init__(problem, config, loss, optimizers)
+        needed = [*loss.actor_network.in_keys, *self.paid_by]
+        spare = [
+            key for key in loss.state_keys if key not in needed
+        ]  # what the decoder alone reads
+        base = loss.tensor_keys.base
+        self.stored = [key for key in self.read if key not in spare + list(map(in_next, spare))]
+        self.stored += [base, in_next(base)]
+
+    def prepared(self, data: TensorDictBase) -> TensorDictBase:
+        """Add a draw of the base's chunk at both states, so that no gradient step decodes."""
+        base = self.loss.tensor_keys.base
+        for state in (data, data.get("next")):
+            state.set(base, self.loss.base_chunk(state))
+        return data
 
     def collect(self) -> TensorDictBase:
         """Return a batch ``[B, T]``, in which the residual is explored."""

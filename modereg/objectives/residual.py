@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,9 +39,11 @@ class ChunkResidualLoss(ChunkReplayLoss):
         E [ - \min_i Q_i(s, D(s, w) + u(m)) / \overline{|Q|}
         + \beta \, |\mu - \mu_0|^2 / 2 \sigma^2 ],
 
-    by the gradient of m: no gradient of the decoder is needed. The second term is the KL to the
-    residual as it was when the loss was made, and the mean size of Q makes its weight independent
-    of the reward's scale.
+    by the gradient of m: no gradient of the decoder is needed. D(s, w) is drawn from the steering
+    policy, which stays as it is, so a draw of :meth:`base_chunk` may be stored with each state, as
+    Policy Decorator stores the base's actions: then no step decodes. The second term is the KL to
+    the residual as it was when the loss was made, and the mean size of Q makes its weight
+    independent of the reward's scale.
 
     Args:
         residual: u, whose network gives mu.
@@ -58,6 +61,14 @@ class ChunkResidualLoss(ChunkReplayLoss):
         ConfigurationError: if an option is out of range.
     """
 
+    @dataclass
+    class _AcceptedKeys(ChunkReplayLoss._AcceptedKeys):
+        """Keys that :meth:`set_keys` accepts."""
+
+        base: NestedKey = "base_chunk"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
     residual: ChunkResidual
     steering_network: SteeringPolicy
 
@@ -121,9 +132,13 @@ class ChunkResidualLoss(ChunkReplayLoss):
         length = self.residual.bounded(mean.detach()).norm(dim=-1).mean() / self.residual.bound
         return {"loss_actor": kl + gain, "loss_kl": kl.detach(), "residual_length": length}
 
+    @torch.no_grad()
+    def base_chunk(self, state: TensorDictBase) -> Tensor:
+        """Return a draw of D(s, w), ``[n, H, A]``, to store with states as ``base_chunk``."""
+        return self.decoder.decode(state, self.steering_network.distribution(state).sample())
+
     def _played(self, state: TensorDictBase, mean: Tensor) -> Tensor:
-        with torch.no_grad():
-            noise = self.steering_network.distribution(state).sample()
-            chunk = self.decoder.decode(state, noise)
+        chunk = state.get(self.tensor_keys.base, None)
+        chunk = self.base_chunk(state) if chunk is None else chunk
         move = self.residual.bounded(self.drawn(mean))
         return self.decoder.executed(self.residual.moved(chunk, move))

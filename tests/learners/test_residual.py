@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from tensordict import TensorDictBase
+from torch import Tensor
 
 from modereg import keys
 from modereg.discovery.chunk_features import ChunkFeatures
@@ -75,6 +77,25 @@ def test_what_is_kept_is_what_was_played_with_the_noise_of_exploring() -> None:
     along = torch.linalg.pinv(made.residual.directions)
     move = (batch["next", keys.CHUNK] - base)[:, :3].flatten(1) @ along
     assert float(move.norm(dim=-1).max().detach()) < made.residual.bound * 1.01
+
+
+def test_each_transition_is_decoded_once_and_no_gradient_step_decodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = make_learner(ResidualConfig)
+    rows, decode = [], made.loss.decoder.decode
+
+    def counted(state: TensorDictBase, action: Tensor) -> Tensor:
+        rows.append(len(action))
+        return decode(state, action)
+
+    monkeypatch.setattr(made.loss.decoder, "decode", counted)
+    for _ in range(4):
+        turn(made)
+    assert made.steps > 0
+    assert rows == [8] * 8, "at the state and the next one of each batch's transitions"
+    kept = made.buffer[:]
+    assert kept["base_chunk"].shape == kept["next", "base_chunk"].shape == (32, 4, 2)
 
 
 def test_it_goes_on_from_the_residual_of_a_start() -> None:

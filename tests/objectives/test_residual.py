@@ -86,6 +86,28 @@ def test_leaving_the_start_costs_the_divergence_of_two_gaussians() -> None:
     assert float(found["residual_length"]) == pytest.approx(U * 0.5 / LENGTH, rel=1e-4)
 
 
+def test_a_chunk_that_is_stored_is_not_decoded_again() -> None:
+    loss, data = made(), transitions()
+    for state in (data, data["next"]):
+        state.set("base_chunk", torch.full((len(data), 4, 2), 0.01))
+    chunk = torch.full((3, 2), 0.01)
+    chunk[0] = (chunk[0] + U * torch.tensor(MEAN)).clamp(-BOUND, BOUND)
+    total = chunk.sum()
+    after = data["next"]
+    value = torch.minimum(total + 5.0, 3.0 * total) * ~after["terminated"].squeeze(-1)
+    expected = after["reward"].squeeze(-1) + GAMMA ** after[keys.STEPS].squeeze(-1) * value
+    torch.testing.assert_close(loss.target(data), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_may_be_stored_is_drawn_from_the_steering_policy() -> None:
+    loss, data = made(), transitions()
+    torch.manual_seed(3)
+    found = loss.base_chunk(data)
+    torch.manual_seed(3)
+    noise = loss.steering_network.distribution(data).sample()
+    assert torch.equal(found, policy().decode(noise, data["observation"]))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_decisions_is_moved_and_the_others_as_at_the_start(share: float) -> None:
     loss, states = made(), transitions(3000)
