@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--spreads", type=float, nargs="+", default=list(SPREADS))
     parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument("--smoke", action="store_true", help="a tiny budget, one seed and spread")
+    parser.add_argument("--smoke", action="store_true", help="a tiny budget, from stage 1 alone")
     args = parser.parse_args()
     out = args.out or Path("runs") / ("finetuners_smoke" if args.smoke else "finetuners")
     seeds, spreads = (
@@ -194,7 +194,7 @@ def main() -> None:
         seed.begin()
         for spread in spreads:
             for learner in args.learners:
-                for method in ("plain", "modereg"):
+                for method in ("modereg",) if args.smoke else ("plain", "modereg"):
                     rows.append(seed.tune(learner, method, spread))
                     write_results(args.json, "Fine-tuners on Avoid", {"rows": rows})
     for row in rows:
