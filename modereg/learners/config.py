@@ -156,6 +156,8 @@ class ReplayConfig:
         tau: share of the way that the target network goes at each gradient step.
         kl_coef: weight of KL(policy || policy at the start), nats, beside a return that is divided
             by its mean size: a small one loses codes that stage 1 gave.
+        kl_target: that KL, nats, which a weight that begins at ``kl_coef`` is to bring about; None
+            leaves the weight.
         max_grad_norm: norm to which gradients are clipped.
     """
 
@@ -171,6 +173,7 @@ class ReplayConfig:
     critic_learning_rate: float = 1e-3
     tau: float = 0.01
     kl_coef: float = 0.01
+    kl_target: float | None = None
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:
@@ -179,10 +182,14 @@ class ReplayConfig:
         check_numbers(
             self,
             count=counts,
-            positive=(*rates, "max_grad_norm", "updates", "tau"),
+            positive=(*rates, "max_grad_norm", "updates", "tau", "kl_target"),
             nonnegative=("kl_coef",),
             share=("tau",),
         )
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ConfigurationError(
+                "expected kl_coef above 0, where the weight for kl_target begins, got 0"
+            )
         if self.reduction not in ("min", "mean"):
             raise ConfigurationError(f"expected reduction min or mean, got {self.reduction!r}")
         if self.buffer < max(self.prefill, self.minibatch):

@@ -33,6 +33,7 @@ class DSRL(ReplayLearner):
             ChunkDecoder(problem.env),
             gamma=problem.layout.gamma,
             kl_coef=config.kl_coef,
+            kl_target=config.kl_target,
             reduction=config.reduction,
             prior_share=config.prior_share,
             draws=config.draws,

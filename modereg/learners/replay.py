@@ -144,6 +144,7 @@ class ReplayLearner:
         if with_actor:
             losses |= self.loss.actor_loss(sample)
             self.descend("actor", losses["loss_actor"])
+            self.loss.update_kl(losses["kl"])
         return losses
 
     def descend(self, name: str, loss: Tensor) -> None:

@@ -49,6 +49,7 @@ class Residual(ReplayLearner):
             ChunkDecoder(problem.env),
             gamma=problem.layout.gamma,
             kl_coef=config.kl_coef,
+            kl_target=config.kl_target,
             reduction=config.reduction,
             spread=config.spread,
         )

@@ -26,6 +26,7 @@ class SAC(ReplayLearner):
             problem.make_qvalue(config.critics),
             gamma=problem.layout.gamma,
             kl_coef=config.kl_coef,
+            kl_target=config.kl_target,
             reduction=config.reduction,
         )
         rates = (config.learning_rate, config.std_learning_rate)

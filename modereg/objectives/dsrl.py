@@ -46,7 +46,7 @@ class DSRLLoss(ChunkReplayLoss):
         decoder: D, a :class:`~modereg.decoding.ChunkDecoder`; no part of the parameters and state.
         prior_share: share of the distilled noises that are drawn from N(0, I).
         draws: noises that are distilled at each state. Each costs a pass of the decoder.
-        **options: ``gamma``, ``kl_coef`` and ``reduction``, as in :class:`NoiseSACLoss`.
+        **options: of :class:`~modereg.objectives.ReplayLoss`.
 
     Raises:
         ConfigurationError: if an option is out of range.
@@ -100,5 +100,5 @@ class DSRLLoss(ChunkReplayLoss):
         return torch.where(rows.view(-1, *[1] * (drawn.ndim - 1)), torch.randn_like(drawn), drawn)
 
     def actor_loss(self, data: TensorDictBase) -> dict[str, Tensor]:
-        """Return ``loss_actor`` and ``loss_kl`` of states; no critic gets a gradient of it."""
+        """Return what :meth:`anchored` does of states; no critic gets a gradient of it."""
         return self.steered_loss(self.noise_qvalue_network, data)

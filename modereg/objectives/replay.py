@@ -14,6 +14,7 @@ from torchrl.objectives.utils import hold_out_net
 
 from modereg import keys
 from modereg.decoding import ChunkDecoder
+from modereg.devices import module_device
 from modereg.errors import ConfigurationError
 from modereg.objectives._base import PlainLoss
 from modereg.reading import evaluate, in_next, require, valid_rows
@@ -22,6 +23,9 @@ from modereg.steering import SteeringPolicy
 __all__ = ["ChunkReplayLoss", "ReplayLoss"]
 
 Reduction = Literal["min", "mean"]
+
+DUAL_RATE, DUAL_RANGE = 0.003, (1e-6, 1e3)
+"""Largest step of the logarithm of a KL's weight that has a target, and the range of the weight."""
 
 
 class ReplayLoss(PlainLoss):
@@ -40,7 +44,9 @@ class ReplayLoss(PlainLoss):
         actor_network: what is learned from the critic; it and the start's copy of it are held.
         qvalue_network: reads the state and x, and writes ``[*B, E]``, one value of each member.
         gamma: discount of one environment step.
-        kl_coef: weight of the KL to the start.
+        kl_coef: weight of the KL to the start, the first of several where there is a target.
+        kl_target: KL to the start that is aimed at, nats; :meth:`update_kl` finds the weight, as
+            LP-DS finds that of its trust region (arXiv 2606.01151). None leaves the weight.
         reduction: of the ensemble: ``min``, or ``mean`` for one of many members.
 
     Raises:
@@ -63,6 +69,7 @@ class ReplayLoss(PlainLoss):
     start_network: SteeringPolicy
     qvalue_network: TensorDictModuleBase
     target_network: TensorDictModuleBase
+    kl_weight: Tensor
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class ReplayLoss(PlainLoss):
         *,
         gamma: float,
         kl_coef: float = 0.01,
+        kl_target: float | None = None,
         reduction: Reduction = "min",
     ) -> None:
         super().__init__()
@@ -80,10 +88,17 @@ class ReplayLoss(PlainLoss):
             raise ConfigurationError(f"expected a discount in [0, 1], got {gamma}")
         if not kl_coef >= 0.0:
             raise ConfigurationError(f"expected kl_coef of at least 0, got {kl_coef}")
+        if kl_target is not None and not (kl_target > 0.0 and kl_coef > 0.0):
+            raise ConfigurationError(
+                "expected kl_target above 0, and kl_coef above 0, where its weight begins, got "
+                f"{kl_target} and {kl_coef}"
+            )
         self.actor_network, self.qvalue_network = actor_network, qvalue_network
         self.target_network = copy.deepcopy(qvalue_network).requires_grad_(False)
         self.start_network = copy.deepcopy(actor_network).requires_grad_(False)
-        self.gamma, self.kl_coef, self.reduction = gamma, kl_coef, reduction
+        self.gamma, self.kl_target, self.reduction = gamma, kl_target, reduction
+        weight = torch.tensor(kl_coef, device=module_device(actor_network))
+        self.register_buffer("kl_weight", weight)
 
     # --- what a subclass says
 
@@ -106,7 +121,7 @@ class ReplayLoss(PlainLoss):
         raise NotImplementedError
 
     def actor_loss(self, data: TensorDictBase) -> dict[str, Tensor]:
-        """Return ``loss_actor`` and ``loss_kl`` of states; no critic gets a gradient of it."""
+        """Return what :meth:`anchored` does of states; no critic gets a gradient of it."""
         raise NotImplementedError
 
     # --- what they share
@@ -117,7 +132,7 @@ class ReplayLoss(PlainLoss):
         return [*read, *map(in_next, after)]
 
     def _written_keys(self) -> list[NestedKey]:
-        return ["loss_qvalue", "loss_actor", "loss_kl", "qvalue"]
+        return ["loss_qvalue", "loss_actor", "loss_kl", "kl", "qvalue"]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """Return all losses of a batch, and figures.
@@ -127,7 +142,8 @@ class ReplayLoss(PlainLoss):
                 out.
 
         Returns:
-            Scalars: ``out_keys``. ``loss_kl`` is the weighted KL, and a part of ``loss_actor``.
+            Scalars: ``out_keys``. ``kl`` is the KL to the start, nats, and ``loss_kl`` the same
+            weighted, which is a part of ``loss_actor``.
 
         Raises:
             KeyMismatchError: if an entry is missing.
@@ -173,8 +189,28 @@ class ReplayLoss(PlainLoss):
         """Return :meth:`actor_loss` of a steering policy that climbs a critic of its noise."""
         dist, accepted = self.actor_network.distribution(data), self.tensor_keys
         gain = self.climb(critic, data, dist.rsample(), accepted.action)
-        kl = self.kl_coef * dist.kl_to(self.start_network.distribution(data)).mean()
-        return {"loss_actor": kl + gain, "loss_kl": kl.detach()}
+        return self.anchored(gain, dist.kl_to(self.start_network.distribution(data)).mean())
+
+    def anchored(self, gain: Tensor, divergence: Tensor) -> dict[str, Tensor]:
+        """Return ``loss_actor``, ``loss_kl`` and ``kl``.
+
+        Args:
+            gain: of :meth:`climb`.
+            divergence: KL of the policy to the start, nats, a mean over states.
+        """
+        kl = self.kl_weight * divergence
+        return {"loss_actor": kl + gain, "loss_kl": kl.detach(), "kl": divergence.detach()}
+
+    @torch.no_grad()
+    def update_kl(self, divergence: Tensor) -> None:
+        """Raise the weight of the KL where the policy is further than ``kl_target``, else lower it.
+
+        Args:
+            divergence: ``kl`` of the step before.
+        """
+        if self.kl_target is not None:
+            off = (divergence / self.kl_target - 1.0).clamp(-1.0, 1.0)
+            self.kl_weight.mul_((DUAL_RATE * off).exp()).clamp_(*DUAL_RANGE)
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:

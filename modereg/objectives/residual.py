@@ -52,7 +52,7 @@ class ChunkResidualLoss(ChunkReplayLoss):
         decoder: D, a :class:`~modereg.decoding.ChunkDecoder`; no part of the parameters and state.
         spread: root mean square length of the noise on m, in bounds of the residual: sigma is
             ``spread * bound / sqrt(k)`` of k directions.
-        **options: ``gamma``, ``kl_coef`` (beta) and ``reduction``, as in :class:`NoiseSACLoss`.
+        **options: of :class:`~modereg.objectives.ReplayLoss`; ``kl_coef`` is beta.
 
     Attributes:
         share: of the decisions that :meth:`explore` moves by what is learned.
@@ -121,16 +121,16 @@ class ChunkResidualLoss(ChunkReplayLoss):
         return self._played(after, self.actor_network.distribution(after).mean)
 
     def actor_loss(self, data: TensorDictBase) -> dict[str, Tensor]:
-        """Return ``loss_actor`` and ``loss_kl`` of states; the critic gets no gradient of it.
+        """Return what :meth:`anchored` does of states; the critic gets no gradient of it.
 
         ``residual_length`` is the mean length of u, in bounds.
         """
         mean = self.actor_network.distribution(data).mean
         gain = self.climb(self.qvalue_network, data, self._played(data, mean))
         away = (mean - self.start_network.distribution(data).mean) / self.std
-        kl = self.kl_coef * 0.5 * away.square().sum(-1).mean()
         length = self.residual.bounded(mean.detach()).norm(dim=-1).mean() / self.residual.bound
-        return {"loss_actor": kl + gain, "loss_kl": kl.detach(), "residual_length": length}
+        losses = self.anchored(gain, 0.5 * away.square().sum(-1).mean())
+        return losses | {"residual_length": length}
 
     @torch.no_grad()
     def base_chunk(self, state: TensorDictBase) -> Tensor:

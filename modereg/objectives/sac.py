@@ -39,7 +39,8 @@ class NoiseSACLoss(ReplayLoss):
         qvalue_network: reads what psi reads and the noise, and writes ``[*B, E]``, one value of
             each member.
         gamma: discount of one environment step.
-        kl_coef: beta.
+        kl_coef: beta, the first of several where there is a target.
+        kl_target: KL that is aimed at, nats; see :class:`~modereg.objectives.ReplayLoss`.
         reduction: of the ensemble: ``min``, or ``mean`` for one of many members.
 
     ``qvalue_network`` is held as it is; ``target_network`` is a copy of it, which
@@ -61,5 +62,5 @@ class NoiseSACLoss(ReplayLoss):
         return self.actor_network.distribution(after).sample()
 
     def actor_loss(self, data: TensorDictBase) -> dict[str, Tensor]:
-        """Return ``loss_actor`` and ``loss_kl`` of states; the critic gets no gradient of it."""
+        """Return what :meth:`anchored` does of states; the critic gets no gradient of it."""
         return self.steered_loss(self.qvalue_network, data)

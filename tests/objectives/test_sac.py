@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -96,6 +97,25 @@ def test_the_divergence_is_weighed_by_its_coefficient() -> None:
     loss.actor_network.head.network.layers[-1].bias.data.fill_(1.0)
     mean = 2.0 * torch.tanh(torch.tensor(0.5))
     assert float(loss.actor_loss(data)["loss_kl"]) == pytest.approx(0.5 * 1.5 * float(mean) ** 2)
+
+
+def test_a_target_of_the_divergence_moves_its_coefficient() -> None:
+    """By a factor of e^.003 a step at most, up where the policy is further than that."""
+    loss = made(kl_coef=0.5, kl_target=0.4)
+    for divergence, off in ((0.8, 1.0), (5.0, 1.0), (0.4, 0.0), (0.2, -0.5), (0.0, -1.0)):
+        before = float(loss.kl_weight)
+        loss.update_kl(torch.tensor(divergence))
+        assert float(loss.kl_weight) == pytest.approx(before * math.exp(0.003 * off))
+    assert loss.state_dict()["kl_weight"] == loss.kl_weight
+    still = made(kl_coef=0.5)
+    still.update_kl(torch.tensor(9.0))
+    assert float(still.kl_weight) == 0.5
+
+
+@pytest.mark.parametrize("options", [{"kl_target": 0.0}, {"kl_target": 1.0, "kl_coef": 0.0}])
+def test_a_target_that_cannot_be_reached_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="expected kl_target above 0, and kl_coef above 0"):
+        made(**options)
 
 
 def test_the_target_network_follows() -> None:
