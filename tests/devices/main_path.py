@@ -99,7 +99,7 @@ def episodes(path: Route) -> None:
 
 def clusters(path: Route) -> None:
     path.discoverer.steps, path.discoverer.min_successes = 20, 10**6  # all are clustered
-    options = {"episodes": 8 * ENVS, "refinements": 2}
+    options = {"episodes": 8 * ENVS, "refinements": 2, "refine_episodes": 2 * ENVS}
     steps = {"imitation_steps": 20, "refine_steps": 10, "validation": 0.1}
     figures = modereg.discover_modes(
         path.env, path.steering, path.discoverer, method="imitation", **options, **steps
