@@ -95,7 +95,7 @@ def test_stage_two_and_evaluation(
     printed = json.loads(shown)
     for how in ("sampled", "deterministic"):  # tables are in the run folder alone
         figures = {name: v for name, v in summary[how].items() if name in printed[how]}
-        assert set(summary[how]) - set(figures) <= {"code_mode_table"}
+        assert set(summary[how]) - set(figures) <= {"code_mode_table", "code_table"}
         assert printed[how] == figures
 
 
