@@ -51,8 +51,8 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({LIBRARIES})\..*"),
     ("py:.*", TYPES),
     ("py:.*", r"modereg.*\._.*"),
-    ("py:.*", r".*\.(DenoiserClass|Module|Result)"),
-    ("py:class", "Point"),
+    ("py:.*", r".*\.(DenoiserClass|Kind|Module|Result)"),
+    ("py:class", "Point|UseAppendAction"),
     ("py:meth", r"bound|close|loss|set_seed"),  # inherited, and documented where they come from
 ]
 

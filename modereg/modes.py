@@ -267,7 +267,7 @@ class ModeSelector:
             if success: break
 
     Args:
-        modes: what may be chosen, such as :attr:`CommandedPolicy.modes`; dropped ones are left out.
+        modes: what may be chosen, such as ``CommandedPolicy.modes``; dropped ones are left out.
         strategy: ``"thompson"`` takes the mode with the largest draw from its posterior (Thompson,
             1933; Chapelle and Li, 2011); ``"ucb"`` the one with the largest quantile
             :math:`1 - 1 / (t + 2)` of it, t the tries so far (Bayes-UCB, Kaufmann et al., 2012).

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modereg.checkpoints import Adapter, load_adapter, save_adapter
 from modereg.discovery.verdict import REACHED
-from modereg.errors import ConfigurationError
+from modereg.errors import ConfigurationError, ModeregError
 from modereg.files import replace_folder, write_atomic, write_json
 from modereg.metrics import PRESENT, blocked_success, replanned_success, success_table
 from modereg.modes import Mode, edit_modes, find_mode, modes_of
@@ -275,7 +275,10 @@ def _draw(
     made: Any = read_config(Path(config.run))
     where = f"the config.yaml in {config.run}"
     check_trust(where, task=made.task.name, base=made.base, trust=config.trust_code)
-    setup = set_up(made.task, made.base)
+    try:
+        setup = set_up(made.task, made.base)
+    except ModeregError as error:
+        raise ConfigurationError(f"{error} --no-picture does without the policy.") from error
     task, options, steering = setup.task, made.task.options, adapter.steering
     key = path_key(task, options, setup.num_envs, adapter.base_fingerprint, steering)
     kept = load_paths(home, key)

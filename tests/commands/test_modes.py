@@ -243,6 +243,14 @@ def test_code_that_a_run_names_is_run_on_request_alone(run: Path) -> None:
         listing(run, picture=True)
 
 
+def test_a_policy_that_is_not_there_is_for_the_picture_alone(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("base: ", "base: nowhere/policy #", 1))
+    assert listing(run)["modes"]
+    with pytest.raises(ConfigurationError, match=r"'nowhere/policy' is no folder\. --no-picture"):
+        listing(run, picture=True)
+
+
 def test_a_run_of_before_lists_what_it_knows(run: Path) -> None:
     """Whose summary has no table of what q reads, and no label."""
     summary = read_summary(run)
