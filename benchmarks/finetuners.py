@@ -182,7 +182,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--spreads", type=float, nargs="+", default=list(SPREADS))
     parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument("--smoke", action="store_true", help="a tiny budget, from stage 1 alone")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny budget, two learners from stage 1"
+    )
     args = parser.parse_args()
     out = args.out or Path("runs") / ("finetuners_smoke" if args.smoke else "finetuners")
     seeds, spreads = (
@@ -193,7 +195,7 @@ def main() -> None:
         seed = Seed((out / f"seed{number}").resolve(), number, SMOKE if args.smoke else Budget())
         seed.begin()
         for spread in spreads:
-            for learner in args.learners:
+            for learner in ("ppo", "dsrl") if args.smoke else args.learners:
                 for method in ("modereg",) if args.smoke else ("plain", "modereg"):
                     rows.append(seed.tune(learner, method, spread))
                     write_results(args.json, "Fine-tuners on Avoid", {"rows": rows})

@@ -54,6 +54,7 @@ METHODS = (
     "stage2_residual", "cluster",
 )  # fmt: skip
 EVALUATED = ("base", "best_of")
+SMOKED = ("base", "inspect", "stage1", "best_of", "stage2_residual", "cluster")
 FROM_STAGE1 = {"stage2": "sac", "stage2_residual": "residual"}
 """The learners that go on from stage 1."""
 
@@ -361,7 +362,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument("--smoke", action="store_true", help="a tiny budget, one task and seed")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny budget, one seed, some methods"
+    )
     args = parser.parse_args()
     out = args.out or Path("runs") / ("foreign_smoke" if args.smoke else "foreign_policies")
     budget = SMOKE if args.smoke else Budget()
@@ -369,7 +372,7 @@ def main() -> None:
     sessions = [Session(out, task, seed, budget) for task in tasks for seed in seeds]
     for session in sessions:
         session.train()
-        for method in args.methods:
+        for method in SMOKED if args.smoke else args.methods:
             session.do(method)
             save(args.json, [row for each in sessions for row in each.rows()])
     print(table([row for each in sessions for row in each.rows()]))
