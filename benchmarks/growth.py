@@ -17,24 +17,21 @@ env_steps, cpu_seconds (of stage 1) and seconds_pretrain.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from support.commands import cpu_seconds, run
+from support.results import write_results
 
-from modereg.files import read_json, write_json
+from modereg.files import read_json
 
 HERE = Path(__file__).resolve().parent
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page", "--resume")
+TITLE = "What stage 1 costs as noise and behaviours grow"
 CHUNKS = ((4, 2), (16, 2), (16, 7), (32, 16), (50, 32))
 MODES = (4, 8, 16, 32, 64)
 FEW, USUAL = 6, (16, 2)
 """Modes while noise grows, and the chunk while modes grow."""
-
-NAMES = ("what", "dimensions", "modes", "seed", "base_success", "base_present", "success")
-MORE = ("present", "commandable", "codes", "commanded", "env_steps", "cpu_seconds")
 
 
 def grow(out: Path, what: str, modes: int, chunk: tuple[int, int], seed: int, smoke: bool) -> Any:
@@ -76,17 +73,6 @@ def grow(out: Path, what: str, modes: int, chunk: tuple[int, int], seed: int, sm
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a table in Markdown."""
-    names = [*NAMES, *MORE]
-    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    for row in rows:
-        values = [row[name] for name in names]
-        cells = [f"{value:,}" if isinstance(value, int) else str(value) for value in values]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run everything that is not there yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -103,12 +89,11 @@ def main() -> None:
     for what, modes, chunk in cells[:1] if args.smoke else cells:
         for seed in args.seeds:
             rows.append(grow(out, what, modes, chunk, seed, args.smoke))
-            if args.json is not None:
-                write_json(args.json, {"rows": rows})
-                page = ["# What stage 1 costs as noise and behaviours grow", ""]
-                page += [f"    python {' '.join(sys.argv)}", "", table(rows), ""]
-                args.json.with_suffix(".md").write_text("\n".join(page))
-    print(table(rows))
+            write_results(
+                args.json, "What stage 1 costs as noise and behaviours grow", {"rows": rows}
+            )
+    for row in rows:
+        print(row)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from modereg.modes import Mode, edit_modes, find_mode, modes_of
 from modereg.paths import load_paths, path_key
 from modereg.recipes.config import ExportConfig, ModesConfig
 from modereg.recipes.config.text import read_config
-from modereg.recipes.runs import CONFIG, EDITED, SUMMARY, VERSIONS
+from modereg.recipes.runs import CONFIG, EDITED, SUMMARY, VERSIONS, check_finished
 from modereg.recipes.setup import check_trust, set_up
 from modereg.report import ReportEntry
 from modereg.report.folders import read_figures
@@ -104,11 +104,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
 
 def _read(run: Path) -> tuple[Adapter, dict[str, Any]]:
     """Return the adapter of a run and the summary of what its codes do."""
-    if not (run / "adapter").is_dir():
-        raise ConfigurationError(
-            f"expected a finished run of discover or finetune, got {run} without an adapter; "
-            "repeat its command with --resume first"
-        )
+    check_finished(run)
     return load_adapter(run / "adapter"), read_figures(_summary(run))
 
 

@@ -72,15 +72,28 @@ class CodeJudge(ABC):
         self.chance: Tensor | None = None
         self.learned = torch.ones_like(discoverer.centroids[:, 0], dtype=torch.bool)
         self.code_hits = torch.zeros_like(discoverer.centroids[:, 0])
-        self.table = torch.zeros(discoverer.num_codes, discoverer.num_codes + 1, device=self.device)
-        self.judged = 0
-        self.counts, self.evidence = torch.zeros_like(self.table), torch.zeros_like(self.table)
+        number = discoverer.num_codes
+        self.counts = torch.zeros(number, number + 1, device=self.device)
+        self.evidence = torch.zeros_like(self.counts)
         self.best: dict[str, Any] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the discoverer lives, and episodes are judged."""
         return self.discoverer.centroids.device
+
+    @property
+    def judged(self) -> int:
+        """How many episodes were judged last."""
+        return int(self.counts.sum())
+
+    @property
+    def table(self) -> Tensor:
+        """Share of each outcome among the episodes of a code that were judged last, ``[K, K + 1]``.
+
+        The last is no code; zeros for a code that was not drawn.
+        """
+        return self.counts / self.counts.sum(1, keepdim=True).clamp_min(1)
 
     @property
     def trained(self) -> dict[str, nn.Module]:
@@ -155,8 +168,7 @@ class CodeJudge(ABC):
             over codes; ``commanded``, the share of the codes for which it is at least 0.8;
             ``success`` and ``entropy``, of the codes that successful episodes reach, over log K;
             ``accepted``, 1.0 unless one of the last two is below the base's. ``code_hits`` has the
-            hits of each code, ``[K]``, and ``table`` the share of each outcome in its episodes,
-            ``[K, K + 1]``.
+            hits of each code, ``[K]``.
 
         Raises:
             ConfigurationError: if an episode's code is none of the discoverer's.
@@ -166,8 +178,8 @@ class CodeJudge(ABC):
         num = self.discoverer.num_codes
         outcomes = torch.where(solved, predicted, num)
         self.counts = functional.contingency(codes, outcomes, num, num + 1)
+        self.evidence += self._of_steered
         drawn = self.counts.sum(1).clamp_min(1)
-        self.table, self.judged = self.counts / drawn[:, None], len(episodes)
         self.code_hits = self.table.diagonal().clone()
         self.learned = self.code_hits >= REACHED
         if self.chance is None:
@@ -199,7 +211,7 @@ class CodeJudge(ABC):
             best of several by luck too.
         """
         newest = self.remember(figures)
-        self.evidence.zero_()
+        self.evidence = self._of_steered if newest else torch.zeros_like(self.evidence)
         for name, part in self.trained.items():
             part.load_state_dict(self.best["weights"][name])
         return newest
@@ -207,16 +219,13 @@ class CodeJudge(ABC):
     def weigh_up(self) -> tuple[Tensor, Tensor]:
         """Return the codes that are worth steering, ``[K]`` bool, and how often each is drawn.
 
-        What was judged last decides, together with all that was weighed up since :meth:`choose`; a
-        code that plays the base is not steered again. See
-        :func:`~modereg.discovery.worth.worth_steering`.
+        All that was judged of them since :meth:`choose` decides; a code that plays the base is not
+        steered again. See :func:`~modereg.discovery.worth.worth_steering`.
         """
-        steered = (self.steering.head.steered > 0)[:, None]
-        self.evidence += self.counts * steered
-        self.counts = torch.zeros_like(self.counts)
         drawn = self.evidence.sum(1)
+        known = (self.steering.head.steered > 0) & (drawn > 0)
         table = self.evidence / drawn.clamp_min(1)[:, None]
-        table = torch.where(steered & (drawn > 0)[:, None], table, self.base_outcomes)
+        table = torch.where(known[:, None], table, self.base_outcomes)
         return worth_steering(table, self.base_outcomes, drawn)
 
     def settle(self, std: float = 0.3, chosen: tuple[Tensor, Tensor] | None = None) -> None:
@@ -224,7 +233,7 @@ class CodeJudge(ABC):
 
         Args:
             std: standard deviation of the steered codes.
-            chosen: of :meth:`weigh_up`; None weighs up what was judged last.
+            chosen: of :meth:`weigh_up`; None asks it.
         """
         self.learned, shares = self.weigh_up() if chosen is None else chosen
         self.steering.head.steer_only(self.learned, std)
@@ -257,6 +266,11 @@ class CodeJudge(ABC):
             self.chance_shares(),
             residual=self.residual is not None,
         )
+
+    @property
+    def _of_steered(self) -> Tensor:
+        """What was counted last, of the codes that are steered, ``[K, K + 1]``."""
+        return (self.counts * (self.steering.head.steered > 0)[:, None]).to(self.evidence)
 
     def _codes(self, episodes: Episodes) -> Tensor:
         """Return the codes that episodes were played with, ``[N]``."""

@@ -347,14 +347,23 @@ def discover_modes(
         row, _ = stage.refine(env, rolled, std=now, next_std=later)
         figures.append(row | {"code_hits": stage.code_hits.tolist()})
         rounds.see(row, rolled)
-    choose_codes(stage, env, std[1], refine_episodes)
-    judged = episodes_of_a_round(num_codes, num_envs, refine_episodes, A_CHOICE)
-    for again in range(AGAIN, -1, -1):
-        row = stage.judge(stage.roll_out(env, judged))
-        if not again or not choose_again(stage, std[1]):
-            break
+    row = _conclude(stage, env, std[1], refine_episodes)
     if not row["commanded"]:
         warnings.warn(NOTHING_COMMANDS, stacklevel=2)
     for loss in stage.losses():
         warnings.warn(f"stage 1: {loss}", stacklevel=2)
     return [*figures, row | {"code_hits": stage.code_hits.tolist()}]
+
+
+def _conclude(
+    stage: CodeJudge, env: TransformedEnv, std: float, asked: int | None
+) -> dict[str, float]:
+    """Choose which codes are steered, and return the figures of what is kept."""
+    choose_codes(stage, env, std, asked)
+    num_codes, num_envs = stage.discoverer.num_codes, env.batch_size.numel()
+    episodes = episodes_of_a_round(num_codes, num_envs, asked, A_CHOICE)
+    for again in range(AGAIN, -1, -1):
+        row = stage.judge(stage.roll_out(env, episodes))
+        if not again or not choose_again(stage, std):
+            break
+    return row

@@ -9,7 +9,12 @@ from torch import Tensor
 from modereg.decoding import ChunkDecoder
 from modereg.learners.base import Problem
 from modereg.learners.config import DSRLConfig
-from modereg.learners.replay import ReplayLearner, standardise_chunks, steering_optimizer
+from modereg.learners.replay import (
+    ReplayLearner,
+    loss_options,
+    standardise_chunks,
+    steering_optimizer,
+)
 from modereg.objectives import DSRLLoss
 
 __all__ = ["DSRL"]
@@ -31,12 +36,9 @@ class DSRL(ReplayLearner):
             problem.make_chunk_qvalue(config.critics),
             problem.make_qvalue(config.critics),
             ChunkDecoder(problem.env),
-            gamma=problem.layout.gamma,
-            kl_coef=config.kl_coef,
-            kl_target=config.kl_target,
-            reduction=config.reduction,
             prior_share=config.prior_share,
             draws=config.draws,
+            **loss_options(problem, config),
         )
         rate = config.critic_learning_rate
         rates = (config.learning_rate, config.std_learning_rate)

@@ -21,7 +21,7 @@ from modereg.reading import require_finite, valid_rows
 from modereg.seeding import derived_seed
 from modereg.steering import SteeringPolicy
 
-__all__ = ["ReplayLearner", "standardise_chunks", "steering_optimizer"]
+__all__ = ["ReplayLearner", "loss_options", "standardise_chunks", "steering_optimizer"]
 
 BATCHES = 6
 """Sets the seeds of batches apart from those of other parts of a run."""
@@ -180,6 +180,12 @@ class ReplayLearner:
             self.buffer.extend(rows.to(self.device))
             self.writer.load_state_dict(state["writer"])  # where the next are written
         self._under_way = False
+
+
+def loss_options(problem: Problem, config: ReplayConfig) -> dict[str, Any]:
+    """Return what every :class:`~modereg.objectives.ReplayLoss` is told of a problem."""
+    names = ("kl_coef", "kl_target", "reduction")
+    return {"gamma": problem.layout.gamma} | {name: getattr(config, name) for name in names}
 
 
 def steering_optimizer(

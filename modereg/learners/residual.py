@@ -12,7 +12,7 @@ from modereg.discovery.release import release
 from modereg.errors import ConfigurationError
 from modereg.learners.base import Problem
 from modereg.learners.config import ResidualConfig
-from modereg.learners.replay import ReplayLearner, standardise_chunks
+from modereg.learners.replay import ReplayLearner, loss_options, standardise_chunks
 from modereg.objectives import ChunkResidualLoss
 from modereg.reading import in_next
 from modereg.residual import ChunkResidual
@@ -47,11 +47,8 @@ class Residual(ReplayLearner):
             problem.steering,
             problem.make_chunk_qvalue(config.critics),
             ChunkDecoder(problem.env),
-            gamma=problem.layout.gamma,
-            kl_coef=config.kl_coef,
-            kl_target=config.kl_target,
-            reduction=config.reduction,
             spread=config.spread,
+            **loss_options(problem, config),
         )
         actor = self.residual.network.head.network.parameters()
         critic = loss.qvalue_network.parameters()

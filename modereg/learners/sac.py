@@ -6,7 +6,7 @@ import torch
 
 from modereg.learners.base import Problem
 from modereg.learners.config import SACConfig
-from modereg.learners.replay import ReplayLearner, steering_optimizer
+from modereg.learners.replay import ReplayLearner, loss_options, steering_optimizer
 from modereg.objectives import NoiseSACLoss
 
 __all__ = ["SAC"]
@@ -24,10 +24,7 @@ class SAC(ReplayLearner):
         loss = NoiseSACLoss(
             problem.steering,
             problem.make_qvalue(config.critics),
-            gamma=problem.layout.gamma,
-            kl_coef=config.kl_coef,
-            kl_target=config.kl_target,
-            reduction=config.reduction,
+            **loss_options(problem, config),
         )
         rates = (config.learning_rate, config.std_learning_rate)
         critic = loss.qvalue_network.parameters()

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 from torchrl.envs import EnvBase
 
 from modereg import keys
+from modereg.discovery.judge import outcome_shares, reached
+from modereg.discovery.verdict import losses
 from modereg.errors import ConfigurationError
-from modereg.estimators import RewardEstimator
+from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.files import write_json
 from modereg.metrics import BehaviourMetrics, behaviour_metrics
 from modereg.paths import Trace, path_key, save_paths
+from modereg.priors import Prior
 from modereg.recipes.config import DiscoverConfig, EvaluateConfig, FinetuneConfig, TaskConfig
 from modereg.recipes.config.text import read_config
 from modereg.recipes.events import Event, counted, drain
@@ -37,6 +41,7 @@ __all__ = [
     "keep_paths",
     "steps_per_second",
     "traced",
+    "worse_than_base",
 ]
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
@@ -108,6 +113,45 @@ def evaluate_policy(
 ) -> Judged:
     """Judge a policy: :func:`judging` to its end; ``progress`` is told the episodes so far."""
     return drain(judging(setup, env, policy, **options), progress)
+
+
+def worse_than_base(
+    base: Mapping[str, Any], episodes: Episodes, prior: Prior, estimator: RewardEstimator | None
+) -> list[str]:
+    """Return a sentence on each thing in which episodes are worse than the base's of stage 1.
+
+    Behaviours are told apart by the label, where there is one, and else by q; by q too where the
+    prior leaves codes out, which nobody misses.
+
+    Args:
+        base: what stage 1 saw of it (see :class:`~modereg.recipes.finetune.Stage`); empty for none.
+        episodes: that were judged.
+        prior: that their codes were drawn from.
+        estimator: q; None tells nothing.
+    """
+    if not base or estimator is None:
+        return []
+    found, solved = reached(episodes.final, estimator)
+    modes = episodes.final.get(keys.MODE, None)
+    probs = discrete(prior).probs
+    if modes is not None and base.get("modes") is not None and bool((probs > 0).all()):
+        before = torch.tensor(base["modes"], device=found.device)
+        shares = outcome_shares(modes.squeeze(-1), solved, len(before) - 1)
+        return list(losses(shares, before, len(episodes), base["episodes"], of="mode"))
+    before = torch.tensor(base["outcomes"], device=found.device)
+    shares = outcome_shares(found, solved, len(before) - 1)
+    drawn = torch.cat([probs, probs.new_zeros(1)]).to(found.device)
+    shares, before, drawn = (_merged(each, estimator) for each in (shares, before, drawn))
+    wanted = drawn[:-1] > 0
+    return list(losses(shares, before, len(episodes), base["episodes"], wanted=wanted))
+
+
+def _merged(shares: Tensor, estimator: RewardEstimator) -> Tensor:
+    """Return shares of outcomes ``[K + 1]`` with those of merged codes at their first."""
+    if not isinstance(estimator, CategoricalMI):
+        return shares
+    places = torch.cat([estimator.groups, estimator.groups.new_tensor([len(shares) - 1])])
+    return torch.zeros_like(shares).index_add(0, places, shares)
 
 
 def traced(setup: Setup, env: SteeredEnv) -> Trace:

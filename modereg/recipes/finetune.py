@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from tensordict import NestedKey, TensorDictBase
 from torchrl.envs import RewardSum
 
@@ -22,22 +21,27 @@ from modereg import keys
 from modereg.balances.base import Balance
 from modereg.checkpoints import Adapter, save_adapter
 from modereg.discovery import VariationalModeDiscoverer
-from modereg.discovery.judge import outcome_shares, reached
 from modereg.discovery.release import release
-from modereg.discovery.verdict import losses
-from modereg.errors import ConfigurationError
+from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.learners.base import Learner, Problem
 from modereg.modes import NAMES
 from modereg.priors import CategoricalPrior, Prior
 from modereg.reading import require_finite
 from modereg.recipes.config import FinetuneConfig
-from modereg.recipes.evaluate import Judged, judging, keep_paths, steps_per_second, traced
+from modereg.recipes.evaluate import (
+    Judged,
+    judging,
+    keep_paths,
+    steps_per_second,
+    traced,
+    worse_than_base,
+)
 from modereg.recipes.events import Advanced, Evaluated, Event, Planned, Progressed, Steps
-from modereg.recipes.runs import check_origin
+from modereg.recipes.runs import check_finished, check_origin
 from modereg.recipes.setup import Setup, discrete, set_up
 from modereg.recipes.subspace import choose_subspace, load_run
-from modereg.rollouts import Episodes, collect_episodes
+from modereg.rollouts import collect_episodes
 from modereg.seeding import (
     derived_seed,
     generator_state,
@@ -141,21 +145,8 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     if config.std is not None:
         steering.set_std(config.std)
 
-    estimator, online = None, None
-    if adapter is not None and adapter.estimator is not None:
-        estimator = adapter.estimator.to(setup.device).requires_grad_(False)
-        if config.discoverer == "online" or adapter.extra.get("method") == "variational":
-            online = VariationalModeDiscoverer(copy.deepcopy(estimator).requires_grad_(True))
-    elif prior.num_codes > 1:
-        made = CategoricalMI(
-            observation_size(env, [keys.HISTORY]),
-            prior,
-            hidden=config.hidden,
-            noise=setup.task.feature_noise,
-        )
-        online, steps = fresh_discoverer(made.to(setup.device), env, derived_seed(config.seed, 4))
-        spent += steps
-    estimator = estimator if online is None else online.estimator
+    estimator, online, steps = _inference(config, setup, env, prior, adapter)
+    spent += steps
 
     mi_reward, balance, reward_key = None, None, keys.REWARD
     if estimator is not None and prior.num_codes > 1:
@@ -177,6 +168,28 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         {} if adapter is None or online is not None else adapter.extra.get("base", {}),
         {} if adapter is None else adapter.extra.get(NAMES, {}), balance,
     )  # fmt: skip
+
+
+def _inference(
+    config: FinetuneConfig, setup: Setup, env: SteeredEnv, prior: Prior, adapter: Adapter | None
+) -> tuple[RewardEstimator | None, VariationalModeDiscoverer | None, int]:
+    """Return q, what trains it where it learns, and the environment steps that its scale took."""
+    if adapter is not None and adapter.estimator is not None:
+        estimator = adapter.estimator.to(setup.device).requires_grad_(False)
+        if config.discoverer != "online" and adapter.extra.get("method") != "variational":
+            return estimator, None, 0
+        online = VariationalModeDiscoverer(copy.deepcopy(estimator).requires_grad_(True))
+        return online.estimator, online, 0
+    if discrete(prior).num_codes == 1:
+        return None, None, 0
+    made = CategoricalMI(
+        observation_size(env, [keys.HISTORY]),
+        prior,
+        hidden=config.hidden,
+        noise=setup.task.feature_noise,
+    ).to(setup.device)
+    online, steps = fresh_discoverer(made, env, derived_seed(config.seed, 4))
+    return online.estimator, online, steps
 
 
 def reinforce(
@@ -277,44 +290,11 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
     trace = traced(stage.setup, stage.judge_env)
     judged = yield from _judged(stage, count, seed, phase="judging, sampled")
     keep_paths(config, stage.setup, stage.steering, trace, judged, seed)
-    worse = _worse_than_base(stage, judged[1])
+    worse = worse_than_base(stage.base, judged[1], stage.prior, stage.estimator)
     for sentence in worse:
         warnings.warn(sentence, stacklevel=2)
     found = {"worse_than_base": worse} if stage.base else {}
     return summary | found | {"sampled": judged[0], "deterministic": mean}
-
-
-def _worse_than_base(stage: Stage, episodes: Episodes) -> list[str]:
-    """Return a sentence on each thing in which episodes are worse than the base's of stage 1.
-
-    Behaviours are told apart by the label, where there is one, and else by q; by q too where the
-    prior leaves codes out, which nobody misses.
-    """
-    if not stage.base or stage.estimator is None:
-        return []
-    found, solved = reached(episodes.final, stage.estimator)
-    before, of = stage.base["outcomes"], "code"
-    modes = episodes.final.get(keys.MODE, None)
-    probs = discrete(stage.prior).probs
-    if modes is not None and stage.base.get("modes") is not None and bool((probs > 0).all()):
-        found, before, of = modes.squeeze(-1), stage.base["modes"], "mode"
-    base = torch.tensor(before, device=found.device)
-    shares = outcome_shares(found, solved, len(base) - 1)
-    wanted = None
-    if of == "code":
-        drawn = torch.cat([probs, probs.new_zeros(1)]).to(found.device)
-        shares, base, drawn = (_merged(each, stage.estimator) for each in (shares, base, drawn))
-        wanted = drawn[:-1] > 0
-    number = stage.base["episodes"]
-    return list(losses(shares, base, len(episodes), number, of=of, wanted=wanted))
-
-
-def _merged(shares: torch.Tensor, estimator: RewardEstimator) -> torch.Tensor:
-    """Return shares of outcomes ``[K + 1]`` with those of merged codes at their first."""
-    if not isinstance(estimator, CategoricalMI):
-        return shares
-    places = torch.cat([estimator.groups, estimator.groups.new_tensor([len(shares) - 1])])
-    return torch.zeros_like(shares).index_add(0, places, shares)
 
 
 def fit_inputs(env: SteeredEnv, steering: SteeringPolicy, seed: int) -> int:
@@ -363,11 +343,7 @@ def fresh_discoverer(
 
 
 def _load_start(config: FinetuneConfig, start: str, setup: Setup) -> tuple[Adapter, Setup]:
-    if not (Path(start) / "adapter").is_dir():
-        raise ConfigurationError(
-            f"expected a finished run of discover as start, got {start} without an adapter; repeat "
-            "its command with --resume first"
-        )
+    check_finished(Path(start))
     adapter, setup = load_run(start, setup)
     if adapter.extra.get("commanded") == 0 and not config.accept_uncommanded:
         raise ConfigurationError(
@@ -420,6 +396,11 @@ def _restore(stage: Stage, state: dict[str, Any]) -> tuple[int, int]:
     check_origin(state, stage.origin)
     stage.learner.load_state_dict(state["learner"])
     if stage.balance is not None:
+        if "balance" not in state:
+            raise CheckpointError(
+                "expected a checkpoint with a balance of the rewards, got one that was made before "
+                "there were any; begin the run again in another folder"
+            )
         stage.balance.load_state_dict(state["balance"])
     if stage.online is not None:
         stage.online.load_state_dict(state["online"])

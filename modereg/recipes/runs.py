@@ -31,7 +31,7 @@ from modereg.recipes.config import LogConfig, from_yaml, to_yaml
 from modereg.recipes.summaries import Summary
 from modereg.storage import load_state, save_state
 
-__all__ = ["EDITED", "Run", "check_origin"]
+__all__ = ["EDITED", "Run", "check_finished", "check_origin"]
 
 CHECKPOINT, CONFIG, CURVES, SUMMARY = "checkpoint.pt", "config.yaml", "curves.csv", "summary.json"
 TIMING, VERSIONS, LOCK = "timing.json", "versions.json", ".lock"
@@ -233,6 +233,19 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, part in pairs:
             yield from _tensors(part, f"{name}.{key}".lstrip("."))
+
+
+def check_finished(folder: Path) -> None:
+    """Check that a run has come to its adapter.
+
+    Raises:
+        ConfigurationError: if it has not.
+    """
+    if not (folder / "adapter").is_dir():
+        raise ConfigurationError(
+            f"expected a finished run of discover or finetune, got {folder} without an adapter; "
+            "repeat its command with --resume first"
+        )
 
 
 def check_origin(state: Mapping[str, Any], origin: Mapping[str, str | None]) -> None:

@@ -180,7 +180,7 @@ def test_a_code_that_did_not_learn_is_exactly_the_base_in_the_end() -> None:
     stage, _ = started(made, outcome_steps=1, guide_steps=1)
     rolled = stage.roll_out(made.env, 256)
     stage.judge(rolled)
-    stage.counts = 64 * stage.base_outcomes.repeat(CODES, 1)
+    stage.evidence = 64 * stage.base_outcomes.repeat(CODES, 1)
     stage.settle()
     assert stage.learned.tolist() == [False] * CODES
     rows = rolled.flat()
@@ -301,8 +301,8 @@ def test_codes_that_command_are_not_moved_and_what_is_not_worth_it_moves_no_more
     assert head.steered.tolist() == [0.0, 1.0, 0.0, 1.0]
     probs = made.discoverer.prior.probs
     torch.testing.assert_close(probs, torch.tensor([0.1, 0.4, 0.1, 0.4]), check_dtype=False)
-    stage.counts = 64 * stage.base_outcomes.repeat(CODES, 1)
-    stage.counts[1] = 32 * (stage.base_outcomes + torch.eye(CODES + 1)[1])
+    stage.evidence = 64 * stage.base_outcomes.repeat(CODES, 1)
+    stage.evidence[1] = 32 * (stage.base_outcomes + torch.eye(CODES + 1)[1])
     stage.settle()
     assert head.steered.tolist() == [0.0, 1.0, 0.0, 0.0]
     first = stage.best["weights"]["residual"]

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 
 from modereg import keys
 from modereg.decoding import ChunkDecoder
 from modereg.layout import Layout
+from modereg.objectives import ReplayLoss
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.wrapping import steer_env
 
-__all__ = ["BOUND", "CODES", "GAMMA", "Linear", "chunk_critic", "decoder", "policy", "transitions"]
+__all__ = [
+    "BOUND",
+    "CODES",
+    "GAMMA",
+    "Linear",
+    "check_climb",
+    "chunk_critic",
+    "decoder",
+    "descend_in_turn",
+    "policy",
+    "transitions",
+]
 
 GAMMA, CODES, BOUND = 0.9, 2, 0.5
 
@@ -58,3 +70,36 @@ def transitions(size: int = 6, observation: int = 3) -> TensorDict:
     }
     root = {name: after[name].clone() for name in ("observation", keys.LATENT_FEATURES)}
     return TensorDict({**root, "next": after}, batch_size=[size])
+
+
+def check_climb(loss: ReplayLoss, data: TensorDictBase, *critics: nn.Module) -> None:
+    """Compare the gradient of the noise's mean: of Q = twice the sum of w plus 2.5, their mean.
+
+    It is 2 over the mean size of Q, and none of the critics has one.
+    """
+    torch.manual_seed(2)
+    total = loss.actor_network.distribution(data).sample().flatten(-2).sum(-1)
+    size = float((2.0 * total + 2.5).abs().mean())
+    torch.manual_seed(2)
+    loss.actor_loss(data)["loss_actor"].backward()
+    grad = loss.actor_network.head.network.layers[-1].bias.grad
+    torch.testing.assert_close(grad, torch.full_like(grad, -2.0 / size), rtol=1e-4, atol=0.0)
+    for critic in critics:
+        assert all(part.grad is None for part in critic.parameters())
+        assert all(part.requires_grad for part in critic.parameters())
+
+
+def descend_in_turn(
+    loss: ReplayLoss,
+    data: TensorDictBase,
+    critic: torch.optim.Optimizer,
+    actor: torch.optim.Optimizer,
+) -> None:
+    """Take a step of the critic, and one of the policy."""
+    for optimizer, name, part in (
+        (critic, "loss_qvalue", loss.critic_loss),
+        (actor, "loss_actor", loss.actor_loss),
+    ):
+        optimizer.zero_grad()
+        part(data)[name].backward()
+        optimizer.step()

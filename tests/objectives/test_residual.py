@@ -14,7 +14,16 @@ from modereg.errors import ConfigurationError
 from modereg.objectives import ChunkResidualLoss
 from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
-from tests.objectives.made import BOUND, CODES, GAMMA, chunk_critic, decoder, policy, transitions
+from tests.objectives.made import (
+    BOUND,
+    CODES,
+    GAMMA,
+    chunk_critic,
+    decoder,
+    descend_in_turn,
+    policy,
+    transitions,
+)
 
 LENGTH, MEAN = 0.6, (0.3, -0.4)
 U = LENGTH / math.sqrt(LENGTH**2 + 0.25)  # of |m| = 1/2: what each number of m is shortened by
@@ -160,13 +169,7 @@ def test_gradient_steps_move_the_chunk_to_where_it_pays() -> None:
         data["next", "terminated"].fill_(True)
         first = data["next", keys.EXECUTED][:, 0]
         data["next", "reward"] = first @ goal[:, None]
-        for optimizer, name, part in (
-            (values, "loss_qvalue", loss.critic_loss),
-            (actor, "loss_actor", loss.actor_loss),
-        ):
-            optimizer.zero_grad()
-            part(data)[name].backward()
-            optimizer.step()
+        descend_in_turn(loss, data, values, actor)
     move = loss.residual.shift(transitions()).detach()
     assert bool((move[:, 0] > 0.2).all())
     assert bool((move[:, 1] < -0.1).all())

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modereg.balances.config import ConstantConfig
 from modereg.errors import ConfigurationError
 from modereg.learners.config import PPOConfig
 from modereg.recipes import config as configurations
@@ -81,6 +82,17 @@ def test_what_is_absent_keeps_its_default() -> None:
     found = from_yaml(DiscoverConfig, "method: {name: guided, guide_steps: 7}")
     assert found.method == GuidedConfig(guide_steps=7)
     assert DiscoverConfig().method == GuidedConfig()
+
+
+@pytest.mark.parametrize(("coef", "weight"), [(None, 0.3), (0.5, 0.5)])
+def test_a_run_of_before_there_were_balances_is_read(
+    coef: float | None, weight: float, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(to_yaml(FinetuneConfig(start="runs/discover")))
+    del values["balance"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values | {"coef": coef}))
+    found = read_config(tmp_path)
+    assert found == FinetuneConfig(start="runs/discover", balance=ConstantConfig(weight))
 
 
 @pytest.mark.parametrize(

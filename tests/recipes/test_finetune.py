@@ -24,6 +24,7 @@ from modereg.recipes.config import EvaluateConfig
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.events import Advanced
 from modereg.recipes.follow import finetune, follow, pretrain
+from modereg.storage import load_state, save_state
 from modereg.tasks import GaussianMixture
 from modereg_integrations.diffusers import DiffusersPolicy
 from tests.recipes.conftest import (
@@ -299,6 +300,22 @@ def test_a_balance_goes_on_after_an_interruption(
         if balance.name != "bound":
             assert float(row["coef_min"]) <= float(row["coef"]) <= float(row["coef_max"])
     assert len({row["coef"] for row in rows}) > (balance.name != "gate")
+
+
+def test_a_checkpoint_of_before_there_were_balances_does_not_go_on(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    steps = read_summary(clusters)["env_steps"] + 7000
+    config = finetune_config(base, tmp_path / "run", steps, start=str(clusters))
+    events = follow(config)
+    while not (isinstance(event := next(events), Advanced) and event.state is not None):
+        pass
+    events.close()
+    state = load_state(tmp_path / "run" / "checkpoint.pt")
+    del state["state"]["balance"]
+    save_state(tmp_path / "run" / "checkpoint.pt", state)
+    with pytest.raises(CheckpointError, match="made before there were any; begin the run again"):
+        finetune(replace(config, resume=True))
 
 
 def test_the_discount_of_training_does_not_reach_the_evaluation(

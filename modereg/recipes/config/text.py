@@ -56,7 +56,7 @@ def _values(text: str) -> dict[str, Any]:
         raise ConfigurationError(f"expected YAML, got a damaged text: {error}") from None
     if not isinstance(values, dict):
         raise ConfigurationError(f"expected a mapping of options, got {type(values).__name__}")
-    return values
+    return _of_before(values)
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -89,6 +89,14 @@ def read_config(folder: Path) -> RunConfig:
     raise ConfigurationError(
         f"expected the options of {', '.join(KINDS)} in {path}, got others; name the --out of a run"
     )
+
+
+def _of_before(values: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a run of before there were balances, whose weight was ``coef``."""
+    if "coef" not in values or "balance" in values:
+        return values
+    coef = values.pop("coef")
+    return values | {"balance": {"name": "constant"} | ({} if coef is None else {"coef": coef})}
 
 
 def _plain(value: Any) -> Any:
