@@ -81,10 +81,13 @@ format: $(STAMPS)/dev ## ruff's formatter and its safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two at a time; what one prints comes after its name, in one piece.
+SMOKE := 'name=$$(basename "$$1" .py); log=runs/bench-smoke/$$name.log; status=0; \
+	$(BIN)/python "$$1" --smoke --json "runs/bench-smoke/$$name.json" >"$$log" 2>&1 || status=$$?; \
+	printf "%s\n" "--- $$1" "$$(cat "$$log")"; exit $$status'
 bench-smoke: $(STAMPS)/bench $(STAMPS)/mutation ## every benchmark with a tiny budget
-	@mkdir -p runs/bench-smoke; $(VULKAN) set -x; for file in benchmarks/*.py; do \
-		$(BIN)/python "$$file" --smoke --json "runs/bench-smoke/$$(basename "$$file" .py).json"; \
-	done
+	@mkdir -p runs/bench-smoke; $(VULKAN) \
+	printf '%s\n' benchmarks/*.py | xargs -P 2 -I {} bash -c $(SMOKE) smoke {}
 
 mutants: $(STAMPS)/mutation ## changes of the equations that no test notices: half an hour
 	$(BIN)/python benchmarks/mutants.py --json benchmarks/results/mutants.json

@@ -98,6 +98,16 @@ class Ablations:
         judged = [self.judge("base"), self.judge("skewed")]
         return [clones, judged + first, second]
 
+    def smoke(self) -> list[list[Job]]:
+        """Return one job of each kind."""
+        clones = [self.clone("base"), self.clone("skewed", episodes=250, shares=SKEWED)]
+        first = [self.find("discover", "base"), self.find("bmd_start", "base", "variational", 4)]
+        second = [
+            self.tune("plain", "base", kl=0.03),
+            self.tune("online q", "base", "discover", coef=0.3, discoverer="online"),
+        ]
+        return [clones, [*first, self.judge("base"), self.judge("skewed")], second]
+
     def task(self, spread: float) -> TaskConfig:
         """Return Avoid at a spread of pay."""
         return TaskConfig("task:avoid", {"pay_spread": spread}, num_envs=512)
@@ -225,7 +235,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=None, help="folder of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
-    parser.add_argument("--smoke", action="store_true", help="a hundredth of the budget, one seed")
+    parser.add_argument("--smoke", action="store_true", help="a tiny budget, some methods")
     options = parser.parse_args()
     scale = 0.01 if options.smoke else 1.0
     seeds = [0] if options.smoke else options.seeds
@@ -233,7 +243,7 @@ def main() -> None:
     started, rows = time.perf_counter(), []
     for seed in seeds:
         ablations = Ablations(out / f"seed{seed}", seed, scale)
-        for stage in ablations.stages():
+        for stage in ablations.smoke() if options.smoke else ablations.stages():
             run_jobs(stage, options.jobs, started)
         rows += ablations.results()
         seconds = round(time.perf_counter() - started, 1)

@@ -74,7 +74,7 @@ class Budget:
 
 SMOKE = Budget(
     128,
-    0.1,
+    0.05,
     (("episodes", 200), ("steps", 20)),
     (("num_codes", 4), ("method__episodes", 512), ("method__refinements", 1)),
     {

@@ -147,8 +147,9 @@ class Budget:
         judged: episodes of every evaluation.
         env_steps: environment steps of a plain fine-tuning.
         more_steps: those of a fine-tuning from stage 1, after it.
-        smoke: whether policies are hardly trained.
-        discover: further options of stage 1.
+        smoke: whether policies are hardly trained, in few environments.
+        discover: further options of both methods of stage 1.
+        guided: of guided discovery.
         replay: of the learners with a replay buffer.
     """
 
@@ -157,6 +158,7 @@ class Budget:
     more_steps: int = 150_000
     smoke: bool = False
     discover: dict[str, Any] = field(default_factory=dict)
+    guided: dict[str, Any] = field(default_factory=dict)
     replay: dict[str, Any] = field(default_factory=dict)
 
 
@@ -166,6 +168,7 @@ SMOKE = Budget(
     4000,
     True,
     {"method__episodes": 64, "method__refinements": 1, "method__refine_episodes": 48},
+    {f"method__{name}_steps": 20 for name in ("outcome", "guide", "student")},
     {"learner__prefill": 256, "learner__minibatch": 32, "learner__updates": 0.02},
 )
 
@@ -186,7 +189,8 @@ class Session:
         self.home = (out / bed.folder).resolve()
         self.runs = self.home / f"{name}-{seed}"
         self.judged = {"final_episodes": budget.judged}
-        self.task: dict[str, Any] = {"task__name": bed.task, "task__num_envs": bed.envs}
+        self.task: dict[str, Any] = {"task__name": bed.task}
+        self.task["task__num_envs"] = 16 if budget.smoke else bed.envs
         if bed.options:
             self.task["task__options"] = bed.options
         if bed.base is not None:
@@ -224,7 +228,7 @@ class Session:
         elif method == "best_of":
             best_of(self.runs / "stage1", out, self.home, self.budget.judged)
         elif method in ("stage1", "residual"):
-            more = self.judged | self.budget.discover
+            more = self.judged | self.budget.discover | self.budget.guided
             flags = [*QUIET, "--resume"]
             flags += ["--method.residual", "0.5"] if method == "residual" else []
             run("discover", *flags, cwd=self.home, **options, **more)

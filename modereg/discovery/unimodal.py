@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["has_valley", "one_height", "unimodal_silhouette", "valley"]
+__all__ = ["has_valley", "is_above_unimodal", "one_height", "valley"]
 
 Cluster = Callable[[Tensor, int], Tensor]
 
@@ -29,33 +29,38 @@ BINS = 16
 """Bins of a histogram along a line, from .3 before one mean to .3 behind the other."""
 
 
-def unimodal_silhouette(
+def is_above_unimodal(
     points: Tensor, score: Callable[[Tensor], float], generator: torch.Generator
-) -> float:
-    """Return a silhouette that unimodal data of the same covariance hardly exceed.
+) -> bool:
+    """Return whether points have a silhouette that unimodal ones of their covariance hardly exceed.
 
     A null reference as in the gap statistic (Tibshirani, Walther and Hastie, 2001), of silhouettes
     instead of distortions: Gaussian data, and uniform ones in a box along the principal axes,
-    which of unimodal data fall apart most readily. The result is the larger of their means over
+    which of unimodal data fall apart most readily. The limit is the larger of their means over
     draws, and three standard deviations of a draw.
 
     Args:
         points: ``[N, F]``.
-        score: clusters points as the data were and returns their silhouette.
+        score: clusters points and returns their silhouette.
         generator: of the draws, on the points' device.
     """
+    own = score(points)
+    return all(own > limit for limit in _unimodal_limits(points, score, generator))
+
+
+def _unimodal_limits(
+    points: Tensor, score: Callable[[Tensor], float], generator: torch.Generator
+) -> Iterator[float]:
     values, vectors = torch.linalg.eigh(torch.cov(points.double().T).reshape(points.shape[1], -1))
     root = (vectors * values.clamp_min(0.0).sqrt()).T.to(points)
-    limits = []
-    for draw in (torch.randn, torch.rand):
+    for draw in (torch.rand, torch.randn):
         found = []
         for _ in range(DRAWS):
             sample = draw(points.shape, generator=generator, device=points.device).to(points)
             standard = sample if draw is torch.randn else (sample - 0.5) * 12**0.5
             found.append(score(standard @ root))
         scores = torch.tensor(found, device="cpu")
-        limits.append(float(scores.mean() + SIGNIFICANT * scores.std()))
-    return max(limits)
+        yield float(scores.mean() + SIGNIFICANT * scores.std())
 
 
 def has_valley(points: Tensor, cluster: Cluster) -> bool:

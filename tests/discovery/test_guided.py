@@ -65,10 +65,9 @@ WORLDS: dict[str, Callable[[], Wrapped]] = {
         without_gradient, replace(LAYOUT, steering_keys=(NESTED[0],)), entries=NESTED
     ),
     "double precision": lambda: wrapped(dtype=torch.float64),
-    "no gradient, double precision": lambda: wrapped(without_gradient, dtype=torch.float64),
     "a subspace": lambda: wrapped(layout=replace(LAYOUT, noise_basis=of_means())),
-    "a subspace, no gradient": lambda: wrapped(
-        without_gradient, layout=replace(LAYOUT, noise_basis=of_means())
+    "a subspace, no gradient, double precision": lambda: wrapped(
+        without_gradient, replace(LAYOUT, noise_basis=of_means()), dtype=torch.float64
     ),
 }
 
@@ -215,8 +214,7 @@ def _again(
     return made_again, other
 
 
-@pytest.mark.parametrize("function", [going, without_gradient])
-@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize(("function", "rounds"), [(without_gradient, 0), (going, 1)])
 def test_a_state_goes_on_to_the_same_figures(
     function: Callable[..., Tensor], rounds: int, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modereg import functional
 from modereg.discovery.clustering import kmeans
-from modereg.discovery.unimodal import has_valley, one_height, unimodal_silhouette, valley
+from modereg.discovery.unimodal import has_valley, is_above_unimodal, one_height, valley
 
 
 def _silhouette(points: Tensor) -> float:
@@ -22,10 +22,10 @@ def _silhouette(points: Tensor) -> float:
 def test_the_reference_is_above_one_bundle_and_below_four(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     bundle = torch.randn((400, 5), generator=generator) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0])
-    assert _silhouette(bundle) < unimodal_silhouette(bundle, _silhouette, generator)
+    assert not is_above_unimodal(bundle, _silhouette, generator)
     corners = torch.tensor([[6.0, 6.0], [6.0, -6.0], [-6.0, 6.0], [-6.0, -6.0]]).repeat(100, 1)
     four = corners + torch.randn((400, 2), generator=generator)
-    assert _silhouette(four) > unimodal_silhouette(four, _silhouette, generator) + 0.2
+    assert is_above_unimodal(four, lambda data: _silhouette(data) - 0.2 * (data is four), generator)
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "uniform", "exponential"])
