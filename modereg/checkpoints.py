@@ -2,8 +2,9 @@
 
 An adapter folder holds ``modereg_config.json`` (format, sizes, keys, prior, layout, the base's
 reference and fingerprint, one digest over all) and ``modereg_model.safetensors`` (steering policy,
-inference model, noise basis, residual). The base is referenced, never copied; loading beside
-another base, or on an environment of another layout, is refused.
+inference model, noise basis, residual, and weights that were trained in the place of the base's).
+The base is referenced, never copied; loading beside another base, or on an environment of another
+layout, is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from modereg.estimators import (
 from modereg.files import read_json, write_atomic, write_json
 from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
-from modereg.policies import GenerativePolicy
+from modereg.policies import DenoisingChain, GenerativePolicy, TunedWeights, freeze
 from modereg.priors import Prior, prior_from_config
 from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
@@ -57,6 +58,7 @@ class Adapter:
         base_fingerprint: :meth:`~modereg.policies.GenerativePolicy.fingerprint` of the base.
         extra: whatever else belongs to it, JSON-able.
         residual: moves the base's chunks, behind the same codes; None where nothing does.
+        tuned: weights that were trained in the place of the base's; None where none were.
         digest: of the files that it was loaded from.
     """
 
@@ -68,7 +70,20 @@ class Adapter:
     base_fingerprint: str
     extra: dict[str, Any] = field(default_factory=dict)
     residual: ChunkResidual | None = None
+    tuned: TunedWeights | None = None
     digest: str = ""
+
+    def chain(self, base: GenerativePolicy) -> DenoisingChain | None:
+        """Return what decodes in the place of its base policy, or None where the base does.
+
+        Raises:
+            CheckpointError: if the weights are those of another policy.
+        """
+        if self.tuned is None:
+            return None
+        chain = DenoisingChain(base, self.tuned.steps)
+        chain.load_weights(self.tuned.weights)
+        return freeze(chain)
 
     def check_base(self, base: GenerativePolicy, name: str = "the adapter") -> None:
         """Check that it was made on a base policy.
@@ -123,6 +138,8 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
     residual = adapter.residual
     if residual is not None:
         weights |= {f"residual.{name}": value for name, value in residual.state_dict().items()}
+    if adapter.tuned is not None:
+        weights |= {f"tuned.{name}": value for name, value in adapter.tuned.weights.items()}
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
     _check_finite(weights, "the adapter to save")
     config = {
@@ -136,6 +153,8 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
     }
     if residual is not None:
         config["residual"] = _residual_config(residual)
+    if adapter.tuned is not None:
+        config["tuned"] = {"steps": adapter.tuned.steps}
     write_atomic(Path(folder) / MODEL, save(weights))
     write_json(Path(folder) / CONFIG, config | {"digest": _digest(config, weights)})
 
@@ -166,6 +185,7 @@ def load_adapter(
         if estimator is not None:
             _load(estimator, _part(weights, "estimator."))
         residual = _build_residual(config.get("residual"), _part(weights, "residual."))
+        tuned = _build_tuned(config.get("tuned"), _part(weights, "tuned."))
         prior = prior_from_config(config["prior"])
         made_on = Layout.from_config(config["layout"], weights.get(BASIS))
         if estimator is not None and estimator.prior.to_config() == prior.to_config():
@@ -183,6 +203,7 @@ def load_adapter(
         base_fingerprint=config["base"]["fingerprint"],
         extra=config["extra"],
         residual=residual,
+        tuned=tuned,
         digest=config["digest"],
     )
     if base is not None:
@@ -206,7 +227,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"expected {sorted(known)} in {folder / CONFIG}, got {sorted(config)}; save it again"
         )
-    known |= {"residual"} & set(config)
+    known |= {"residual", "tuned"} & set(config)
     if set(config) - known:
         warnings.warn(
             f"{folder / CONFIG} has entries of a later version, which are left out: "
@@ -321,6 +342,10 @@ def _build_residual(
     residual = ChunkResidual(network, directions, config["bound"], config["offset"])
     _load(residual, weights)
     return residual
+
+
+def _build_tuned(config: dict[str, Any] | None, weights: dict[str, Tensor]) -> TunedWeights | None:
+    return None if config is None else TunedWeights(weights, int(config["steps"]))
 
 
 def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:

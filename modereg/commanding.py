@@ -27,8 +27,9 @@ __all__ = ["CommandedPolicy"]
 class CommandedPolicy(TensorDictModuleBase):
     r"""A base policy behind what was learned to steer it: observations in, a chunk out.
 
-    :math:`a = f(s, w), w \sim \psi(\cdot | s, z)`, with the residual if there is one. It is what is
-    played in the steered environment, without the environment: no transform, no history, no q.
+    :math:`a = f(s, w), w \sim \psi(\cdot | s, z)`, with the residual and with trained weights if
+    there are any. It is what is played in the steered environment, without the environment: no
+    transform, no history, no q.
 
     Args:
         base: the base policy, which is frozen here.
@@ -78,7 +79,8 @@ class CommandedPolicy(TensorDictModuleBase):
         self.prior = CategoricalPrior(cast(CategoricalPrior, prior).probs)
         self.latent_key, self.chunk_key = latent_key, chunk_key
         self.played = slice(layout.offset, layout.offset + layout.played)
-        self.base, self.steering, self.residual = freeze(base), adapter.steering, adapter.residual
+        self.base: GenerativePolicy = adapter.chain(freeze(base)) or base
+        self.steering, self.residual = adapter.steering, adapter.residual
         for part in (self.steering, self.residual):
             if part is not None:
                 part.requires_grad_(False)

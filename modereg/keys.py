@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTION",
+    "CHAIN",
+    "CHAIN_LOG_PROB",
     "CHUNK",
     "CLIPPED",
     "ELAPSED",
@@ -58,6 +60,12 @@ CHUNK = "action_chunk"
 
 EXECUTED = "executed_chunk"
 """The part of the chunk that was played, clipped to the action spec, ``[*B, execute, A]``."""
+
+CHAIN = "denoising_chain"
+"""What the trained steps of a denoising chain went through, ``[*B, K + 1, H, A]``."""
+
+CHAIN_LOG_PROB = "denoising_log_prob"
+"""Log density of each of these steps when it was drawn, in nats, ``[*B, K]``."""
 
 STACKED = "stacked"
 """Under it, the latest observations of policies that read several, each ``[*B, S, ...]``."""

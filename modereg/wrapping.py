@@ -20,7 +20,7 @@ from modereg.errors import ConfigurationError
 from modereg.estimators import CategoricalMI, RewardEstimator
 from modereg.layout import Layout
 from modereg.networks import MLP
-from modereg.policies import GenerativePolicy, freeze
+from modereg.policies import DenoisingChain, GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
 from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
@@ -33,6 +33,7 @@ from modereg.transforms import (
     ObservationStack,
     TimeLimit,
 )
+from modereg.transforms.noise_action import Decoder
 
 __all__ = [
     "SteeredEnv",
@@ -81,6 +82,15 @@ class SteeredEnv(TransformedEnv):
     def set_residual(self, residual: Callable[[TensorDictBase, Tensor], Tensor] | None) -> None:
         """Let this move the chunks from now on; None moves nothing."""
         find_transform(self, NoiseAction).set_residual(residual)
+
+    @property
+    def tuned(self) -> DenoisingChain | None:
+        """What decodes in the base's place, trained, to save with an adapter; None if nothing."""
+        return cast("DenoisingChain | None", find_transform(self, NoiseAction).decoder)
+
+    def set_decoder(self, decoder: Decoder | None) -> None:
+        """Let this decode in the base's place from now on; None lets the base."""
+        find_transform(self, NoiseAction).set_decoder(decoder)
 
 
 def steer_env(

@@ -27,6 +27,12 @@ from modereg.functional.critics import (
     smile,
     split_scores,
 )
+from modereg.functional.denoising import (
+    denoising_clip,
+    flow_step,
+    gaussian_step_kl,
+    gaussian_step_log_prob,
+)
 from modereg.functional.neighbours import (
     kozachenko_leonenko_terms,
     ksg_rectangle_terms,
@@ -78,13 +84,17 @@ __all__ = [
     "contingency",
     "contrastive_limit",
     "contrastive_ratio",
+    "denoising_clip",
     "directed_step",
     "distillation_error",
     "donsker_varadhan",
     "dual_loss",
     "entropy",
     "expected_information",
+    "flow_step",
     "gaussian_log_ratio",
+    "gaussian_step_kl",
+    "gaussian_step_log_prob",
     "inference_loss",
     "inference_nll",
     "info_nce",

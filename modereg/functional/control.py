@@ -35,7 +35,7 @@ def shaping(l_tp1: Tensor, l_t: Tensor, gamma: float, steps: Tensor | int) -> Te
     return gamma**steps * l_tp1 - l_t
 
 
-def clipped_surrogate(log_weight: Tensor, advantage: Tensor, epsilon: float) -> Tensor:
+def clipped_surrogate(log_weight: Tensor, advantage: Tensor, epsilon: float | Tensor) -> Tensor:
     r""":math:`\min(r A, \mathrm{clip}(r, 1 - \epsilon, 1 + \epsilon) A)` with :math:`r = e^{w}`.
 
     Schulman et al., Proximal Policy Optimization, arXiv 1707.06347, Eq. 7.
@@ -43,12 +43,16 @@ def clipped_surrogate(log_weight: Tensor, advantage: Tensor, epsilon: float) -> 
     Args:
         log_weight: w, log of the probability ratio of new and old policy, ``[*B]``.
         advantage: A, ``[*B]``.
-        epsilon: clip range.
+        epsilon: clip range, or one for each ratio, ``[*B]``.
 
     Returns:
         ``[*B]``, to be maximised.
     """
-    clipped = log_weight.clamp(math.log1p(-epsilon), math.log1p(epsilon))
+    clipped = (
+        torch.clamp(log_weight, torch.log1p(-epsilon), torch.log1p(epsilon))
+        if isinstance(epsilon, Tensor)
+        else log_weight.clamp(math.log1p(-epsilon), math.log1p(epsilon))
+    )
     return torch.minimum(log_weight.exp() * advantage, clipped.exp() * advantage)
 
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem
 
 __all__ = [
+    "DPPOConfig",
     "DSRLConfig",
     "LearnerConfig",
+    "OnPolicyConfig",
     "PPOConfig",
     "ReplayConfig",
     "ResidualConfig",
@@ -81,30 +83,23 @@ _RULES = {
 
 
 @dataclass(frozen=True)
-class PPOConfig:
-    """PPO on the steering policy: whole batches, used once.
+class OnPolicyConfig:
+    """What learners share that collect whole batches, and use each once.
 
     Attributes:
         epochs: passes over a batch.
         minibatch: decisions in a gradient step.
-        learning_rate: of the steering policy's mean; None takes 3e-4 where at most 16 dimensions of
-            the noise are steered, and 1e-3 where more are.
-        std_learning_rate: of its standard deviations.
         critic_learning_rate: of the critic.
         clip: epsilon of the clipped objective.
         lmbda: lambda of the generalised advantage, a decision.
-        kl_coef: weight of KL(psi || N(0, I)), nats.
+        kl_coef: weight of the KL to the base policy, nats.
         max_grad_norm: norm to which gradients are clipped.
         decisions: decisions of each environment in a batch; None takes one longest episode. Batches
             of at least that begin with a reset, shorter ones go on where the last one ended.
     """
 
-    name: ClassVar[str] = "ppo"
-
     epochs: int = 5
     minibatch: int = 512
-    learning_rate: float | None = None
-    std_learning_rate: float = 3e-3
     critic_learning_rate: float = 1e-3
     clip: float = 0.2
     lmbda: float = 0.95
@@ -113,14 +108,34 @@ class PPOConfig:
     decisions: int | None = None
 
     def __post_init__(self) -> None:
-        rates = ("learning_rate", "std_learning_rate", "critic_learning_rate")
         check_numbers(
             self,
             count=("epochs", "minibatch", "decisions"),
-            positive=(*rates, "max_grad_norm", "clip"),
+            positive=("critic_learning_rate", "max_grad_norm", "clip"),
             nonnegative=("kl_coef",),
             share=("lmbda", "clip"),
         )
+
+
+@dataclass(frozen=True)
+class PPOConfig(OnPolicyConfig):
+    """PPO on the steering policy: whole batches, used once.
+
+    Attributes:
+        learning_rate: of the steering policy's mean; None takes 3e-4 where at most 16 dimensions of
+            the noise are steered, and 1e-3 where more are.
+        std_learning_rate: of its standard deviations.
+        kl_coef: weight of KL(psi || N(0, I)), nats.
+    """
+
+    name: ClassVar[str] = "ppo"
+
+    learning_rate: float | None = None
+    std_learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, positive=("learning_rate", "std_learning_rate"))
 
     def for_noise(self, dimensions: int) -> PPOConfig:
         """Return the options with nothing left open.
@@ -135,6 +150,49 @@ class PPOConfig:
     def make(self, problem: Problem) -> Learner:
         """Return PPO on a problem; its module needs torch, which options must not."""
         learner: Learner = import_module("modereg.learners.ppo").PPO(problem, self)
+        return learner
+
+
+@dataclass(frozen=True)
+class DPPOConfig(OnPolicyConfig):
+    """PPO on the weights of the denoiser, over its steps; the steering policy stays as it is.
+
+    Attributes:
+        clip: epsilon of the last denoising step.
+        clip_first: epsilon of the noisiest one, from which it grows to ``clip``.
+        kl_coef: weight of the KL of the chain to the base's, nats.
+        steps: how many of the last denoising steps are trained, the others are the base's; None
+            takes those of ``start``, and all of a base that was not trained.
+        noise: eta in (0, 1] of a diffusion, sigma of a flow, while it collects.
+        floor: smallest standard deviation of a step at a noise of 1, in the denoiser's units.
+        gamma_denoising: discount of a denoising step.
+        learning_rate: of the denoiser.
+    """
+
+    name: ClassVar[str] = "dppo"
+    steers: ClassVar[bool] = False
+
+    clip: float = 0.1
+    clip_first: float = 0.01
+    kl_coef: float = 0.0
+    steps: int | None = None
+    noise: float = 0.2
+    floor: float = 0.05
+    gamma_denoising: float = 0.99
+    learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(
+            self,
+            count=("steps",),
+            positive=("learning_rate", "noise", "floor", "clip_first"),
+            share=("gamma_denoising", "clip_first"),
+        )
+
+    def make(self, problem: Problem) -> Learner:
+        """Return PPO on the denoiser of a problem's base."""
+        learner: Learner = import_module("modereg.learners.dppo").DPPO(problem, self)
         return learner
 
 
@@ -291,7 +349,13 @@ def learner_configs() -> dict[str, type[LearnerConfig]]:
         MissingDependencyError: if one cannot be imported.
         ConfigurationError: if one is no dataclass with ``make``.
     """
-    own: tuple[type[LearnerConfig], ...] = (PPOConfig, SACConfig, DSRLConfig, ResidualConfig)
+    own: tuple[type[LearnerConfig], ...] = (
+        PPOConfig,
+        SACConfig,
+        DSRLConfig,
+        ResidualConfig,
+        DPPOConfig,
+    )
     found = {kind.name: kind for kind in own}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:

@@ -1,4 +1,4 @@
-"""PPO on a steered environment.
+"""PPO on a steered environment, and what it shares with other learners of whole batches.
 
 Collecting is TorchRL's ``Collector``, advantages are its ``GAE``, the objective is
 :class:`~modereg.objectives.LeanPPOLoss`.
@@ -10,22 +10,23 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import nn
 
 from modereg.learners.base import Problem, advantage_estimator, descend
-from modereg.learners.config import PPOConfig
+from modereg.learners.config import OnPolicyConfig, PPOConfig
 from modereg.objectives import LeanPPOLoss
 from modereg.objectives.ppo import MASKS
 from modereg.reading import in_next, require_finite, valid_rows
 from modereg.seeding import derived_seed
 
-__all__ = ["PPO"]
+__all__ = ["PPO", "OnPolicyLearner"]
 
 BATCHES = 5
 """Sets the seeds of batches apart from those of other parts of a run."""
 
 
-class PPO:
-    """Collects whole batches and updates steering policy and critic on each.
+class OnPolicyLearner:
+    """Collects whole batches and updates a policy and its critic on each.
 
     Batches as long as the longest episode begin with a seeded reset; shorter ones go on where the
     last one ended, and begin with one after each checkpoint.
@@ -33,12 +34,22 @@ class PPO:
     Args:
         problem: what is improved.
         config: options.
+        loss: holds policy and critic; its reward is set to the problem's.
+        optimizer: of both.
+        **trained: what it changes, by the name under which :meth:`state_dict` has it.
     """
 
-    def __init__(self, problem: Problem, config: PPOConfig) -> None:
-        config = config.for_noise(problem.steering.noise_shape.numel())
-        self.problem, self.config = problem, config
-        self.steering, self.critic = problem.steering, problem.make_critic()
+    def __init__(
+        self,
+        problem: Problem,
+        config: OnPolicyConfig,
+        loss: LeanPPOLoss,
+        optimizer: torch.optim.Optimizer,
+        **trained: nn.Module,
+    ) -> None:
+        self.problem, self.config, self.steering = problem, config, problem.steering
+        self.loss, self.critic, self.optimizer = loss, loss.critic_network, optimizer
+        self.trained = trained
         longest = problem.layout.max_decisions
         decisions = config.decisions or longest
         self.whole = decisions >= longest
@@ -48,25 +59,7 @@ class PPO:
         self.advantage = advantage_estimator(
             problem.layout, self.critic, reward_key=problem.reward_key, lmbda=config.lmbda
         )
-        self.loss = LeanPPOLoss(
-            self.steering,
-            self.critic,
-            clip_epsilon=config.clip,
-            entropy_coeff=0.0,
-            kl_coef=config.kl_coef,
-            loss_critic_type="l2",
-        )
         self.loss.set_keys(reward=problem.reward_key)
-        self.optimizer = self._make_optimizer()
-
-    def _make_optimizer(self) -> torch.optim.Adam:
-        config, head = self.config, self.steering.head
-        groups: list[dict[str, Any]] = [
-            {"params": [*head.network.parameters()], "lr": config.learning_rate},
-            {"params": [*head.log_std.parameters()], "lr": config.std_learning_rate},
-            {"params": [*self.critic.parameters()], "lr": config.critic_learning_rate},
-        ]
-        return torch.optim.Adam(groups, fused=True)
 
     def collect(self) -> TensorDictBase:
         """Return a batch ``[B, T]``."""
@@ -99,7 +92,8 @@ class PPO:
             shuffled = data[torch.randperm(len(data), device=data.device)]
             losses = [self._step(part) for part in shuffled.split(self.config.minibatch)]
         mean: TensorDictBase = torch.stack(losses).mean(0)
-        mean["noise_entropy"] = mean.pop("entropy")  # "entropy" is that of behaviours, everywhere
+        if "entropy" in mean:  # that of behaviours, everywhere
+            mean["noise_entropy"] = mean.pop("entropy")
         return {name: float(value) for name, value in mean.items()}
 
     def _step(self, minibatch: TensorDictBase) -> TensorDictBase:
@@ -113,16 +107,42 @@ class PPO:
     def state_dict(self) -> dict[str, Any]:
         """Return what changes between batches; episodes under way end here."""
         self._under_way = False
-        return {
-            "steering": dict(self.steering.state_dict()),
-            "critic": dict(self.critic.state_dict()),
+        return {name: dict(part.state_dict()) for name, part in self.trained.items()} | {
             "optimizer": self.optimizer.state_dict(),
             "batches": self.batches,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state of :meth:`state_dict`."""
-        self.steering.load_state_dict(state["steering"])
-        self.critic.load_state_dict(state["critic"])
+        for name, part in self.trained.items():
+            part.load_state_dict(state[name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches, self._under_way = state["batches"], False
+
+
+class PPO(OnPolicyLearner):
+    """PPO on the steering policy.
+
+    Args:
+        problem: what is improved.
+        config: options.
+    """
+
+    def __init__(self, problem: Problem, config: PPOConfig) -> None:
+        steering, critic = problem.steering, problem.make_critic()
+        config = config.for_noise(steering.noise_shape.numel())
+        loss = LeanPPOLoss(
+            steering,
+            critic,
+            clip_epsilon=config.clip,
+            entropy_coeff=0.0,
+            kl_coef=config.kl_coef,
+            loss_critic_type="l2",
+        )
+        groups: list[dict[str, Any]] = [
+            {"params": [*steering.head.network.parameters()], "lr": config.learning_rate},
+            {"params": [*steering.head.log_std.parameters()], "lr": config.std_learning_rate},
+            {"params": [*critic.parameters()], "lr": config.critic_learning_rate},
+        ]
+        optimizer = torch.optim.Adam(groups, fused=True)
+        super().__init__(problem, config, loss, optimizer, steering=steering, critic=critic)

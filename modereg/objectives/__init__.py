@@ -1,5 +1,6 @@
-"""Losses in TorchRL's form: of the novelty, a lean PPO, and off-policy ones of noise and chunks."""
+"""Losses in TorchRL's form: of the novelty, lean PPOs, and off-policy ones of noise and chunks."""
 
+from modereg.objectives.chain import ChainPPOLoss
 from modereg.objectives.dsrl import DSRLLoss
 from modereg.objectives.novelty import DistillationLoss
 from modereg.objectives.ppo import LeanPPOLoss
@@ -8,6 +9,7 @@ from modereg.objectives.residual import ChunkResidualLoss
 from modereg.objectives.sac import NoiseSACLoss
 
 __all__ = [
+    "ChainPPOLoss",
     "ChunkReplayLoss",
     "ChunkResidualLoss",
     "DSRLLoss",

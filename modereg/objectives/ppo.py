@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,7 +75,7 @@ class LeanPPOLoss(PlainLoss):
 
     def __init__(
         self,
-        actor_network: ProbabilisticTensorDictSequential,
+        actor_network: TensorDictModuleBase,
         critic_network: TensorDictModuleBase,
         *,
         clip_epsilon: float = 0.2,

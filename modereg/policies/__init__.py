@@ -1,8 +1,22 @@
-"""Generative policies: the contract, a flow in pure torch, and any function as one."""
+"""Generative policies: the contract, a flow in pure torch, any function as one, trained weights."""
 
+from modereg.policies.chain import ChainRecorder, ChainSample, DenoisingChain, TunedWeights
+from modereg.policies.denoising import Clipping, Denoising
 from modereg.policies.flow import FlowPolicy
 from modereg.policies.functions import as_generative_policy
 from modereg.policies.generative import GenerativePolicy
 from modereg.policies.probing import freeze, probe_policy
 
-__all__ = ["FlowPolicy", "GenerativePolicy", "as_generative_policy", "freeze", "probe_policy"]
+__all__ = [
+    "ChainRecorder",
+    "ChainSample",
+    "Clipping",
+    "Denoising",
+    "DenoisingChain",
+    "FlowPolicy",
+    "GenerativePolicy",
+    "TunedWeights",
+    "as_generative_policy",
+    "freeze",
+    "probe_policy",
+]

@@ -9,8 +9,9 @@ import torch
 from tensordict import NestedKey
 from torch import Tensor, nn
 
-from modereg import keys
+from modereg import functional, keys
 from modereg.errors import ConfigurationError
+from modereg.policies.denoising import Denoising
 from modereg.policies.generative import GenerativePolicy, cast, uniform_dtype
 
 __all__ = ["FlowPolicy"]
@@ -99,6 +100,21 @@ class FlowPolicy(GenerativePolicy):
             progress = noise.new_full(batch, step / self.num_steps)
             x = x + self._field(x, progress, observations) / self.num_steps
         return x
+
+    def denoising(self, scale: float) -> Denoising:
+        """Return the Euler steps, with noise that keeps the flow's marginals.
+
+        See :func:`~modereg.functional.flow_step`.
+
+        Args:
+            scale: sigma of it.
+        """
+        times = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
+        return Denoising(self._step_field, *functional.flow_step(times, scale))
+
+    def _step_field(self, x: Tensor, step: Tensor, *observations: Any) -> Tensor:
+        """Return dx/dtau at the times of steps ``[N]``."""
+        return self._field(x, step.to(x.dtype) / self.num_steps, observations)
 
     def cloning_loss(self, chunk: Tensor, *observations: Any) -> Tensor:
         r"""Flow-matching loss: E || v(x_tau) - (a - w) ||^2, tau uniform in [0, 1].

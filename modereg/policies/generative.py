@@ -23,6 +23,7 @@ from modereg.errors import (
     KeyMismatchError,
     ShapeError,
 )
+from modereg.policies.denoising import Denoising
 from modereg.storage import fingerprint
 from modereg.suggestions import with_shape_suggestion, with_suggestion
 
@@ -115,6 +116,24 @@ class GenerativePolicy(TensorDictModuleBase, ABC):
         Returns:
             The chunk, ``[*B, H, A]``.
         """
+
+    def denoising(self, scale: float) -> Denoising:
+        """Return the steps of :meth:`decode`, with noise in them, so that weights can be trained.
+
+        Subclasses whose decode is such a chain override it.
+
+        Args:
+            scale: of the noise; 0 is :meth:`decode`, to float precision.
+
+        Raises:
+            ConfigurationError: if the decode is no chain of such steps, or has none at this scale.
+        """
+        raise ConfigurationError(
+            "expected a policy whose denoising steps are known one by one, FlowPolicy, or "
+            "DiffusersPolicy with DDIMScheduler or FlowMatchEulerDiscreteScheduler, got "
+            f"{type(self).__name__}; train its noise instead (finetune ppo, sac or dsrl), or give "
+            "it a method denoising(scale)"
+        )
 
     def configuration(self) -> dict[str, Any]:
         """Return what besides the weights decides what is decoded, JSON-able.

@@ -161,6 +161,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     problem = Problem(env, steering, setup.base, reward_key, mi_reward, config.seed, config.hidden)
     learner = config.learner.make(problem)
     judge_env.set_residual(env.residual)  # which the learner may have made, and trains in place
+    judge_env.set_decoder(env.tuned)  # likewise
     return Stage(
         setup, env, judge_env, prior, steering, learner,
         estimator, online, mi_reward, spent,
@@ -282,8 +283,11 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         extra={"method": method, "env_steps": env_steps, "base": stage.base}
         | ({NAMES: stage.names} if stage.names else {}),
         residual=stage.env.residual,
+        tuned=None if stage.env.tuned is None else stage.env.tuned.weights(),
     )
     save_adapter(Path(config.out) / "adapter", adapter)
+    if stage.env.tuned is not None:
+        stage.env.tuned.save_whole(Path(config.out) / "policy")
     summary: dict[str, Any] = {"method": method, "env_steps": env_steps}
     count, seed = config.final_episodes, config.seed + FINAL_SEED
     mean, _ = yield from _judged(stage, count, seed, deterministic=True, phase="judging, mean")

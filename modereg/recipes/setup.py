@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 from modereg import keys, plugins
 from modereg.errors import ConfigurationError
 from modereg.layout import Layout
-from modereg.policies import GenerativePolicy, freeze
+from modereg.policies import DenoisingChain, GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.config import TaskConfig
 from modereg.residual import ChunkResidual
@@ -40,6 +40,7 @@ class Setup:
         env_device: where environments are.
         spent: environment steps that it took to make it.
         residual: moves the base's chunks, None where nothing does.
+        tuned: decodes in the base's place, with trained weights; None where the base does.
     """
 
     task: Task
@@ -52,6 +53,7 @@ class Setup:
     env_device: torch.device
     spent: int = 0
     residual: ChunkResidual | None = None
+    tuned: DenoisingChain | None = None
 
     def make_env(self) -> EnvBase:
         """Return a plain environment of its own, batch ``[B]``, whose steps are its own.
@@ -75,7 +77,9 @@ class Setup:
             gamma: discount of an environment step; None takes the layout's. Evaluation takes 1.
         """
         layout = self.layout if gamma is None else replace(self.layout, gamma=gamma)
-        return steer_env(self.make_env(), self.base, prior, layout, self.residual)
+        env = steer_env(self.make_env(), self.base, prior, layout, self.residual)
+        env.set_decoder(self.tuned)
+        return env
 
     def final_keys(self, env: EnvBase) -> list[NestedKey]:
         """Entries of the last ``next`` that an evaluation reads."""

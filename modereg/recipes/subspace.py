@@ -68,7 +68,8 @@ def load_run(folder: Path | str, setup: Setup) -> tuple[Adapter, Setup]:
     """
     adapter = load_adapter(Path(folder) / "adapter", setup.base)
     residual = None if adapter.residual is None else adapter.residual.to(setup.device)
-    setup = replace(_within(setup, adapter.layout.noise_basis), residual=residual)
+    tuned = adapter.chain(setup.base)
+    setup = replace(_within(setup, adapter.layout.noise_basis), residual=residual, tuned=tuned)
     adapter.check_layout(setup.layout, Path(folder) / "adapter")
     return adapter, setup
 

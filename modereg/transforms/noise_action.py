@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -20,7 +20,15 @@ from modereg.suggestions import with_shape_suggestion, with_suggestion
 from modereg.transforms._attaching import check_attached
 from modereg.transforms._common import require
 
-__all__ = ["NoiseAction"]
+__all__ = ["Decoder", "NoiseAction"]
+
+
+class Decoder(Protocol):
+    """What may decode in the place of the policy, such as a :class:`GenerativePolicy`."""
+
+    def decode_from(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
+        """Return the chunk ``[*B, H, A]`` of noise, given the policy's observations."""
+
 
 _CHUNK, _NOISE = "_modereg_chunk", "_modereg_noise"
 _PROBE_ROWS = 8
@@ -112,6 +120,7 @@ class NoiseAction(Transform):
         self.bound = bound
         self.__dict__["_policy"] = policy
         self.__dict__["_residual"] = {"moves": residual}  # shared by clones
+        self.__dict__["_decoder"] = {"decodes": None}  # likewise
         self.action_key, self.chunk_key = action_key, chunk_key
         self.noise_key = None if basis is None else noise_key
         self._dtype = dtype
@@ -133,6 +142,19 @@ class NoiseAction(Transform):
     def set_residual(self, residual: Callable[[TensorDictBase, Tensor], Tensor] | None) -> None:
         """Let this move the chunks from now on, here and in clones; None moves nothing."""
         self.__dict__["_residual"]["moves"] = residual
+
+    @property
+    def decoder(self) -> Decoder | None:
+        """What decodes in the place of the policy, or None."""
+        return self.__dict__["_decoder"]["decodes"]
+
+    def set_decoder(self, decoder: Decoder | None) -> None:
+        """Let this decode from now on, where the policy lives, here and in clones; None undoes it.
+
+        For weights that are trained (:class:`~modereg.policies.DenoisingChain`): shapes and
+        observations, and what is probed, stay those of the policy.
+        """
+        self.__dict__["_decoder"]["decodes"] = decoder
 
     @property
     def action_shape(self) -> torch.Size:
@@ -184,7 +206,7 @@ class NoiseAction(Transform):
         return noise.unflatten(-1, tuple(shape))
 
     def decode(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
-        """Decode where the policy lives, and return the base's chunk where the noise is.
+        """Decode where the policy lives, and return the chunk where the noise is.
 
         Args:
             tensordict: ``[*B]``, with the policy's observations.
@@ -193,11 +215,11 @@ class NoiseAction(Transform):
         Returns:
             ``[*B, H, A]``, not yet moved by a residual.
         """
-        device = module_device(self.policy)
+        device, decoder = module_device(self.policy), self.decoder or self.policy
         if device is None or device == noise.device:
-            return self.policy.decode_from(tensordict, noise)
+            return decoder.decode_from(tensordict, noise)
         read = tensordict.select(*self.policy.observation_entries(tensordict)).to(device)
-        return self.policy.decode_from(read, noise.to(device)).to(noise.device)
+        return decoder.decode_from(read, noise.to(device)).to(noise.device)
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
         parent = self.parent

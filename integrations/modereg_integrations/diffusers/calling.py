@@ -9,9 +9,13 @@ from typing import Any
 
 import torch
 from diffusers import UNet1DModel
+from tensordict import NestedKey
 from torch import Tensor, nn
 
-__all__ = ["bind_denoiser", "call_denoiser", "unwrap"]
+from modereg.errors import ConfigurationError
+from modereg_integrations.diffusers.normalizer import Normalizer
+
+__all__ = ["bind_denoiser", "call_denoiser", "check_parts", "unwrap"]
 
 _HOOKS = ("condition", "embed_times", "denoise")
 
@@ -34,6 +38,34 @@ def unwrap(module: nn.Module) -> nn.Module:
 def _passes_on(forward: Callable[..., Any]) -> bool:
     _, *parameters = signature(forward).parameters.values()
     return all(p.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for p in parameters)
+
+
+def check_parts(
+    denoiser: nn.Module,
+    normalizer: Normalizer | None,
+    observation_keys: Sequence[NestedKey],
+    chunk_shape: Sequence[int],
+    global_cond: bool,
+) -> None:
+    """Check that a denoiser takes what it will be given, and a normalizer what it will map.
+
+    Raises:
+        ConfigurationError: if not.
+    """
+    if global_cond and (not observation_keys or isinstance(unwrap(denoiser), UNet1DModel)):
+        raise ConfigurationError(
+            "expected global_cond=True for observations of a denoiser that takes it, got "
+            f"{type(unwrap(denoiser)).__name__} with {list(observation_keys)}; leave it out"
+        )
+    if normalizer is None:
+        return
+    seen, dims = len(normalizer.observation_shapes), normalizer.action_dim
+    if seen != len(observation_keys) or dims != chunk_shape[-1]:
+        raise ConfigurationError(
+            f"the normalizer is of {seen} observations and {dims} action dimensions, the policy of "
+            f"{len(observation_keys)} and {chunk_shape[-1]}; make it with "
+            "Normalizer(observation_shapes, action_dim)"
+        )
 
 
 def call_denoiser(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, add
 
-__all__ = ["ClippedSchedule", "Terms", "combine", "nonzero_terms", "probe_clipped"]
+__all__ = ["ClippedSchedule", "Terms", "combine", "nonzero_terms", "probe_clipped", "probe_step"]
 
 Terms = tuple[tuple[int, float], ...]
 """A linear combination: pairs of an index and its coefficient."""
@@ -78,19 +78,30 @@ def probe_clipped(scheduler: Any, spacing: Mapping[str, Any]) -> ClippedSchedule
     for each in (scheduler, free):
         each.set_timesteps(**spacing)
     bound = float(config["clip_sample_range"])
-    steps = tuple(_probe_step(scheduler, free, t, bound) for t in scheduler.timesteps)
+    steps = tuple(probe_step(scheduler, free, t, bound) for t in scheduler.timesteps)
     return ClippedSchedule(scheduler.timesteps.clone(), bound, steps)
 
 
-def _probe_step(scheduler: Any, free: Any, timestep: Tensor, bound: float) -> tuple[Terms, Terms]:
+def probe_step(
+    scheduler: Any, free: Any, timestep: Tensor, bound: float, **options: Any
+) -> tuple[Terms, Terms]:
+    """Return the terms of the predicted sample and of the next input, in one step that clips.
+
+    Args:
+        scheduler: clips.
+        free: the same, without.
+        timestep: of the step.
+        bound: clipped to [-bound, bound].
+        **options: of ``step``.
+    """
     unit = torch.eye(2, dtype=torch.float64)[:, None, None, :]
-    result, predicted = free.step(unit[1], timestep, unit[0], return_dict=False)[:2]
+    result, predicted = free.step(unit[1], timestep, unit[0], return_dict=False, **options)[:2]
     (a, b), (p, q) = result.flatten().tolist(), predicted.flatten().tolist()
     # Far outside the bound, the step falls short by G times what is cut off.
     sample = torch.full((1, 1, 1), 1e3 * bound * p, dtype=torch.float64)
     output = torch.full((1, 1, 1), 1e3 * bound * q, dtype=torch.float64)
     cut = 1e3 * bound * (p * p + q * q) - bound
-    clipped = scheduler.step(output, timestep, sample, return_dict=False)[0]
+    clipped = scheduler.step(output, timestep, sample, return_dict=False, **options)[0]
     g = float(a * sample + b * output - clipped) / cut
     # a = A + G P and b = B + G Q; what is left of them to rounding is nothing.
     rest = [value if abs(value) > 1e-7 * abs(g) else 0.0 for value in (a - g * p, b - g * q)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import UNet1DModel
 from tensordict import NestedKey
 from torch import Tensor, nn
 
@@ -20,13 +19,19 @@ from modereg.errors import (
     ShapeError,
     StochasticSamplerError,
 )
-from modereg.policies import GenerativePolicy
-from modereg_integrations.diffusers.calling import bind_denoiser, call_denoiser, unwrap
+from modereg.policies import Denoising, GenerativePolicy
+from modereg_integrations.diffusers.calling import (
+    bind_denoiser,
+    call_denoiser,
+    check_parts,
+    unwrap,
+)
 from modereg_integrations.diffusers.cloning import check_clonable, corrupt, fresh_scheduler
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
+from modereg_integrations.diffusers.denoising import step_tables
 from modereg_integrations.diffusers.normalizer import Mode, Normalizer
 from modereg_integrations.diffusers.saving import Parts, load_parts, part_options, save_parts
-from modereg_integrations.diffusers.schedule import make_schedule
+from modereg_integrations.diffusers.schedule import make_schedule, spacing_of
 
 __all__ = ["DiffusersPolicy"]
 
@@ -100,7 +105,7 @@ class DiffusersPolicy(GenerativePolicy):
     ) -> None:
         if observation_shapes is None and normalizer is not None:
             observation_shapes = normalizer.observation_shapes
-        _check_parts(denoiser, normalizer, observation_keys, chunk_shape, global_cond)
+        check_parts(denoiser, normalizer, observation_keys, chunk_shape, global_cond)
         super().__init__(
             observation_keys=observation_keys,
             noise_shape=chunk_shape,
@@ -160,10 +165,33 @@ class DiffusersPolicy(GenerativePolicy):
             steps=self.observation_steps,
             global_cond=self.global_cond,
         )
-        chunk = self.schedule.integrate(noise, model)
+        return self._physical(self.schedule.integrate(noise, model))
+
+    def _physical(self, chunk: Tensor) -> Tensor:
         if self.normalizer is None:
             return chunk
-        return self.normalizer.denormalize_action(chunk).to(noise.dtype)
+        return self.normalizer.denormalize_action(chunk).to(chunk.dtype)
+
+    def denoising(self, scale: float) -> Denoising:
+        """Return the steps with noise, of eta ``scale`` for DDIM; see :mod:`.denoising`.
+
+        Raises:
+            ConfigurationError: if the scheduler has no such steps.
+        """
+        spacing = spacing_of(self.num_inference_steps, self.timesteps, self.sigmas)
+        tables = step_tables(self.scheduler, self.schedule, spacing, scale)
+        return Denoising(self._step_output, *tables[:3], self._physical, tables.clipping)
+
+    def _step_output(self, sample: Tensor, step: Tensor, *observations: Tensor) -> Tensor:
+        """Return what the denoiser does, ``[N, H, A]``, at the times of steps ``[N]``."""
+        return call_denoiser(
+            self.denoiser,
+            sample,
+            self.schedule.timesteps.to(sample.device)[step],
+            self._prepare(observations, sample),
+            steps=self.observation_steps,
+            global_cond=self.global_cond,
+        )
 
     def cloning_loss(
         self, chunk: Tensor, *observations: Tensor, mask: Tensor | None = None
@@ -369,27 +397,4 @@ class DiffusersPolicy(GenerativePolicy):
             num_inference_steps=num_inference_steps,
             normalizer=Normalizer(shapes, chunk_shape[1], normalization),
             observation_steps=observation_steps,
-        )
-
-
-def _check_parts(
-    denoiser: nn.Module,
-    normalizer: Normalizer | None,
-    observation_keys: Sequence[NestedKey],
-    chunk_shape: Sequence[int],
-    global_cond: bool,
-) -> None:
-    if global_cond and (not observation_keys or isinstance(unwrap(denoiser), UNet1DModel)):
-        raise ConfigurationError(
-            "expected global_cond=True for observations of a denoiser that takes it, got "
-            f"{type(unwrap(denoiser)).__name__} with {list(observation_keys)}; leave it out"
-        )
-    if normalizer is None:
-        return
-    seen, dims = len(normalizer.observation_shapes), normalizer.action_dim
-    if seen != len(observation_keys) or dims != chunk_shape[-1]:
-        raise ConfigurationError(
-            f"the normalizer is of {seen} observations and {dims} action dimensions, the policy of "
-            f"{len(observation_keys)} and {chunk_shape[-1]}; make it with "
-            "Normalizer(observation_shapes, action_dim)"
         )

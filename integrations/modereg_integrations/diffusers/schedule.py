@@ -30,7 +30,7 @@ from modereg_integrations.diffusers.clipping import (
     probe_clipped,
 )
 
-__all__ = ["AffineSchedule", "Schedule", "SteppedSchedule", "make_schedule"]
+__all__ = ["AffineSchedule", "Schedule", "SteppedSchedule", "make_schedule", "spacing_of"]
 
 Model = Callable[[Tensor, int], Tensor]
 """Denoiser bound to its observations: ``model(sample [N, H, A], step) -> [N, H, A]``."""
@@ -102,7 +102,7 @@ def make_schedule(
             steps that were set by hand and would be replaced.
     """
     name = type(scheduler).__name__
-    spacing = _spacing(num_inference_steps, timesteps, sigmas)
+    spacing = spacing_of(num_inference_steps, timesteps, sigmas)
     if timesteps is None and sigmas is None:
         _check_not_set_by_hand(scheduler)
     scheduler = copy.deepcopy(scheduler)
@@ -125,11 +125,16 @@ def make_schedule(
     return stepped
 
 
-def _spacing(
+def spacing_of(
     num_inference_steps: int,
     timesteps: Sequence[float] | None,
     sigmas: Sequence[float] | None,
 ) -> dict[str, Any]:
+    """Return what ``set_timesteps`` is given.
+
+    Raises:
+        ConfigurationError: if there is no step.
+    """
     if num_inference_steps < 1:
         raise ConfigurationError(
             f"expected num_inference_steps of at least 1, got {num_inference_steps!r}"

@@ -1,0 +1,115 @@
+r"""The sampling loop of DDIM or of an Euler flow as steps with noise in them.
+
+DDIM's noise is its own, eta (Song et al., arXiv 2010.02502, equation 16): coefficients and standard
+deviations are found by running the scheduler's ``step``. An Euler flow gets noise that keeps its
+marginals (:func:`~modereg.functional.flow_step`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from modereg import functional
+from modereg.errors import ConfigurationError
+from modereg.policies import Clipping, Denoising
+from modereg_integrations.diffusers.clipping import Terms, probe_step
+from modereg_integrations.diffusers.schedule import Schedule
+
+__all__ = ["StepTables", "step_tables"]
+
+
+class StepTables(NamedTuple):
+    """Coefficients of K steps, ``[K]`` each; see :class:`~modereg.policies.Denoising`."""
+
+    keep: Tensor
+    gain: Tensor
+    std: Tensor
+    clipping: Clipping | None = None
+
+
+def step_tables(
+    scheduler: Any, schedule: Schedule, spacing: Mapping[str, Any], scale: float
+) -> StepTables:
+    """Return the steps of a scheduler with noise.
+
+    Args:
+        scheduler: of diffusers; it is copied.
+        schedule: how it decodes without noise, which the steps are compared with.
+        spacing: what its ``set_timesteps`` is given.
+        scale: eta of DDIM, sigma of a flow.
+
+    Raises:
+        ConfigurationError: if it is no DDIM or Euler flow, or ``scale`` is none of its own.
+    """
+    kinds = {DDIMScheduler: _diffusion, FlowMatchEulerDiscreteScheduler: _flow}
+    make = next((made for kind, made in kinds.items() if isinstance(scheduler, kind)), None)
+    if make is None or not _agrees(make(scheduler, spacing, 0.0), schedule):
+        raise ConfigurationError(
+            "expected DDIMScheduler without thresholding, or FlowMatchEulerDiscreteScheduler, "
+            f"whose steps with noise are known, got {type(scheduler).__name__}; give the policy "
+            "such a scheduler, or train its noise instead (finetune ppo, sac or dsrl)"
+        )
+    tables = make(scheduler, spacing, scale)
+    if not bool(torch.isfinite(torch.stack(tables[:3])).all()):
+        raise ConfigurationError(
+            f"expected a noise in [0, 1] for {type(scheduler).__name__}, whose eta it is, got "
+            f"{scale}"
+        )
+    return tables
+
+
+def _diffusion(scheduler: Any, spacing: Mapping[str, Any], eta: float) -> StepTables:
+    clips, kind = bool(scheduler.config.clip_sample), type(scheduler)
+    own, free = (kind.from_config(scheduler.config, clip_sample=each) for each in (clips, False))
+    for each in (own, free):
+        each.set_timesteps(**spacing)
+    zero, one = torch.zeros((1, 1, 1), dtype=torch.float64), torch.ones((1, 1, 1)).double()
+    unit = torch.eye(2, dtype=torch.float64)[:, None, None, :]
+    bound = float(scheduler.config.clip_sample_range)
+    rows = []
+    for time in own.timesteps:
+        still, drawn = (partial(free.step, eta=eta, variance_noise=n) for n in (zero, one))
+        keep, gain = still(unit[1], time, unit[0], return_dict=False)[0].flatten().tolist()
+        std = float(drawn(zero, time, zero, return_dict=False)[0])
+        row = [keep, gain, std]
+        if clips:
+            predict, update = probe_step(own, free, time, bound, eta=eta, variance_noise=zero)
+            keep, gain, weight = _dense(update, 3)
+            row = [keep, gain, std, *_dense(predict, 2), weight]
+        rows.append(row)
+    keeps, gains, stds, *rest = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    return StepTables(keeps, gains, stds, Clipping(bound, *rest) if clips else None)
+
+
+def _dense(terms: Terms, size: int) -> list[float]:
+    known = dict(terms)
+    return [known.get(index, 0.0) for index in range(size)]
+
+
+def _flow(scheduler: Any, spacing: Mapping[str, Any], sigma: float) -> StepTables:
+    """Of the velocity data - noise; the scheduler's is noise - data, at a time of 1 - sigma."""
+    own = type(scheduler).from_config(scheduler.config)
+    own.set_timesteps(**spacing)
+    keep, gain, std = functional.flow_step(1.0 - own.sigmas.double(), sigma)
+    return StepTables(keep, -gain, std)
+
+
+def _agrees(tables: StepTables, schedule: Schedule) -> bool:
+    """Whether steps without noise decode as a schedule does."""
+    if len(tables.keep) != len(schedule.timesteps):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(tables.keep) + 1, 8, 4, 2)
+    noise, *outputs = torch.randn(shape, generator=generator, dtype=torch.float64)
+    steps = Denoising(lambda _, step: outputs[int(step[0])], *tables[:3], None, tables.clipping)
+    found = noise
+    for index in range(len(outputs)):
+        found = steps.mean(found, torch.full((len(noise),), index))
+    expected = schedule.integrate(noise, lambda _, step: outputs[step])
+    return bool(torch.allclose(found, expected, rtol=1e-4, atol=1e-4))

@@ -1,0 +1,83 @@
+"""PPO on the weights of the denoiser, over its steps; the steering policy stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+
+from modereg.errors import ConfigurationError
+from modereg.learners.base import Problem
+from modereg.learners.config import DPPOConfig
+from modereg.learners.ppo import OnPolicyLearner
+from modereg.objectives import ChainPPOLoss
+from modereg.policies import ChainRecorder, DenoisingChain
+
+__all__ = ["DPPO"]
+
+
+class DPPO(OnPolicyLearner):
+    """Trains a copy of the denoiser behind the codes of a steering policy that stays as it is.
+
+    As in DPPO (arXiv 2409.00588) every denoising step is an action; noise comes from psi(w | s, z),
+    so codes reach the trained policy as they reached the base. While it collects, the environment
+    plays draws of the chain; between batches, its decode without noise in the steps, which is what
+    is judged, saved and deployed. It goes on from the weights that a start brings.
+
+    Args:
+        problem: what is improved.
+        config: options.
+
+    Raises:
+        ConfigurationError: if the base has no chain of denoising steps, or the start's trained
+            another number of them.
+    """
+
+    def __init__(self, problem: Problem, config: DPPOConfig) -> None:
+        self.chain = _chain(problem, config)
+        self.recorder = ChainRecorder(self.chain)
+        critic = problem.make_critic()
+        loss = ChainPPOLoss(
+            self.chain,
+            critic,
+            clip_epsilon=config.clip,
+            clip_first=config.clip_first,
+            gamma_denoising=config.gamma_denoising,
+            kl_coef=config.kl_coef,
+            loss_critic_type="l2",
+        )
+        groups: list[dict[str, Any]] = [
+            {"params": [*self.chain.tuned.parameters()], "lr": config.learning_rate},
+            {"params": [*critic.parameters()], "lr": config.critic_learning_rate},
+        ]
+        optimizer = torch.optim.Adam(groups, fused=True)
+        super().__init__(problem, config, loss, optimizer, weights=self.chain.tuned, critic=critic)
+        problem.env.set_decoder(self.chain)
+
+    def collect(self) -> TensorDictBase:
+        """Return a batch ``[B, T]`` of draws, with the chain of each decision."""
+        env = self.problem.env
+        env.set_decoder(self.recorder)
+        try:
+            return self.recorder.write(super().collect())
+        finally:
+            env.set_decoder(self.chain)
+
+
+def _chain(problem: Problem, config: DPPOConfig) -> DenoisingChain:
+    """Return a chain of the base, with the weights that the start brings, if any.
+
+    Raises:
+        ConfigurationError: if those are of another number of steps than the options ask for.
+    """
+    there = problem.env.tuned
+    steps = config.steps if there is None else there.steps
+    if config.steps not in (None, steps):
+        raise ConfigurationError(
+            f"expected steps as the start trained, {steps}, got {config.steps}; leave them out"
+        )
+    chain = DenoisingChain(problem.base, steps, noise=config.noise, floor=config.floor)
+    if there is not None:
+        chain.load_weights(there.weights().weights)
+    return chain

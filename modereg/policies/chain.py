@@ -1,0 +1,272 @@
+"""The denoiser's weights, trained: a copy of a policy whose steps draw, and what they drew."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from modereg import keys
+from modereg.errors import CheckpointError, ConfigurationError
+from modereg.functional import gaussian_step_log_prob
+from modereg.policies.denoising import Denoising
+from modereg.policies.generative import GenerativePolicy
+
+__all__ = ["ChainRecorder", "ChainSample", "DenoisingChain", "TunedWeights"]
+
+
+class ChainSample(NamedTuple):
+    """What :meth:`DenoisingChain.sample` draws.
+
+    Attributes:
+        chunk: in the policy's units, ``[*B, H, A]``.
+        chain: what the trained steps went through, ``[*B, K' + 1, H, A]``, in the denoiser's.
+        log_prob: log density of each of these steps, nats, ``[*B, K']``.
+    """
+
+    chunk: Tensor
+    chain: Tensor
+    log_prob: Tensor
+
+
+class TunedWeights(NamedTuple):
+    """The trained part of a :class:`DenoisingChain`, apart from its base.
+
+    Attributes:
+        weights: parameters of the policy's copy by name.
+        steps: how many of the last steps they do.
+    """
+
+    weights: dict[str, Tensor]
+    steps: int
+
+
+class DenoisingChain(GenerativePolicy):
+    r"""A base policy whose last denoising steps are done by trained weights.
+
+    :meth:`sample` draws the trained steps,
+
+    .. math:: x_{k+1} \sim N(\mu_\theta(x_k, k, s), \sigma_k^2 I), \quad k = K - K', \dots, K - 1,
+
+    which makes each of them an action of a policy with a likelihood (DPPO, arXiv 2409.00588), and
+    :meth:`decode` takes their means without noise: that is how it is judged and deployed. Steps
+    before them are done by the frozen base, without noise. At first :meth:`decode` is the base's.
+
+    What sigma is follows from the base's sampler (:meth:`GenerativePolicy.denoising`): for a
+    diffusion the noise is DDIM's eta, for a flow the sigma of
+    :func:`~modereg.functional.flow_step`, and both keep the distribution of the base's chunks. A
+    step that would have less than ``floor`` times the noise (DDIM's last has none, and no
+    likelihood) gets that.
+
+    Args:
+        base: the base policy, which stays as it is.
+        steps: K', how many of the last steps are trained; None trains all.
+        noise: eta in [0, 1] of a diffusion, sigma of a flow. 0 draws nothing, and has no
+            likelihood.
+        floor: smallest standard deviation of a step at a noise of 1, in the denoiser's units.
+
+    Attributes:
+        base: the base policy.
+        tuned: its copy, the only part that requires gradients. Where it does all steps it is the
+            trained policy by itself, and can be saved as the base was.
+        std: of the trained steps, ``[K']`` float64.
+
+    Raises:
+        ConfigurationError: if the policy has no such chain, or an option is out of range.
+    """
+
+    std: Tensor
+
+    def __init__(
+        self,
+        base: GenerativePolicy,
+        steps: int | None = None,
+        *,
+        noise: float = 0.2,
+        floor: float = 0.05,
+    ) -> None:
+        given = {"noise": noise, "floor": floor}
+        if wrong := [name for name, value in given.items() if not 0 <= value < math.inf]:
+            raise ConfigurationError(
+                f"expected {wrong[0]} of at least 0 and finite, got {given[wrong[0]]}"
+            )
+        frozen = base.denoising(0.0)
+        total = len(frozen.keep)
+        steps = total if steps is None else steps
+        if not 1 <= steps <= total:
+            raise ConfigurationError(
+                f"expected 1 to {total} trained steps, as many as the policy takes, got {steps}"
+            )
+        super().__init__(
+            observation_keys=base.observation_keys,
+            noise_shape=base.noise_shape,
+            chunk_shape=base.chunk_shape,
+            observation_shapes=base.observation_shapes,
+            autocast=base.autocast,
+            noise_key=base.noise_key,
+            chunk_key=base.chunk_key,
+        )
+        self.observation_steps = base.observation_steps
+        self.steps, self.noise, self.first = steps, noise, total - steps
+        self.base, self.tuned = base, copy.deepcopy(base).requires_grad_(True)
+        self._frozen, self._mean = frozen, self.tuned.denoising(0.0)
+        self._drawn, self._anchor = self.tuned.denoising(noise), base.denoising(noise)
+        std = self._drawn.std[self.first :].clamp_min(noise * floor)
+        self.register_buffer("std", std, persistent=False)
+
+    def configuration(self) -> dict[str, Any]:
+        """Add the base's options and the number of trained steps."""
+        own = {"steps": self.steps, "base": self.base.configuration()}
+        return super().configuration() | own
+
+    def decode(self, noise: Tensor, *observations: Any) -> Tensor:
+        """Decode without noise in the steps: ``[*B, *noise_shape]`` to ``[*B, H, A]``."""
+        if self.first == 0:
+            return self.tuned.decode(noise, *observations)
+        rows, values = _rows(noise, observations)
+        for step in range(self.first + self.steps):
+            part = self._frozen if step < self.first else self._mean
+            rows = part.mean(rows, _step(step, rows), *values)
+        return self._mean.chunk(rows).reshape(noise.shape)
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, *observations: Any) -> ChainSample:
+        """Draw a chunk from noise ``[*B, *noise_shape]``; observations are as for :meth:`decode`.
+
+        The likelihoods are those of what was drawn, before anything is clipped.
+        """
+        rows, values = _rows(noise, observations)
+        for step in range(self.first):
+            rows = self._frozen.mean(rows, _step(step, rows), *values)
+        chain, log_probs = [rows], []
+        for index, deviation in enumerate(self.std.to(rows).unbind()):
+            mean = self._drawn.mean(rows, _step(self.first + index, rows), *values)
+            rows = mean + deviation * torch.randn_like(mean)
+            log_probs.append(gaussian_step_log_prob(rows, mean, deviation.expand(len(rows))))
+            chain.append(rows)
+        batch = noise.shape[: -len(self.noise_shape)]
+        whole, log_prob = torch.stack(chain, 1), torch.stack(log_probs, 1)
+        return ChainSample(
+            self._drawn.chunk(rows).reshape(noise.shape),
+            whole.reshape(*batch, *whole.shape[1:]),
+            log_prob.reshape(*batch, self.steps),
+        )
+
+    def means(self, chain: Tensor, *observations: Any) -> Tensor:
+        """Return the means of all steps, ``[n, K', H, A]``, in one pass of the denoiser.
+
+        Args:
+            chain: of :meth:`sample`, ``[n, K' + 1, H, A]``.
+            observations: ``[n, ...]`` each.
+        """
+        return self._means(self._drawn, chain, observations)
+
+    @torch.no_grad()
+    def base_means(self, chain: Tensor, *observations: Any) -> Tensor:
+        """Return what :meth:`means` are with the base's weights, ``[n, K', H, A]``."""
+        return self._means(self._anchor, chain, observations)
+
+    def _means(self, part: Denoising, chain: Tensor, observations: Any) -> Tensor:
+        number, shape = len(chain), self.noise_shape
+        rows = chain[:, :-1].reshape(-1, *shape)
+        step = torch.arange(self.first, self.first + self.steps, device=chain.device)
+        values = [value.repeat_interleave(self.steps, 0) for value in observations]
+        return part.mean(rows, step.repeat(number), *values).reshape(number, self.steps, *shape)
+
+    def log_prob(self, chain: Tensor, means: Tensor) -> Tensor:
+        """Return the log density of each step, nats, ``[n, K']``.
+
+        Args:
+            chain: ``[n, K' + 1, H, A]``.
+            means: of these steps, ``[n, K', H, A]``.
+        """
+        std = self.std.to(chain).expand(len(chain), -1)
+        return gaussian_step_log_prob(chain[:, 1:], means, std)
+
+    def weights(self) -> TunedWeights:
+        """Return a copy of the trained weights, on the CPU."""
+        named = self.tuned.named_parameters()
+        copies = {name: value.detach().cpu().clone().contiguous() for name, value in named}
+        return TunedWeights(copies, self.steps)
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take up what :meth:`weights` returned.
+
+        Raises:
+            CheckpointError: if they are not those of such a policy.
+        """
+        own = dict(self.tuned.named_parameters())
+        expected, found = ({n: v.shape for n, v in part.items()} for part in (own, weights))
+        if odd := sorted(n for n in {**expected, **found} if expected.get(n) != found.get(n)):
+            raise CheckpointError(
+                f"expected the weights of {type(self.base).__name__}, got others, in {odd[:3]}; "
+                "load them beside the base that they were trained from"
+            )
+        for name, value in own.items():
+            value.copy_(weights[name])
+
+    def save_whole(self, folder: Path | str) -> bool:
+        """Save the trained policy as a policy of its own, and return whether that can be done.
+
+        It can where all steps were trained, by a class with ``save_pretrained``, whose folder needs
+        neither the base nor modereg.
+        """
+        save = getattr(self.tuned, "save_pretrained", None)
+        if self.first or save is None:
+            return False
+        save(folder)
+        return True
+
+
+class ChainRecorder:
+    """Decodes by draws of a chain in a steered environment, and keeps what it drew for the learner.
+
+    ``env.set_decoder(recorder)``, roll out, then :meth:`write` into the batch.
+
+    Args:
+        chain: whose draws.
+    """
+
+    def __init__(self, chain: DenoisingChain) -> None:
+        self.chain = chain
+        self._drawn: list[ChainSample] = []
+
+    def decode_from(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
+        """Draw a chunk ``[*B, H, A]`` with the observations of a tensordict, and remember how."""
+        values = self.chain.read_observations(tensordict, noise)
+        self._drawn.append(self.chain.sample(noise, *values))
+        return self._drawn[-1].chunk
+
+    def write(self, batch: TensorDictBase) -> TensorDictBase:
+        """Write chains and likelihoods into the batch ``[*B, T]`` of these decisions; forget them.
+
+        Raises:
+            ConfigurationError: if it has another number of decisions.
+        """
+        drawn, self._drawn = self._drawn, []
+        if len(drawn) != batch.shape[-1]:
+            raise ConfigurationError(
+                f"expected a batch of the {len(drawn)} decisions that were drawn since the last, "
+                f"got one of {batch.shape[-1]}; write each batch, before the next is collected"
+            )
+        time = batch.ndim - 1
+        batch.set(keys.CHAIN, torch.stack([each.chain for each in drawn], time))
+        return batch.set(keys.CHAIN_LOG_PROB, torch.stack([each.log_prob for each in drawn], time))
+
+
+def _rows(noise: Tensor, observations: Any) -> tuple[Tensor, list[Any]]:
+    """Flatten the batch of noise ``[*B, H, A]`` and observations ``[*B, ...]``."""
+    dims = noise.ndim - 2
+    values = [value.reshape(-1, *value.shape[dims:]) for value in observations]
+    return noise.reshape(-1, *noise.shape[-2:]), values
+
+
+def _step(index: int, rows: Tensor) -> Tensor:
+    return torch.full((len(rows),), index, device=rows.device)
