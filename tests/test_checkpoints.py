@@ -19,10 +19,12 @@ from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators import KINDS, CategoricalMI, ContrastiveMI
 from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
+from modereg.policies import DenoisingChain
 from modereg.priors import CategoricalPrior, LearnedPrior
 from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 from modereg.testing import TinyPolicy
+from tests.policies.made import SHAPE, changed, data, flow
 
 PROBS = torch.tensor([0.5, 0.25, 0.25, 0.0])
 PLACE = ("agent", "position")
@@ -158,6 +160,23 @@ def test_a_residual_comes_back_as_it_was(tmp_path: Path) -> None:
     saved.residual = None
     save_adapter(tmp_path, saved)
     assert load_adapter(tmp_path).residual is None
+
+
+@pytest.mark.parametrize("steps", [5, 2])
+def test_trained_weights_come_back_beside_their_base_alone(steps: int, tmp_path: Path) -> None:
+    base, rows, noise = flow(), data(3), torch.randn(3, *SHAPE)
+    chain = changed(DenoisingChain(base, steps))
+    saved = replace(_adapter(), tuned=chain.weights(), base_fingerprint=base.fingerprint())
+    save_adapter(tmp_path, saved)
+    loaded = load_adapter(tmp_path, base).chain(base)
+    assert loaded is not None
+    assert torch.equal(loaded.decode_from(rows, noise), chain.decode_from(rows, noise))
+    assert not any(value.requires_grad for value in loaded.parameters())
+    with pytest.raises(CheckpointError, match="steers the base policy .* with fingerprint"):
+        load_adapter(tmp_path, flow(num_steps=6))
+    with pytest.raises(CheckpointError, match="expected the weights of FlowPolicy, got others"):
+        load_adapter(tmp_path).chain(flow(velocity=nn.Linear(3, 2)))
+    assert _adapter().chain(base) is None
 
 
 def test_a_second_save_replaces_the_first(folder: Path) -> None:

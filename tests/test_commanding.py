@@ -17,11 +17,12 @@ from modereg.errors import CheckpointError, ConfigurationError, KeyMismatchError
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
 from modereg.modes import edit_modes
-from modereg.policies import GenerativePolicy
+from modereg.policies import DenoisingChain, GenerativePolicy
 from modereg.priors import CategoricalPrior, NormalPrior
 from modereg.residual import ChunkResidual
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.wrapping import SteeredEnv, make_steering, steer_env
+from tests.policies.made import changed, flow
 
 CODES = 3
 LAYOUT = Layout(12, execute=3, offset=1)
@@ -78,6 +79,23 @@ def test_it_plays_what_the_steered_environment_plays(kind: str, moved: bool) -> 
     assert policy.played == slice(1, 4)
     executed = env.step(root)["next", keys.EXECUTED].shape
     assert chunk[:, policy.played].shape == executed
+
+
+@pytest.mark.parametrize("steps", [5, 2])
+def test_it_plays_trained_weights(steps: int) -> None:
+    base = flow()
+    env, adapter = made(base)
+    before = CommandedPolicy(base, adapter).decode(root := env.reset())
+    chain = changed(DenoisingChain(base, steps))
+    env.set_decoder(chain)
+    adapter.tuned = chain.weights()
+    policy = CommandedPolicy(base, adapter)
+    with set_exploration_type(ExplorationType.DETERMINISTIC), torch.no_grad():
+        played = env.step(adapter.steering(root.clone()))["next", keys.CHUNK]
+    assert torch.equal(policy.decode(root), played)
+    assert not torch.equal(played, before)
+    adapter.tuned = edit_modes(adapter, names={2: "left"}).tuned
+    assert torch.equal(CommandedPolicy(base, adapter).decode(root), played)
 
 
 def test_one_code_may_be_fixed() -> None:

@@ -159,7 +159,8 @@ class DPPOConfig(OnPolicyConfig):
 
     Attributes:
         clip: epsilon of the last denoising step.
-        clip_first: epsilon of the noisiest one, from which it grows to ``clip``.
+        clip_first: epsilon of the noisiest one, from which it grows to ``clip``; None takes
+            ``clip`` for all.
         kl_coef: weight of the KL of the chain to the base's, nats.
         steps: how many of the last denoising steps are trained, the others are the base's; None
             takes those of ``start``, and all of a base that was not trained.
@@ -172,14 +173,13 @@ class DPPOConfig(OnPolicyConfig):
     name: ClassVar[str] = "dppo"
     steers: ClassVar[bool] = False
 
-    clip: float = 0.1
-    clip_first: float = 0.01
+    clip_first: float | None = None
     kl_coef: float = 0.0
     steps: int | None = None
-    noise: float = 0.2
-    floor: float = 0.05
+    noise: float = 0.3
+    floor: float = 0.3
     gamma_denoising: float = 0.99
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

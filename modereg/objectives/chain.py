@@ -92,9 +92,8 @@ class ChainPPOLoss(LeanPPOLoss):
             loss_critic_type=loss_critic_type,
             figures=figures,
         )
-        first = clip_epsilon if clip_first is None else clip_first
-        if not 0.0 < first < 1.0:
-            raise ConfigurationError(f"expected clip_first in (0, 1), got {first}")
+        if clip_first is not None and not 0.0 < clip_first < 1.0:
+            raise ConfigurationError(f"expected clip_first in (0, 1), got {clip_first}")
         if not 0.0 <= gamma_denoising <= 1.0:
             raise ConfigurationError(f"expected gamma_denoising in [0, 1], got {gamma_denoising}")
         if not bool((chain.std > 0).all()):
@@ -103,10 +102,7 @@ class ChainPPOLoss(LeanPPOLoss):
                 f"standard deviations {[round(float(each), 4) for each in chain.std]}; raise its "
                 "noise or its floor"
             )
-        later = torch.arange(chain.steps - 1, -1, -1, dtype=torch.get_default_dtype())
-        self.register_buffer("discounts", gamma_denoising**later, persistent=False)
-        ranges = functional.denoising_clip(first, clip_epsilon, chain.steps)
-        self.register_buffer("clip_ranges", ranges, persistent=False)
+        self.clip_first, self.gamma_denoising = clip_first, gamma_denoising
 
     def _read_keys(self) -> list[NestedKey]:
         accepted = self.tensor_keys
@@ -144,10 +140,9 @@ class ChainPPOLoss(LeanPPOLoss):
         means = actor.means(drawn, *observed)
         before = require(rows, accepted.sample_log_prob, "PPO")
         log_weight = actor.log_prob(drawn, means) - before
-        advantage = require(rows, accepted.advantage, "PPO")  # [n, 1]
-        advantage = advantage * self.discounts.to(log_weight)  # [n, K']
-        ranges = self.clip_ranges.to(log_weight).expand_as(log_weight)
-        gain = functional.clipped_surrogate(log_weight, advantage, ranges)
+        ranges, discounts = (each.to(log_weight) for each in self._schedules())
+        advantage = require(rows, accepted.advantage, "PPO") * discounts  # [n, K']
+        gain = functional.clipped_surrogate(log_weight, advantage, ranges.expand_as(advantage))
         out = {"loss_objective": -gain.mean(), "loss_critic": self._critic_loss(rows)}
         if self.kl_coef:
             away = self._kl(means, actor.base_means(drawn, *observed))
@@ -157,6 +152,13 @@ class ChainPPOLoss(LeanPPOLoss):
             out["clip_fraction"] = clipped.to(log_weight.dtype).mean()
             out["kl_approx"] = -log_weight.detach().mean()
         return TensorDict(out)
+
+    def _schedules(self) -> tuple[Tensor, Tensor]:
+        """Return clip range and discount of each step, ``[K']``, the noisiest first."""
+        steps = self.actor_network.steps
+        first = self.clip_epsilon if self.clip_first is None else self.clip_first
+        ranges = functional.denoising_clip(first, self.clip_epsilon, steps)
+        return ranges, self.gamma_denoising ** torch.arange(steps - 1, -1, -1)
 
     def _kl(self, means: Tensor, others: Tensor) -> Tensor:
         std = self.actor_network.std.to(means).expand(means.shape[:2])

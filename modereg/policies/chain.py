@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 
 from modereg import keys
@@ -88,8 +88,8 @@ class DenoisingChain(GenerativePolicy):
         base: GenerativePolicy,
         steps: int | None = None,
         *,
-        noise: float = 0.2,
-        floor: float = 0.05,
+        noise: float = 0.3,
+        floor: float = 0.3,
     ) -> None:
         given = {"noise": noise, "floor": floor}
         if wrong := [name for name, value in given.items() if not 0 <= value < math.inf]:
@@ -232,10 +232,18 @@ class ChainRecorder:
 
     Args:
         chain: whose draws.
+        chain_key: entry of the chains that it writes.
+        log_prob_key: entry of their log-densities.
     """
 
-    def __init__(self, chain: DenoisingChain) -> None:
-        self.chain = chain
+    def __init__(
+        self,
+        chain: DenoisingChain,
+        *,
+        chain_key: NestedKey = keys.CHAIN,
+        log_prob_key: NestedKey = keys.CHAIN_LOG_PROB,
+    ) -> None:
+        self.chain, self.chain_key, self.log_prob_key = chain, chain_key, log_prob_key
         self._drawn: list[ChainSample] = []
 
     def decode_from(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
@@ -257,8 +265,8 @@ class ChainRecorder:
                 f"got one of {batch.shape[-1]}; write each batch, before the next is collected"
             )
         time = batch.ndim - 1
-        batch.set(keys.CHAIN, torch.stack([each.chain for each in drawn], time))
-        return batch.set(keys.CHAIN_LOG_PROB, torch.stack([each.log_prob for each in drawn], time))
+        batch.set(self.chain_key, torch.stack([each.chain for each in drawn], time))
+        return batch.set(self.log_prob_key, torch.stack([each.log_prob for each in drawn], time))
 
 
 def _rows(noise: Tensor, observations: Any) -> tuple[Tensor, list[Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
+from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase
 from torchrl.objectives.value import GAE
@@ -36,7 +37,8 @@ from modereg.learners.config import DSRLConfig, ResidualConfig, SACConfig
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP
 from modereg.novelty import RandomNetworkDistillation
-from modereg.objectives import DistillationLoss, LeanPPOLoss
+from modereg.objectives import ChainPPOLoss, DistillationLoss, LeanPPOLoss
+from modereg.policies import ChainRecorder, DenoisingChain, FlowPolicy
 from modereg.priors import LearnedPrior, NormalPrior, SphericalPrior
 from modereg.rollouts import collect_episodes
 from modereg.storage import load_state, save_state
@@ -199,6 +201,43 @@ def replaying(path: Route) -> None:
     path.env.set_residual(learner.residual)
 
 
+def weights(path: Route) -> None:
+    """PPO on a copy of a flow's weights, which the environment plays while they are there."""
+    base = FlowPolicy(
+        _Velocity().to(path.learner),
+        observation_keys=OBSERVED,
+        chunk_shape=path.env.transform[1].policy.chunk_shape,
+        time_convention="noise_at_0",
+        num_steps=2,
+    )
+    chain = DenoisingChain(base, noise=0.5)
+    recorder = ChainRecorder(chain)
+    path.env.set_decoder(recorder)
+    rolled = path.env.rollout(2, break_when_any_done=False)
+    path.env.set_decoder(None)
+    batch = recorder.write(rolled.to(path.learner))
+    network = MLP(2 + CODES, 1, (16,), octaves=2, plain_features=CODES).to(path.learner)
+    critic = TensorDictModule(network, [*OBSERVED, keys.LATENT_FEATURES], ["state_value"])
+    for key in ("advantage", "value_target"):
+        batch.set(key, torch.ones_like(batch.get(("next", keys.REWARD))))
+    losses = ChainPPOLoss(chain, critic, kl_coef=0.1)(batch)
+    sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+    assert all(value.grad is not None for value in chain.tuned.parameters())
+    chain.load_weights(chain.weights().weights)
+
+
+class _Velocity(torch.nn.Module):
+    """A linear velocity of chunks of 4 steps in the plane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(2 * HORIZON + 1 + 2, 2 * HORIZON)
+
+    def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        inputs = torch.cat([x.flatten(-2), t.unsqueeze(-1), observation], -1)
+        return self.net(inputs).unflatten(-1, (HORIZON, 2))
+
+
 def objectives(path: Route) -> None:
     """The loss and the reward of novelty."""
     distillation = RandomNetworkDistillation.mlp(2, 4, (8,)).to(path.learner)
@@ -287,6 +326,7 @@ STEPS: dict[str, Callable[[Route], None]] = {
         rewards,
         ppo,
         replaying,
+        weights,
         objectives,
         priors,
         metrics,

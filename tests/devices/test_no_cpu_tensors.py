@@ -76,7 +76,7 @@ FOLDERS = {
 """What is not read, and why."""
 
 SEEDED = "drawn on the CPU from a seed, so that it is the same on every device; moved after that"
-MOVED = "a table that its caller moves to the device and type of the environment"
+MOVED = "a table that its caller moves to the device and type of what it goes with"
 TABLE = "figures of a summary, which are lists"
 EXPERT = "an expert's demonstrations are made on the CPU"
 ALLOWED = {
@@ -86,6 +86,7 @@ ALLOWED = {
     ("discovery/clustering.py", "_shuffled"): SEEDED,
     ("discovery/clustering.py", "_stable"): SEEDED,
     ("discovery/clustering.py", "choose_num_clusters"): SEEDED,
+    ("functional/denoising.py", "denoising_clip"): MOVED,
     ("information/critics.py", "_make_critic"): "networks are made on the CPU, then moved",
     ("information/_samples.py", "batches"): SEEDED,
     ("information/_samples.py", "split"): SEEDED,
@@ -95,7 +96,9 @@ ALLOWED = {
     ("modes.py", "Mode.draw"): "drawn by a prior, whose probabilities are on the CPU; then moved",
     ("noise_bases.py", "cosine_basis"): MOVED,
     ("noise_bases.py", "response_basis"): SEEDED,
+    ("objectives/chain.py", "ChainPPOLoss._schedules"): MOVED,
     ("paths.py", "Trace.paths"): "what was recorded lies on the CPU, for pictures",
+    ("policies/flow.py", "FlowPolicy.denoising"): MOVED,
     ("priors/_make.py", "prior_from_config"): "probabilities are kept on the CPU, in float64",
     ("priors/continuous.py", "NormalPrior._distribution"): "for a number, the entropy",
     ("recipes/pretrain.py", "chunks_of"): EXPERT,

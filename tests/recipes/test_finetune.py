@@ -18,9 +18,10 @@ from modereg.balances.config import (
 )
 from modereg.checkpoints import load_adapter, save_adapter
 from modereg.commanding import CommandedPolicy
+from modereg.commands.modes import export
 from modereg.errors import CheckpointError, ConfigurationError
-from modereg.learners.config import DSRLConfig, PPOConfig, ResidualConfig, SACConfig
-from modereg.recipes.config import EvaluateConfig
+from modereg.learners.config import DPPOConfig, DSRLConfig, PPOConfig, ResidualConfig, SACConfig
+from modereg.recipes.config import EvaluateConfig, ExportConfig
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.events import Advanced
 from modereg.recipes.follow import finetune, follow, pretrain
@@ -124,6 +125,49 @@ def test_a_residual_is_learned_and_saved_beside_the_steering_policy_of_stage_one
     finetune(replace(shorter, env_steps=spent + 8000, resume=True))
     name = "adapter/modereg_model.safetensors"
     assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_weights_are_learned_and_saved_behind_the_steering_policy_of_stage_one(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    """Evaluated, commanded and gone on from: what was learned is what is played."""
+    spent, out = read_summary(clusters)["env_steps"], tmp_path / "a"
+    start = {"start": str(clusters), "learner": DPPOConfig(epochs=2, steps=2), "std": None}
+    summary = finetune(finetune_config(base, out, spent + 3000, **start))
+    assert summary["sampled"]["present_modes"] == 4
+    before, adapter = load_adapter(clusters / "adapter"), load_adapter(out / "adapter")
+    steering = adapter.steering.state_dict()
+    assert all(torch.equal(steering[name], v) for name, v in before.steering.state_dict().items())
+    assert adapter.tuned is not None
+    assert not (out / "policy").exists(), "the first of three steps is the base's"
+    judged = evaluate(EvaluateConfig(run=str(out), out=tmp_path, episodes=128, seed=20_000))
+    for how in ("sampled", "deterministic"):
+        assert judged[how] == summary[how]
+    root, policy = GaussianMixture(3, seed=0).reset(), DiffusersPolicy.from_pretrained(base)
+    chunks = [CommandedPolicy(policy, part, 1).decode(root) for part in (adapter, before)]
+    assert not torch.equal(*chunks)
+    export(ExportConfig(str(out), ("0",), tmp_path / "ship"))
+    found = CommandedPolicy(policy, tmp_path / "ship").decode(root)
+    assert torch.equal(found, CommandedPolicy(policy, adapter, 0).decode(root))
+
+    shorter = finetune_config(base, tmp_path / "b", spent + 1500, **start)
+    finetune(shorter)
+    finetune(replace(shorter, env_steps=spent + 3000, resume=True))
+    name = "adapter/modereg_model.safetensors"
+    assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
+    noise = {"start": str(out), "learner": PPOConfig(epochs=1)}
+    finetune(finetune_config(base, tmp_path / "c", summary["env_steps"] + 1000, **noise))
+    kept = load_adapter(tmp_path / "c" / "adapter").tuned
+    assert all(torch.equal(kept.weights[name], v) for name, v in adapter.tuned.weights.items())
+
+
+def test_all_weights_make_a_policy_of_its_own_library(base: str, tmp_path: Path) -> None:
+    learner = DPPOConfig(epochs=1)
+    tuned = finetune_config(base, tmp_path / "a", 3000, std=None, learner=learner)
+    summary = finetune(tuned)
+    policy = str(tmp_path / "a" / "policy")
+    judged = evaluate(EvaluateConfig(base=policy, task=tuned.task, episodes=128, seed=20_000))
+    assert judged["sampled"]["success"] == summary["sampled"]["success"]
 
 
 def test_a_run_that_ends_before_anything_was_learned_says_so(base: str, tmp_path: Path) -> None:

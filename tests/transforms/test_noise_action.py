@@ -246,3 +246,18 @@ def test_a_residual_is_no_part_of_the_environment():
     env.transform[-1].set_residual(network)
     assert env.transform.transforms[-1].residual is network
     assert not list(env.parameters())
+
+
+def test_another_decoder_plays_in_the_policys_place_in_clones_too() -> None:
+    policy, other = TinyPolicy(3, CHUNK), TinyPolicy(3, CHUNK, seed=1)
+    env = steered(policy)
+    clone = env.transform[-1].clone()
+    env.transform[-1].set_decoder(other)
+    assert clone.decoder is other
+    root = env.rand_action(env.reset())
+    chunk = env.step(root.clone())["next", "action_chunk"]
+    assert torch.equal(chunk, other.decode_from(root, root["action"]))
+    env.transform[-1].set_decoder(None)
+    chunk = env.step(root.clone())["next", "action_chunk"]
+    assert torch.equal(chunk, policy.decode_from(root, root["action"]))
+    assert not list(env.parameters())
