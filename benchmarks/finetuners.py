@@ -50,6 +50,7 @@ LEARNERS = {
     "sac": Learner(300_000, 300_000, 5),
     "dsrl": Learner(300_000, 300_000, 5),
     "residual": Learner(300_000, 300_000, 5),
+    "dppo": Learner(600_000, 300_000, 2),
 }
 
 
