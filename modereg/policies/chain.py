@@ -65,7 +65,7 @@ class DenoisingChain(GenerativePolicy):
     likelihood) gets that.
 
     Args:
-        base: the base policy, which stays as it is.
+        base: the base policy, frozen, which stays as it is.
         steps: K', how many of the last steps are trained; None trains all.
         noise: eta in [0, 1] of a diffusion, sigma of a flow. 0 draws nothing, and has no
             likelihood.
@@ -73,7 +73,7 @@ class DenoisingChain(GenerativePolicy):
 
     Attributes:
         base: the base policy.
-        tuned: its copy, the only part that requires gradients. Where it does all steps it is the
+        tuned: its copy, whose parameters require gradients. Where it does all steps it is the
             trained policy by itself, and can be saved as the base was.
         std: of the trained steps, ``[K']`` float64.
 

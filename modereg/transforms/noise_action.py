@@ -152,7 +152,8 @@ class NoiseAction(Transform):
         """Let this decode from now on, where the policy lives, here and in clones; None undoes it.
 
         For weights that are trained (:class:`~modereg.policies.DenoisingChain`): shapes and
-        observations, and what is probed, stay those of the policy.
+        observations, and what is probed, stay those of the policy. To discover the modes of what
+        was trained, wrap that, not its base.
         """
         self.__dict__["_decoder"]["decodes"] = decoder
 
