@@ -13,6 +13,7 @@ from modereg.functional.continuous import (
 from modereg.functional.contrastive import contrastive_limit, contrastive_ratio, pair_scores
 from modereg.functional.control import (
     clipped_surrogate,
+    group_matching,
     kl_standard_normal,
     score_function_loss,
     shaping,
@@ -95,6 +96,7 @@ __all__ = [
     "gaussian_log_ratio",
     "gaussian_step_kl",
     "gaussian_step_log_prob",
+    "group_matching",
     "inference_loss",
     "inference_nll",
     "info_nce",

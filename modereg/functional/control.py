@@ -1,4 +1,4 @@
-"""What a reinforcement learner needs: shaping, the clipped objective, the way from the base."""
+"""What a reinforcement learner needs: shaping, its objectives, the way from the base."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 __all__ = [
     "clipped_surrogate",
+    "group_matching",
     "kl_standard_normal",
     "score_function_loss",
     "shaping",
@@ -54,6 +55,28 @@ def clipped_surrogate(log_weight: Tensor, advantage: Tensor, epsilon: float | Te
         else log_weight.clamp(math.log1p(-epsilon), math.log1p(epsilon))
     )
     return torch.minimum(log_weight.exp() * advantage, clipped.exp() * advantage)
+
+
+def group_matching(scores: Tensor, returns: Tensor, beta: float) -> Tensor:
+    r""":math:`KL(q \| p)` of :math:`q = \mathrm{softmax}(\beta \hat R)`, p the softmax of scores s.
+
+    Uni-TMPO, arXiv 2609.34688: of K rollouts from one state, each is to become as likely beside the
+    others as its return says, so that what is best does not take all. :math:`\hat R` are the
+    returns at mean 0 and standard deviation 1 in their group. The gradient is
+    :math:`\sum_i (p_i - q_i) \nabla s_i`.
+
+    Args:
+        scores: s, a log-probability of each rollout up to a constant of its group, ``[*B, K]``.
+        returns: ``[*B, K]``, which differ within each group; no gradient passes.
+        beta: how much likelier a rollout is to be, nats a standard deviation of its return.
+
+    Returns:
+        ``[*B]`` nats, to be minimised.
+    """
+    returns = returns.detach().to(scores.dtype)
+    spread = returns.std(-1, correction=0, keepdim=True)
+    log_q = (beta * (returns - returns.mean(-1, keepdim=True)) / spread).log_softmax(-1)
+    return (log_q.exp() * (log_q - scores.log_softmax(-1))).sum(-1)
 
 
 def kl_standard_normal(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Tensor:

@@ -1,7 +1,8 @@
-"""Losses in TorchRL's form: of the novelty, lean PPOs, and off-policy ones of noise and chunks."""
+"""Losses in TorchRL's form: of the novelty, lean PPOs, matching, and off-policy ones."""
 
 from modereg.objectives.chain import ChainPPOLoss
 from modereg.objectives.dsrl import DSRLLoss
+from modereg.objectives.matching import GroupMatchingLoss
 from modereg.objectives.novelty import DistillationLoss
 from modereg.objectives.ppo import LeanPPOLoss
 from modereg.objectives.replay import ChunkReplayLoss, ReplayLoss
@@ -14,6 +15,7 @@ __all__ = [
     "ChunkResidualLoss",
     "DSRLLoss",
     "DistillationLoss",
+    "GroupMatchingLoss",
     "LeanPPOLoss",
     "NoiseSACLoss",
     "ReplayLoss",

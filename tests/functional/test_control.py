@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -34,6 +35,45 @@ def test_clipped_surrogate_by_cases() -> None:
     advantage = torch.tensor([1.0, -1.0, 2.0, 1.0, -1.0])
     expected = torch.tensor([0.5, -0.8, 2.2, 1.2, -2.0])
     torch.testing.assert_close(functional.clipped_surrogate(ratio.log(), advantage, 0.2), expected)
+
+
+def test_matching_a_group_of_two_by_hand() -> None:
+    """Returns 1 and 3 are -1 and 1 deviations from their mean: q is 1 / (1 + e^2) and the rest."""
+    low = 1 / (1 + math.exp(2.0))
+    scores = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 7.0]], dtype=torch.float64)
+    returns = torch.tensor([[1.0, 3.0]] * 3)
+    even = low * math.log(2 * low) + (1 - low) * math.log(2 * (1 - low))
+    found = functional.group_matching(scores.requires_grad_(), returns, 1.0)
+    expected = torch.tensor([even, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+    (gradient,) = torch.autograd.grad(found.sum(), scores)  # p - q
+    torch.testing.assert_close(gradient[0], torch.tensor([0.5 - low, low - 0.5]).double())
+    assert gradient[1:].abs().max() < 1e-9
+
+
+@given(SEEDS, st.integers(2, 6), st.floats(0.1, 3.0))
+def test_matching_asks_for_what_returns_say_whatever_their_unit(
+    seed: int, number: int, beta: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores, returns = torch.randn(2, 3, number, generator=generator, dtype=torch.float64)
+    found = functional.group_matching(scores, returns, beta)
+    assert (found >= -1e-12).all()
+    for other in (10 * returns + 3, returns):
+        shifted = functional.group_matching(scores + 4.0, other, beta)
+        torch.testing.assert_close(shifted, found, atol=1e-9, rtol=1e-6)
+    standard = (returns - returns.mean(-1, keepdim=True)) / returns.std(
+        -1, correction=0, keepdim=True
+    )
+    at_best = functional.group_matching(beta * standard, returns, beta)
+    torch.testing.assert_close(at_best, torch.zeros_like(at_best), atol=1e-9, rtol=0)
+
+
+def test_no_gradient_of_matching_passes_through_the_returns() -> None:
+    returns = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    loss = functional.group_matching(torch.zeros(1, 2, requires_grad=True), returns, 1.0)
+    loss.sum().backward()
+    assert returns.grad is None
 
 
 @given(SEEDS, st.integers(1, 2))
