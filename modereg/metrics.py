@@ -30,11 +30,13 @@ from torch import Tensor
 
 from modereg import functional
 from modereg.errors import ConfigurationError, ShapeError
+from modereg.information import kozachenko_leonenko_entropy
 
 __all__ = [
     "COMMANDABLE",
     "PRESENT",
     "BehaviourMetrics",
+    "action_entropy",
     "behaviour_metrics",
     "best_of_codes",
     "blocked_success",
@@ -306,6 +308,33 @@ def replanned_success(table: Tensor, tries: int = 3) -> Tensor:
     for _ in range(tries):
         failed = failed * (1.0 - success[:, (failed @ success).argmax()])
     return 1.0 - failed
+
+
+def action_entropy(chunks: Tensor, *, k: int = 3) -> float:
+    """Return the mean entropy of what a policy plays in a state, by nearest neighbours.
+
+    LP-DS (arXiv 2606.01151) measures by it how far a policy has narrowed. Its differences count,
+    beside the base's at the same states: of many dimensions the estimate is biased, and it is small
+    where chunks lie near a surface. Behaviours it does not count: two narrow ones have less of it
+    than a broad one. See :func:`~modereg.information.kozachenko_leonenko_entropy`.
+
+    Args:
+        chunks: what is played in draw n at state s, ``[S, N, ...]``, N above k.
+        k: number of neighbours.
+
+    Returns:
+        Nats; negative for narrow policies.
+
+    Raises:
+        ShapeError: if there is no state, or no draw.
+        NonFiniteError: if a chunk is not finite.
+        ConfigurationError: if there are at most k draws, or more than k equal ones, as those of a
+            policy that is deterministic or clipped.
+    """
+    if chunks.ndim < 3 or not chunks.numel():
+        raise ShapeError(f"expected chunks [S, N, ...], got shape {tuple(chunks.shape)}")
+    found = [kozachenko_leonenko_entropy(draws, k=k) for draws in chunks.flatten(2)]
+    return sum(found) / len(found)
 
 
 def partition_agreement(first: Tensor, second: Tensor) -> dict[str, float]:

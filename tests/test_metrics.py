@@ -16,8 +16,10 @@ from sklearn.metrics import (
 )
 
 from modereg.errors import ConfigurationError, ShapeError
+from modereg.information import kozachenko_leonenko_entropy
 from modereg.metrics import (
     BehaviourMetrics,
+    action_entropy,
     behaviour_metrics,
     best_of_codes,
     blocked_success,
@@ -419,3 +421,22 @@ def test_two_partitions_agree_as_in_scikit_learn(pairs: list[tuple[int, int]]) -
 def test_partitions_of_other_episodes_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"got shapes \(3,\) and \(4,\)"):
         partition_agreement(torch.zeros(3).long(), torch.zeros(4).long())
+
+
+def test_the_entropy_of_actions_is_that_of_each_state() -> None:
+    """Of a Gaussian with deviation s in d dimensions it is d (1 + log 2 pi s^2) / 2."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(2, 4000, 1, 2, generator=generator)
+    draws[1] *= 0.1
+    draws[1] += 100.0  # where a state's actions lie does not matter, nor how far states are apart
+    expected = math.log(2 * math.pi * math.e) + math.log(0.1)
+    assert action_entropy(draws) == pytest.approx(expected, abs=0.05)
+    alone = [kozachenko_leonenko_entropy(part.flatten(1), k=5) for part in draws]
+    assert action_entropy(draws, k=5) == pytest.approx(sum(alone) / 2)
+
+
+def test_actions_without_entropy_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="as many equal ones as neighbours"):
+        action_entropy(torch.zeros(1, 9, 3))
+    with pytest.raises(ShapeError, match=r"expected chunks \[S, N, ...\], got shape \(4, 3\)"):
+        action_entropy(torch.zeros(4, 3))
