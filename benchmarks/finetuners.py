@@ -1,15 +1,30 @@
-"""Fine-tuners on Avoid, plain and with modereg: what each keeps, and what it costs.
+"""Fine-tuners on Avoid, plain, with modereg, and by other ways to keep behaviours.
 
     python benchmarks/finetuners.py --json benchmarks/results/finetuners.json --seeds 0 1 2
 
-Everything but the learner and the number of steps is as the commands have it by default; each seed
-has a base and a stage 1 of its own. A run that is interrupted goes on when the command is repeated.
+Everything but what a method says and the number of steps is as the commands have it by default;
+each seed has a base and a stage 1 of its own. A run that is interrupted goes on when the command is
+repeated. Methods, each judged as the others are:
 
-Rows: task (with the spread of what the routes pay), learner, method (plain or modereg), balance,
-seed, success, return, entropy (by log 24), modes, present, commandable, env_steps (those of stage 1
-included), steps_to_90, steps_to_95 (the first evaluation of 512 episodes with as much success; for
-modereg stage 1's end counts as one; null where it was never seen) and cpu_seconds (stage 1's
-included, evaluations too).
+- base: as it was cloned. plain: one code, nothing intrinsic. modereg: from stage 1.
+- kl: plain, with a KL to N(0, I) of weight .1, for PPO beside advantages of standard deviation 1,
+  for the others beside returns of mean size 1. It is the maximum-entropy objective relative to the
+  base: KL(psi || N(0, I)) is minus the entropy of psi plus E|w|^2 / 2.
+- trust: plain, with a KL to N(0, I) of 1 nat, whose weight finds itself (LP-DS, arXiv 2606.01151).
+- ips: plain, with returns divided by the probability of their outcome, which stage 1's q tells; so
+  stage 1's steps count (IPS, arXiv 2601.21669; support/inverse_probability.py).
+- ticket: one constant noise, the best of many (arXiv 2603.15757; support/golden_ticket.py).
+- matching: groups of rollouts from one start become as likely as they pay (Uni-TMPO, arXiv
+  2609.34688; support/group_matching.py), in 64 environments, so that 8 rollouts are a batch.
+
+Rows: task (with the spread of what the routes pay), learner, method, balance, seed, success,
+return, entropy (by log 24), modes, present, commandable, env_steps (those of stage 1 included where
+it is used), steps_to_90, steps_to_95 (the first evaluation of 512 episodes with as much success;
+for modereg stage 1's end counts as one; null where it was never seen), area_steps and area_cpu
+(mean success over the first 500 000 environment steps, or 100 CPU seconds, which are spread evenly
+over a run's steps; before it is judged it is on the way from the base's, and after its end it
+stays) and cpu_seconds (stage 1's included where it is used, evaluations too). The picture beside
+the table has an arrow from the base to each result.
 """
 
 from __future__ import annotations
@@ -20,9 +35,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.arrows import write_arrows
 from support.commands import cpu_seconds, run
 from support.results import write_results
 
+from modereg.aggregates import area_under_curve
 from modereg.files import read_json
 
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page", "--resume")
@@ -51,7 +68,38 @@ LEARNERS = {
     "dsrl": Learner(300_000, 300_000, 5),
     "residual": Learner(300_000, 300_000, 5),
     "dppo": Learner(600_000, 300_000, 2),
+    "ticket": Learner(2_000_000, 0, 2),
+    "matching": Learner(2_000_000, 0, 4),
 }
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to fine-tune.
+
+    Attributes:
+        learners: that it is for, and what ``finetune`` calls each then.
+        options: more of ``finetune``.
+        uses: ``start`` or ``outcomes``, the option that takes stage 1; None for neither.
+    """
+
+    learners: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+    uses: str | None = None
+
+
+ACTORS = {name: name for name in ("ppo", "sac", "dsrl", "residual", "dppo")}
+METHODS = {
+    "plain": Method(ACTORS),
+    "modereg": Method(ACTORS, uses="start"),
+    "kl": Method({name: name for name in ("ppo", "sac", "dsrl")}, {"learner__kl_coef": 0.1}),
+    "trust": Method({name: name for name in ("sac", "dsrl")}, {"learner__kl_target": 1.0}),
+    "ips": Method({"ppo": "ppo_ips", "sac": "sac_ips"}, uses="learner__outcomes"),
+    "ticket": Method({"ticket": "ticket"}),
+    "matching": Method({"matching": "matching"}, {"task__num_envs": 64}),
+}
+AREA_STEPS, AREA_SECONDS = 500_000, 100.0
+FEW = {"learner__prefill": 1024, "learner__updates": 0.02}
 
 
 @dataclass(frozen=True)
@@ -78,11 +126,9 @@ SMOKE = Budget(
     0.05,
     (("episodes", 200), ("steps", 20)),
     (("num_codes", 4), ("method__episodes", 512), ("method__refinements", 1)),
-    {
-        name: {"learner__prefill": 1024, "learner__updates": 0.02}
-        for name in ("sac", "dsrl", "residual")
-    },
+    dict.fromkeys(("sac", "dsrl", "residual"), FEW) | {"matching": {"learner__group": 2}},
 )
+SMOKES = (("ppo", "modereg"), ("dsrl", "modereg"), ("ppo", "ips"), ("ticket", "ticket"))
 
 
 class Seed:
@@ -112,67 +158,107 @@ class Seed:
             more = dict(budget.discover)
             run("discover", *QUIET, **common, **more, out=self.out / "stage1")
 
+    def judge_base(self) -> dict[str, Any]:
+        """Return the figures of the base, judged unless that is done."""
+        out = self.out / "judged_base"
+        if not (out / "evaluation.json").exists():
+            run(
+                "evaluate",
+                QUIET[0],
+                **self._common(SPREADS[0]),
+                base=self.out / "base" / "policy",
+                out=out,
+                episodes=self.budget.judged,
+            )
+        return read_json(out / "evaluation.json")["sampled"]
+
+    def base_row(self) -> dict[str, Any]:
+        """Return the row of the base."""
+        about = {"task": f"avoid, pay +- {SPREADS[0]}", "learner": None, "method": "base"}
+        figures = final_figures({"sampled": self.judge_base()})
+        return about | {"balance": None, "seed": self.seed} | figures | {"env_steps": 0}
+
     def tune(self, learner: str, method: str, spread: float) -> dict[str, Any]:
         """Fine-tune, unless that is done, and return the row."""
-        out, budget = self.out / f"{learner}_{method}_{spread}", self.budget
-        first, length = read_json(self.out / "stage1" / "summary.json"), LEARNERS[learner]
-        plain = method == "plain"
-        steps = int(budget.share * (length.plain if plain else length.more))
+        out, chosen = self.out / f"{learner}_{method}_{spread}", METHODS[method]
+        stage1, length = self.out / "stage1", LEARNERS[learner]
+        starts = chosen.uses == "start"
+        begun = read_json(stage1 / "summary.json")["env_steps"] if chosen.uses else 0
+        steps = int(self.budget.share * (length.more if starts else length.plain))
         if not (out / "summary.json").exists():
             options = self._common(spread) | {"base": self.out / "base" / "policy"}
-            flags = [*QUIET]
-            if not plain:
-                options["start"] = self.out / "stage1"
-                flags.append("--accept-uncommanded")
+            options |= self.budget.learners.get(learner, {}) | chosen.options
+            options |= {chosen.uses: stage1} if chosen.uses else {}
             run(
-                f"finetune {learner}",
-                *flags,
+                f"finetune {chosen.learners[learner]}",
+                *QUIET,
+                *(["--accept-uncommanded"] if starts else []),
+                cwd=Path(__file__).parent,  # where the rivals are registered
                 **options,
-                **budget.learners.get(learner, {}),
                 out=out,
-                env_steps=steps + (0 if plain else first["env_steps"]),
+                env_steps=steps + (begun if starts else 0),
                 eval_every=length.eval_every,
-                eval_episodes=min(512, budget.judged),
-                final_episodes=budget.judged,
+                eval_episodes=min(512, self.budget.judged),
+                final_episodes=self.budget.judged,
             )
-        summary = read_json(out / "summary.json")
-        figures, seen = (
-            summary["sampled"],
-            [] if plain else [(first["env_steps"], first["sampled"])],
-        )
-        spent = cpu_seconds(out) + (0.0 if plain else cpu_seconds(self.out / "stage1"))
-        return {
-            "task": f"avoid, pay +- {spread}",
-            "learner": learner,
-            "method": method,
-            "balance": "constant",
-            "seed": self.seed,
-            "success": round(figures["success"], 4),
-            "return": round(figures["mean_return"], 4),
-            "entropy": round(figures["entropy"], 4),
-            "modes": MODES,
-            "present": figures["present_modes"],
-            "commandable": figures["commandable_modes"],
-            "env_steps": summary["env_steps"],
-            "steps_to_90": steps_to(0.9, out, seen),
-            "steps_to_95": steps_to(0.95, out, seen),
-            "cpu_seconds": round(spent, 1),
+        about = {"task": f"avoid, pay +- {spread}", "learner": learner, "method": method}
+        balance = "constant" if starts else None
+        row = about | {"balance": balance, "seed": self.seed}
+        return row | self._figures(out, begun, starts=starts)
+
+    def _figures(self, out: Path, begun: int, *, starts: bool) -> dict[str, Any]:
+        """Return the figures of a run.
+
+        Args:
+            out: its folder.
+            begun: environment steps of stage 1, where it used that.
+            starts: whether it began with what stage 1 gave.
+        """
+        summary, stage1 = read_json(out / "summary.json"), self.out / "stage1"
+        first = read_json(stage1 / "summary.json")["sampled"]["success"]
+        before = cpu_seconds(stage1) if begun else 0.0
+        total = summary["env_steps"] + (0 if starts else begun)
+        curve = [(0, self.judge_base()["success"])] + [(begun, first)] * starts
+        curve += [(steps + (0 if starts else begun), found) for steps, found in judged(out)]
+        seconds = [
+            at / begun * before if at < begun or at == begun > 0
+            else before + (at - begun) / (total - begun) * cpu_seconds(out)
+            for at, _ in curve
+        ]  # fmt: skip
+        return final_figures(summary) | {
+            "env_steps": total,
+            "steps_to_90": steps_to(0.9, curve[1:]),
+            "steps_to_95": steps_to(0.95, curve[1:]),
+            "area_steps": round(area_under_curve(*zip(*curve), until=AREA_STEPS), 4),
+            "area_cpu": round(
+                area_under_curve(seconds, [found for _, found in curve], until=AREA_SECONDS), 4
+            ),
+            "cpu_seconds": round(before + cpu_seconds(out), 1),
         }
 
 
-def steps_to(success: float, folder: Path, seen: list[tuple[int, dict[str, Any]]]) -> int | None:
-    """Return the environment steps at the first evaluation with so much success, or None.
+def final_figures(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run ended with."""
+    figures = summary["sampled"]
+    names = {"success": "success", "return": "mean_return", "entropy": "entropy"}
+    return {
+        **{short: round(figures[name], 4) for short, name in names.items()},
+        "modes": MODES,
+        "present": figures["present_modes"],
+        "commandable": figures["commandable_modes"],
+    }
 
-    Args:
-        success: share of the episodes.
-        folder: of the run.
-        seen: what was judged before it began: steps and figures.
-    """
-    judged = [(steps, figures["success"]) for steps, figures in seen]
+
+def judged(folder: Path) -> list[tuple[int, float]]:
+    """Return environment steps and success of the evaluations of a run."""
     with (folder / "curves.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("success")]
-    judged += [(int(float(row["env_steps"])), float(row["success"])) for row in rows]
-    return next((steps for steps, found in judged if found >= success), None)
+    return [(int(float(row["env_steps"])), float(row["success"])) for row in rows]
+
+
+def steps_to(success: float, curve: list[tuple[int, float]]) -> int | None:
+    """Return the environment steps at the first evaluation with so much success, or None."""
+    return next((steps for steps, found in curve if found >= success), None)
 
 
 def main() -> None:
@@ -180,26 +266,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--spreads", type=float, nargs="+", default=list(SPREADS))
     parser.add_argument("--out", type=Path, help="folder of the runs")
-    parser.add_argument(
-        "--smoke", action="store_true", help="a tiny budget, two learners from stage 1"
-    )
+    parser.add_argument("--smoke", action="store_true", help="a tiny budget, four rows")
     args = parser.parse_args()
     out = args.out or Path("runs") / ("finetuners_smoke" if args.smoke else "finetuners")
     seeds, spreads = (
         (args.seeds[:1], args.spreads[:1]) if args.smoke else (args.seeds, args.spreads)
     )
+    wanted = [(name, way) for name in args.learners for way in args.methods]
+    pairs = SMOKES if args.smoke else [(n, way) for n, way in wanted if n in METHODS[way].learners]
     rows: list[dict[str, Any]] = []
     for number in seeds:
         seed = Seed((out / f"seed{number}").resolve(), number, SMOKE if args.smoke else Budget())
         seed.begin()
+        rows.append(seed.base_row())
         for spread in spreads:
-            for learner in ("ppo", "dsrl") if args.smoke else args.learners:
-                for method in ("modereg",) if args.smoke else ("plain", "modereg"):
-                    rows.append(seed.tune(learner, method, spread))
-                    write_results(args.json, "Fine-tuners on Avoid", {"rows": rows})
+            for learner, method in pairs:
+                rows.append(seed.tune(learner, method, spread))
+                write_results(args.json, "Fine-tuners on Avoid", {"rows": rows})
+    if args.json is not None:
+        write_arrows(args.json.with_suffix(".png"), rows)
     for row in rows:
         print(row)
 
