@@ -206,6 +206,8 @@ class ReplayConfig:
         buffer: decisions that are kept.
         updates: gradient steps for each decision collected.
         minibatch: decisions in a gradient step.
+        nstep: decisions whose rewards the critic's target sums before it bootstraps; each
+            transition then takes so many times the memory.
         actor_every: gradient steps of the critic for each of the policy.
         critics: networks of the critic's ensemble.
         reduction: of the ensemble: ``min``, or ``mean``, which is less cautious.
@@ -224,6 +226,7 @@ class ReplayConfig:
     buffer: int = 200_000
     updates: float = 0.25
     minibatch: int = 256
+    nstep: int = 1
     actor_every: int = 2
     critics: int = 2
     reduction: Literal["min", "mean"] = "min"
@@ -236,7 +239,7 @@ class ReplayConfig:
 
     def __post_init__(self) -> None:
         rates = ("learning_rate", "critic_learning_rate")
-        counts = ("decisions", "prefill", "buffer", "minibatch", "actor_every", "critics")
+        counts = ("decisions", "prefill", "buffer", "minibatch", "nstep", "actor_every", "critics")
         check_numbers(
             self,
             count=counts,

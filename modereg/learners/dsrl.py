@@ -52,7 +52,7 @@ class DSRL(ReplayLearner):
 
     def begin(self) -> None:
         """Standardise the chunks that the critic reads."""
-        standardise_chunks(self.loss, self.buffer[:])
+        standardise_chunks(self.loss, self.kept_rows())
 
     def step(self, sample: TensorDictBase, with_actor: bool) -> dict[str, Tensor]:
         """Distil the critic of noises first, and then do as other learners do."""

@@ -14,8 +14,10 @@ from torchrl.data import (
     TensorDictRoundRobinWriter,
 )
 
+from modereg.errors import ConfigurationError
 from modereg.learners.base import Problem, descend
 from modereg.learners.config import ReplayConfig
+from modereg.learners.nstep import Windows, folded
 from modereg.objectives import ChunkReplayLoss, ReplayLoss
 from modereg.reading import require_finite, valid_rows
 from modereg.seeding import derived_seed
@@ -63,7 +65,9 @@ class ReplayLearner:
             batch_size=config.minibatch,
         )
         self.paid_by = [] if problem.mi_reward is None else problem.mi_reward.reads
-        self.read: list[NestedKey] = list(dict.fromkeys([*loss.in_keys, *self.paid_by]))
+        self.windows = Windows(config.nstep, self.device) if config.nstep > 1 else None
+        needed = [*loss.in_keys, *self.paid_by, *[("next", "done")] * (config.nstep > 1)]
+        self.read: list[NestedKey] = list(dict.fromkeys(needed))
         self.stored = self.read
         longest = problem.layout.max_decisions
         self.checkpoint_every = -(-CHECKPOINT_EPISODES * longest // config.decisions)
@@ -77,6 +81,11 @@ class ReplayLearner:
 
     def begin(self) -> None:
         """Make ready what has to be told from the buffer, once, before the first gradient step."""
+
+    def kept_rows(self) -> TensorDictBase:
+        """Return the decisions in the buffer, ``[n]``."""
+        data = self.buffer[:]
+        return data if self.windows is None else data[:, 0]
 
     def collect(self) -> TensorDictBase:
         """Return a batch ``[B, T]``."""
@@ -94,14 +103,13 @@ class ReplayLearner:
 
         Raises:
             NonFiniteError: before anything is kept or learned from that is not finite.
+            ConfigurationError: for a batch with padding, where ``nstep`` needs decisions that
+                follow one another.
         """
-        data = batch.select(*self.read).reshape(-1)
-        valid = valid_rows(batch.reshape(-1))
-        data = (data if valid is None else data[valid]).to(self.device)
-        require_finite(data, self.read, f"batch {self.batches}")
+        data = self._transitions(batch)
         if not len(data):
             return {}
-        self.buffer.extend(self.prepared(data).select(*self.stored))
+        self.buffer.extend(data)
         before, self.kept = self.kept, self.kept + len(data)
         self.owed += self.config.updates * len(data)
         if self.kept < self.config.prefill:
@@ -117,6 +125,22 @@ class ReplayLearner:
         }
         return {name: float(value) for name, value in mean.items()}
 
+    def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
+        """Return what is kept of a batch: transitions ``[n]``, or windows ``[n, nstep]``."""
+        data, valid = batch.select(*self.read).reshape(-1), valid_rows(batch.reshape(-1))
+        data = (data if valid is None else data[valid]).to(self.device)
+        require_finite(data, self.read, f"batch {self.batches}")
+        if len(data):
+            data = self.prepared(data).select(*self.stored)
+        if self.windows is None:
+            return data
+        if len(data) < batch.numel():
+            raise ConfigurationError(
+                f"expected decisions that follow one another for nstep={self.config.nstep}, got "
+                f"a batch with {batch.numel() - len(data)} that are padding; choose nstep=1"
+            )
+        return self.windows.add(data.reshape(batch.shape))
+
     def _learn(self, *, critic_only: bool) -> list[dict[str, Tensor]]:
         """Take the gradient steps that are owed."""
         steps, figures = int(self.owed), []
@@ -127,6 +151,8 @@ class ReplayLearner:
             sample = self.buffer.sample()
             if self.problem.mi_reward is not None:
                 sample = self.problem.mi_reward(sample)
+            if self.windows is not None:
+                sample = folded(sample, self.problem.reward_key, self.problem.layout.gamma)
             losses = self.step(sample, with_actor)
             figures.append({name: value.detach() for name, value in losses.items()})
         return figures
@@ -154,7 +180,7 @@ class ReplayLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what changes between batches, the buffer too; episodes under way end here."""
-        self._under_way = False
+        self._begin_anew()
         kept = self.buffer[:].select(*self.stored).clone().to_dict() if self.kept else {}
         return {
             "loss": dict(self.loss.state_dict()),  # the policy that is learned is in it
@@ -176,10 +202,16 @@ class ReplayLearner:
             setattr(self, name, state[name])
         self.buffer.empty()
         if state["buffer"]:
-            rows = TensorDict(state["buffer"]).auto_batch_size_(1)
+            rows = TensorDict(state["buffer"]).auto_batch_size_(1 if self.windows is None else 2)
             self.buffer.extend(rows.to(self.device))
             self.writer.load_state_dict(state["writer"])  # where the next are written
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """End the episodes that are under way: the next batch begins with a reset."""
         self._under_way = False
+        if self.windows is not None:
+            self.windows.forget()
 
 
 def loss_options(problem: Problem, config: ReplayConfig) -> dict[str, Any]:

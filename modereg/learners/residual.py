@@ -83,7 +83,7 @@ class Residual(ReplayLearner):
 
     def begin(self) -> None:
         """Standardise the chunks that the critic reads, and let the residual move every code."""
-        data = self.buffer[:]
+        data = self.kept_rows()
         standardise_chunks(self.loss, data)
         network = self.residual.network
         if self.is_new:
