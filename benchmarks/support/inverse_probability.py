@@ -157,9 +157,10 @@ def with_ips(make: Callable[[Problem], Learner], problem: Problem, config: Any) 
         config: has ``outcomes``, ``floor``, ``window`` and ``least``.
 
     Raises:
-        ConfigurationError: if the run has no q, or one of continuous codes.
+        ConfigurationError: if the run has no q, or one of continuous codes, or another layout.
+        CheckpointError: if it is of another base.
     """
-    adapter = load_adapter(Path(config.outcomes) / "adapter", problem.base)
+    adapter = load_adapter(Path(config.outcomes) / "adapter", problem.base, problem.layout)
     if adapter.estimator is None:
         raise ConfigurationError(f"expected a run of discover with q, got {config.outcomes}")
     device = module_device(problem.steering)

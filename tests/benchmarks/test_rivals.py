@@ -23,10 +23,13 @@ from benchmarks.support.rivals import (
     TicketConfig,
 )
 from modereg import keys
+from modereg.checkpoints import Adapter, save_adapter
 from modereg.errors import ConfigurationError
+from modereg.estimators import CategoricalMI
 from modereg.priors import CategoricalPrior, NormalPrior, Prior
 from modereg.recipes.config.text import from_yaml, to_yaml
 from modereg.seeding import generator_state, set_generator_state
+from modereg.wrapping import observation_size
 from tests.learners.made import problem
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -168,6 +171,38 @@ def test_its_learner_is_paid_and_a_state_goes_on() -> None:
     resumed.update(resumed.collect())
     assert torch.equal(first.learner.paid[1], resumed.learner.paid[1])
     assert torch.equal(first.reward.shares, resumed.reward.shares)
+
+
+def _discovered(folder: Path, estimator: CategoricalMI | None) -> Path:
+    """Save a run of discover with q, on the problem of these tests."""
+    made = problem()
+    base = made.base.fingerprint()
+    adapter = Adapter(made.steering, estimator, CategoricalPrior(2), made.layout, "tiny", base)
+    save_adapter(folder / "adapter", adapter)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [PPOWithIPSConfig, SACWithIPSConfig])
+def test_a_learner_is_made_that_is_paid_by_the_q_of_a_run(kind: Any, tmp_path: Path) -> None:
+    made = problem()
+    q = CategoricalMI(observation_size(made.env, [keys.HISTORY]), 2, hidden=(8,))
+    small = {"minibatch": 8, "decisions": 4}
+    if kind is SACWithIPSConfig:
+        small |= {"prefill": 8, "buffer": 64, "nstep": 2}
+    config = kind(outcomes=str(_discovered(tmp_path, q)), floor=-20.0, **small)
+    learner = config.make(made)
+    assert isinstance(learner, IPS)
+    assert learner.learner.problem.reward_key == KEY
+    assert not any(part.requires_grad for part in learner.reward.estimator.parameters())
+    for _ in range(3):
+        figures = learner.update(learner.collect())
+    assert figures["share_fails"] < 1 / 3  # every episode succeeds, where nothing says otherwise
+    assert {"loss_critic", "loss_qvalue"} & set(figures)
+
+
+def test_a_run_without_q_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="expected a run of discover with q"):
+        PPOWithIPSConfig(outcomes=str(_discovered(tmp_path, None))).make(problem())
 
 
 # --- the golden ticket
