@@ -172,7 +172,7 @@ def test_the_number_of_codes_is_found_and_its_episodes_are_used(
     assert len(discoverer.base[0]) >= 1024  # 512 were too few for so many
     rolled: list[int] = []
     monkeypatch.setattr(stage1, "collect_episodes", lambda *_, **__: rolled.append(1))
-    figures = discover_modes(*made, refinements=3, **STEPS["guided"])
+    figures = discover_modes(*made, refinements=1, **STEPS["guided"])
     assert not rolled
     assert figures[0]["suggested_modes"] == found
     assert discoverer.base is None

@@ -60,7 +60,7 @@ def stage_1(folder: Path, base: str) -> dict[str, Any]:
         base=base,
         out=folder / "stage_1",
         task=TASK,
-        method=GuidedConfig(episodes=1536, refinements=3, refine_episodes=512),
+        method=GuidedConfig(episodes=768, refinements=2, refine_episodes=256),
         final_episodes=512,
         log=QUIET,
     )
