@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import fields, replace
@@ -42,6 +43,7 @@ __all__ = [
     "steps_per_second",
     "traced",
     "worse_than_base",
+    "worse_than_start",
 ]
 
 Policy = Callable[[TensorDictBase], TensorDictBase]
@@ -144,6 +146,28 @@ def worse_than_base(
     shares, before, drawn = (_merged(each, estimator) for each in (shares, before, drawn))
     wanted = drawn[:-1] > 0
     return list(losses(shares, before, len(episodes), base["episodes"], wanted=wanted))
+
+
+def worse_than_start(start: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each thing in which a fine-tuning ends worse than where it began.
+
+    Success counts as lower from two standard errors of the difference.
+
+    Args:
+        start: what was judged at the end of the run that it began at, with sampled noise.
+        found: the same at its own end.
+    """
+    sentences = []
+    before, after = start.get("success"), found.get("success")
+    if before is not None and after is not None:
+        error = math.hypot(start["success_error"], found["success_error"])
+        if before - after > 2 * error:
+            sentences.append(f"success {after:.3f} beside {before:.3f}")
+    for name in ("present", "commandable"):
+        before, after = start.get(f"{name}_modes"), found.get(f"{name}_modes")
+        if before is not None and after is not None and after < before:
+            sentences.append(f"{after} modes {name} beside {before}")
+    return [f"Worse than its start: {each}" for each in sentences]
 
 
 def _merged(shares: Tensor, estimator: RewardEstimator) -> Tensor:

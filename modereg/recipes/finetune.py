@@ -36,9 +36,10 @@ from modereg.recipes.evaluate import (
     steps_per_second,
     traced,
     worse_than_base,
+    worse_than_start,
 )
 from modereg.recipes.events import Advanced, Evaluated, Event, Planned, Progressed, Steps
-from modereg.recipes.runs import check_finished, check_origin
+from modereg.recipes.runs import check_finished, check_origin, judged_figures
 from modereg.recipes.setup import Setup, discrete, set_up
 from modereg.recipes.subspace import choose_subspace, load_run
 from modereg.rollouts import collect_episodes
@@ -89,6 +90,7 @@ class Stage:
         spent: environment steps that were spent before.
         base: shares of the outcomes that stage 1 saw of the base, by code and, with a label, by
             mode, and of how many episodes; empty where it saw none by this q.
+        start: figures that were judged of the run it begins at; empty where there is none.
         names: a code of each mode that has a name, by the name.
         origin: names and fingerprints of what it all starts from.
     """
@@ -105,6 +107,7 @@ class Stage:
     spent: int
     origin: dict[str, str | None]
     base: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     balance: Balance | None = None
 
@@ -135,11 +138,12 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     env, judge_env = setup.steered(prior), setup.steered(prior, 1.0)
     spent = setup.spent if adapter is None else int(adapter.extra["env_steps"])
 
+    began: dict[str, Any] = {}
     if adapter is None or config.regulariser == "scratch":
         steering = make_steering(env, setup.base, prior, hidden=config.hidden).to(setup.device)
         spent += fit_inputs(env, steering, derived_seed(config.seed, 3))
     else:
-        steering = adapter.steering.to(setup.device)
+        steering, began = adapter.steering.to(setup.device), judged_figures(str(config.start))
         if getattr(config.learner, "steers", True):
             spent += _let_all_learn(env, steering, derived_seed(config.seed, 5))
     if config.std is not None:
@@ -167,7 +171,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
         estimator, online, mi_reward, spent,
         {"base": setup.fingerprint, "start": None if adapter is None else adapter.digest},
         {} if adapter is None or online is not None else adapter.extra.get("base", {}),
-        {} if adapter is None else adapter.extra.get(NAMES, {}), balance,
+        began, {} if adapter is None else adapter.extra.get(NAMES, {}), balance,
     )  # fmt: skip
 
 
@@ -295,9 +299,11 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
     judged = yield from _judged(stage, count, seed, phase="judging, sampled")
     keep_paths(config, stage.setup, stage.steering, trace, judged, seed)
     worse = worse_than_base(stage.base, judged[1], stage.prior, stage.estimator)
-    for sentence in worse:
+    lost = worse_than_start(stage.start, judged[0])
+    for sentence in [*worse, *lost]:
         warnings.warn(sentence, stacklevel=2)
-    found = {"worse_than_base": worse} if stage.base else {}
+    found: dict[str, Any] = {"worse_than_base": worse} if stage.base else {}
+    found |= {"worse_than_start": lost} if stage.start else {}
     return summary | found | {"sampled": judged[0], "deterministic": mean}
 
 

@@ -31,7 +31,7 @@ from modereg.recipes.config import LogConfig, from_yaml, to_yaml
 from modereg.recipes.summaries import Summary
 from modereg.storage import load_state, save_state
 
-__all__ = ["EDITED", "Run", "check_finished", "check_origin"]
+__all__ = ["EDITED", "Run", "check_finished", "check_origin", "judged_figures"]
 
 CHECKPOINT, CONFIG, CURVES, SUMMARY = "checkpoint.pt", "config.yaml", "curves.csv", "summary.json"
 TIMING, VERSIONS, LOCK = "timing.json", "versions.json", ".lock"
@@ -246,6 +246,13 @@ def check_finished(folder: Path) -> None:
             f"expected a finished run of discover or finetune, got {folder} without an adapter; "
             "repeat its command with --resume first"
         )
+
+
+def judged_figures(folder: Path | str) -> dict[str, Any]:
+    """Return what was judged of a run with sampled noise; nothing where its modes were edited."""
+    path = Path(folder) / SUMMARY
+    figures: dict[str, Any] = read_json(path)["sampled"] if path.exists() else {}
+    return figures
 
 
 def check_origin(state: Mapping[str, Any], origin: Mapping[str, str | None]) -> None:

@@ -11,7 +11,7 @@ from modereg.checkpoints import load_adapter
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.metrics import behaviour_metrics
 from modereg.recipes.config import EvaluateConfig, ProgressConfig, TaskConfig
-from modereg.recipes.evaluate import evaluate, evaluate_policy, judge
+from modereg.recipes.evaluate import evaluate, evaluate_policy, judge, worse_than_start
 from modereg.recipes.setup import set_up
 from tests.recipes.conftest import TASK
 
@@ -92,3 +92,16 @@ def test_a_run_is_not_judged_on_another_layout(tuned: Path, changes: dict) -> No
     name = next(iter(changes))
     with pytest.raises(ConfigurationError, match=f"made on another layout than .*: {name} "):
         evaluate(EvaluateConfig(run=str(tuned), episodes=8, task=TaskConfig(**changes)))
+
+
+def test_what_ends_worse_than_where_it_began_says_so() -> None:
+    """Success by two standard errors of the difference, here .0283; modes by their number."""
+    start = {"success": 0.9, "success_error": 0.01, "present_modes": 6, "commandable_modes": 4}
+    assert worse_than_start(start, start) == []
+    assert worse_than_start(start, start | {"success": 0.8718, "commandable_modes": 5}) == []
+    assert worse_than_start(start, start | {"success": 0.871, "commandable_modes": 3}) == [
+        "Worse than its start: success 0.871 beside 0.900",
+        "Worse than its start: 3 modes commandable beside 4",
+    ]
+    without_labels = {"success": None, "present_modes": None}
+    assert worse_than_start(without_labels, start) == worse_than_start({}, start) == []

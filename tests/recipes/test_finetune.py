@@ -20,6 +20,7 @@ from modereg.checkpoints import load_adapter, save_adapter
 from modereg.commanding import CommandedPolicy
 from modereg.commands.modes import export
 from modereg.errors import CheckpointError, ConfigurationError
+from modereg.files import write_json
 from modereg.learners.config import DPPOConfig, DSRLConfig, PPOConfig, ResidualConfig, SACConfig
 from modereg.recipes.config import EvaluateConfig, ExportConfig
 from modereg.recipes.evaluate import evaluate
@@ -200,6 +201,22 @@ def test_a_run_that_is_worse_than_the_base_says_so(
         summary = finetune(tune)
     assert summary["worse_than_base"][0].startswith("Worse than the base: success 0.")
     assert summary["worse_than_base"] == read_summary(tmp_path / "b")["worse_than_base"]
+
+
+def test_a_run_that_is_worse_than_its_start_says_so(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    shutil.copytree(clusters, tmp_path / "start")
+    summary = read_summary(clusters)
+    summary["sampled"] |= {"success": 1.0, "success_error": 0.0, "commandable_modes": 5}
+    write_json(tmp_path / "start" / "summary.json", summary)
+    tune = finetune_config(
+        base, tmp_path / "b", summary["env_steps"] + 1, start=str(tmp_path / "start")
+    )
+    with pytest.warns(UserWarning, match="Worse than its start: . modes commandable beside 5"):
+        found = finetune(tune)
+    assert found["worse_than_start"][0].startswith("Worse than its start: success 0.")
+    assert found["worse_than_start"] == read_summary(tmp_path / "b")["worse_than_start"]
 
 
 @pytest.mark.parametrize("seed", [0])
