@@ -15,7 +15,7 @@ from torch import nn
 from modereg.errors import CheckpointError
 from modereg.files import write_atomic
 
-__all__ = ["fingerprint", "load_state", "save_state", "state_fingerprint"]
+__all__ = ["fingerprint", "load_state", "save_state", "state_fingerprint", "uncompiled"]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -65,10 +65,15 @@ def fingerprint(module: nn.Module) -> str:
 def state_fingerprint(state: Mapping[str, Any]) -> str:
     """Return the :func:`fingerprint` of a module that has this ``state_dict``."""
     digest = hashlib.sha256()
-    named = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    named = {uncompiled(name): value for name, value in state.items()}
     for name, value in sorted(named.items()):
         if isinstance(value, torch.Tensor):
             array = value.detach().cpu().contiguous()
             digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
             digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def uncompiled(name: str) -> str:
+    """Return the name of a parameter as it is without ``torch.compile``."""
+    return name.replace("_orig_mod.", "")

@@ -15,7 +15,7 @@ from torch import nn
 from modereg import files, storage
 from modereg.errors import CheckpointError
 from modereg.files import read_json, read_text, replace_folder, write_atomic, write_json
-from modereg.storage import fingerprint, load_state, save_state, state_fingerprint
+from modereg.storage import fingerprint, load_state, save_state, state_fingerprint, uncompiled
 
 WRITER = """
 import sys, torch
@@ -263,7 +263,9 @@ def test_a_fingerprint_depends_on_values_only(tmp_path: Path) -> None:
     expected = fingerprint(module)
     assert len(expected) == 64
     assert state_fingerprint(module.state_dict()) == expected
-    assert fingerprint(torch.compile(module, backend="eager")) == expected
+    compiled = torch.compile(module, backend="eager")
+    assert fingerprint(compiled) == expected
+    assert [*map(uncompiled, compiled.state_dict())] == [*module.state_dict()]
     save_state(tmp_path / "state.pt", dict(module.state_dict()))
     other = _module(1)
     assert fingerprint(other) != expected

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from modereg import keys
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.functional import gaussian_step_log_prob
 from modereg.policies.denoising import Denoising
 from modereg.policies.generative import GenerativePolicy
+from modereg.storage import uncompiled
 
 __all__ = ["ChainRecorder", "ChainSample", "DenoisingChain", "TunedWeights"]
 
@@ -191,7 +192,7 @@ class DenoisingChain(GenerativePolicy):
 
     def weights(self) -> TunedWeights:
         """Return a copy of the trained weights, on the CPU."""
-        named = self.tuned.named_parameters()
+        named = self._trained().items()
         copies = {name: value.detach().cpu().clone().contiguous() for name, value in named}
         return TunedWeights(copies, self.steps)
 
@@ -202,7 +203,7 @@ class DenoisingChain(GenerativePolicy):
         Raises:
             CheckpointError: if they are not those of such a policy.
         """
-        own = dict(self.tuned.named_parameters())
+        own = self._trained()
         expected, found = ({n: v.shape for n, v in part.items()} for part in (own, weights))
         if odd := sorted(n for n in {**expected, **found} if expected.get(n) != found.get(n)):
             raise CheckpointError(
@@ -211,6 +212,10 @@ class DenoisingChain(GenerativePolicy):
             )
         for name, value in own.items():
             value.copy_(weights[name])
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, by names that are the same compiled or not."""
+        return {uncompiled(name): value for name, value in self.tuned.named_parameters()}
 
     def save_whole(self, folder: Path | str) -> bool:
         """Save the trained policy as a policy of its own, and return whether that can be done.

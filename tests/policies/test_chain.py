@@ -135,6 +135,19 @@ def test_weights_come_back_and_those_of_another_policy_are_refused() -> None:
         again.load_weights(kept.weights | {"more": torch.zeros(1)})
 
 
+def test_weights_of_a_compiled_policy_are_those_of_the_policy() -> None:
+    """As its fingerprint is: what was trained compiled is played without, and the other way."""
+    plain = flow()
+    compiled = copy.deepcopy(plain)
+    compiled.velocity = torch.compile(compiled.velocity, backend="eager")
+    assert compiled.fingerprint() == plain.fingerprint()
+    for one, other in [(plain, compiled), (compiled, plain)]:
+        trained, again = changed(DenoisingChain(one, 2)), DenoisingChain(other, 2)
+        again.load_weights(trained.weights().weights)
+        pairs = zip(trained.tuned.parameters(), again.tuned.parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+
+
 def test_a_recorder_writes_what_each_decision_drew() -> None:
     chain = changed(DenoisingChain(flow(), 2))
     recorder, rows = ChainRecorder(chain), [data(3), data(3)]
