@@ -36,7 +36,6 @@ class DPPO(OnPolicyLearner):
 
     def __init__(self, problem: Problem, config: DPPOConfig) -> None:
         self.chain = _chain(problem, config)
-        self.recorder = ChainRecorder(self.chain)
         critic = problem.make_critic()
         loss = ChainPPOLoss(
             self.chain,
@@ -57,10 +56,10 @@ class DPPO(OnPolicyLearner):
 
     def collect(self) -> TensorDictBase:
         """Return a batch ``[B, T]`` of draws, with the chain of each decision."""
-        env = self.problem.env
-        env.set_decoder(self.recorder)
+        env, recorder = self.problem.env, ChainRecorder(self.chain)
+        env.set_decoder(recorder)
         try:
-            return self.recorder.write(super().collect())
+            return recorder.write(super().collect())
         finally:
             env.set_decoder(self.chain)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from modereg import keys
@@ -75,6 +76,24 @@ def test_draws_are_played_while_it_collects_and_the_mean_between(rank: int | Non
     after = env.step(made.steering(env.reset()))
     noise = after[keys.ACTION] if rank is None else after["next", keys.NOISE]
     torch.testing.assert_close(after["next", keys.CHUNK], chain.decode_from(after, noise))
+
+
+def test_what_a_batch_that_failed_drew_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _learner()
+    step, calls = CountingEnv._step, iter([False, False, True])
+
+    def failing(env: CountingEnv, tensordict: TensorDictBase) -> TensorDictBase:
+        if next(calls, False):
+            raise RuntimeError("lost")
+        return step(env, tensordict)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingEnv, "_step", failing)
+        with pytest.raises(RuntimeError, match="lost"):
+            made.collect()
+    assert made.problem.env.tuned is made.chain
+    batch = made.collect()
+    assert torch.equal(batch[keys.CHAIN][:, :, -1], batch["next", keys.CHUNK])
 
 
 def test_the_ratio_of_a_collected_batch_is_one() -> None:
