@@ -99,7 +99,8 @@ def area_under_curve(at: Sequence[float], values: Sequence[float], *, until: flo
         )
     inside = places < until
     ends = np.append(places[inside], until), np.append(heights[inside], 0.0)
-    ends[1][-1] = np.interp(until, places, heights)
+    before = slice(int(inside.sum()) + 1)  # of a jump at the end only what it rises from
+    ends[1][-1] = np.interp(until, places[before], heights[before])
     return float(trapezoid(ends[1], ends[0]) / (until - places[0]))
 
 

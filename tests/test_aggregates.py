@@ -45,7 +45,9 @@ def test_a_curve_is_averaged_as_far_as_asked() -> None:
     assert area_under_curve([0, 10], [0, 1], until=5) == pytest.approx(0.25)
     assert area_under_curve([5, 10, 30], [1, 1, 0], until=10) == pytest.approx(1.0)
     assert area_under_curve([3], [0.7], until=4) == pytest.approx(0.7)
-    assert area_under_curve([0, 5, 5, 10], [0, 0, 1, 1], until=10) == pytest.approx(0.5)
+    jump = [0, 5, 5, 10], [0, 0, 1, 1]
+    assert area_under_curve(*jump, until=10) == pytest.approx(0.5)
+    assert area_under_curve(*jump, until=5) == 0.0
 
 
 @pytest.mark.parametrize(
