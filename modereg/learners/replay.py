@@ -65,11 +65,12 @@ class ReplayLearner:
             batch_size=config.minibatch,
         )
         self.paid_by = [] if problem.mi_reward is None else problem.mi_reward.reads
-        self.windows = Windows(config.nstep, self.device) if config.nstep > 1 else None
-        needed = [*loss.in_keys, *self.paid_by, *[("next", "done")] * (config.nstep > 1)]
+        longest = problem.layout.max_decisions
+        steps = min(config.nstep, longest)  # more would sum nothing more
+        self.windows = Windows(steps, self.device) if steps > 1 else None
+        needed = [*loss.in_keys, *self.paid_by, *[("next", "done")] * (steps > 1)]
         self.read: list[NestedKey] = list(dict.fromkeys(needed))
         self.stored = self.read
-        longest = problem.layout.max_decisions
         self.checkpoint_every = -(-CHECKPOINT_EPISODES * longest // config.decisions)
         self.batches, self.kept, self.owed, self.steps = 0, 0, 0.0, 0
         self._under_way = False

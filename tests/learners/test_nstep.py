@@ -134,3 +134,13 @@ def test_padding_and_a_number_below_one_are_refused() -> None:
         learner.update(batch)
     with pytest.raises(ConfigurationError, match="expected nstep of at least 1, got 0"):
         SACConfig(nstep=0)
+
+
+def test_more_decisions_than_an_episode_has_are_those_of_a_whole_one() -> None:
+    """Windows that are never whole would teach nothing, since a checkpoint lets go of them."""
+    found = []
+    for nstep in (4, 50):
+        learner = _sac(nstep=nstep)
+        found.append([turn(learner) for _ in range(6)])
+    assert "loss_qvalue" in found[0][-1]
+    assert found[1] == found[0]
