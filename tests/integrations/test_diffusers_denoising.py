@@ -124,6 +124,8 @@ def test_samplers_without_such_steps_are_refused() -> None:
         DenoisingChain(policy(EulerDiscreteScheduler()))
     with pytest.raises(ConfigurationError, match="without thresholding"):
         DenoisingChain(policy(DDIMScheduler(thresholding=True)))
+    with pytest.raises(ConfigurationError, match=r"Scheduler whose sigmas fall, .* got FlowMatch"):
+        DenoisingChain(policy(FlowMatchEulerDiscreteScheduler(invert_sigmas=True)))
     with pytest.raises(ConfigurationError, match=r"expected a noise in \[0, 1\] for DDIMScheduler"):
         DenoisingChain(policy(SCHEDULERS["epsilon, clips False"]), noise=3.0)
 

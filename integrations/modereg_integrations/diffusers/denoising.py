@@ -51,9 +51,9 @@ def step_tables(
     make = next((made for kind, made in kinds.items() if isinstance(scheduler, kind)), None)
     if make is None or not _agrees(make(scheduler, spacing, 0.0), schedule):
         raise ConfigurationError(
-            "expected DDIMScheduler without thresholding, or FlowMatchEulerDiscreteScheduler, "
-            f"whose steps with noise are known, got {type(scheduler).__name__}; give the policy "
-            "such a scheduler, or train its noise instead (finetune ppo, sac or dsrl)"
+            "expected DDIMScheduler without thresholding, or FlowMatchEulerDiscreteScheduler whose "
+            f"sigmas fall, whose steps with noise are known, got {type(scheduler).__name__}; give "
+            "the policy such a scheduler, or train its noise instead (finetune ppo, sac or dsrl)"
         )
     tables = make(scheduler, spacing, scale)
     if not bool(torch.isfinite(torch.stack(tables[:3])).all()):
@@ -102,7 +102,7 @@ def _flow(scheduler: Any, spacing: Mapping[str, Any], sigma: float) -> StepTable
 
 def _agrees(tables: StepTables, schedule: Schedule) -> bool:
     """Whether steps without noise decode as a schedule does."""
-    if len(tables.keep) != len(schedule.timesteps):
+    if len(tables.keep) != len(schedule.timesteps) or not bool(tables.std.isfinite().all()):
         return False
     generator = torch.Generator().manual_seed(0)
     shape = (len(tables.keep) + 1, 8, 4, 2)
