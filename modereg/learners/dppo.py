@@ -46,8 +46,9 @@ class DPPO(OnPolicyLearner):
             kl_coef=config.kl_coef,
             loss_critic_type="l2",
         )
+        learned = [value for value in self.chain.tuned.parameters() if value.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [*self.chain.tuned.parameters()], "lr": config.learning_rate},
+            {"params": learned, "lr": config.learning_rate},
             {"params": [*critic.parameters()], "lr": config.critic_learning_rate},
         ]
         optimizer = torch.optim.Adam(groups, fused=True)

@@ -115,7 +115,9 @@ class DenoisingChain(GenerativePolicy):
         )
         self.observation_steps = base.observation_steps
         self.steps, self.noise, self.first = steps, noise, total - steps
-        self.base, self.tuned = base, copy.deepcopy(base).requires_grad_(True)
+        self.base, self.tuned = base, copy.deepcopy(base)
+        for value in self.tuned.parameters():
+            value.requires_grad_(value.is_floating_point())
         self._frozen, self._mean = frozen, self.tuned.denoising(0.0)
         self._drawn, self._anchor = self.tuned.denoising(noise), base.denoising(noise)
         std = self._drawn.std[self.first :].clamp_min(noise * floor)

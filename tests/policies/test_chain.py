@@ -123,6 +123,18 @@ def test_only_the_copy_learns_and_a_copy_of_it_all_has_its_own() -> None:
     assert not torch.equal(other.means(drawn, rows["observation"]), expected)
 
 
+def test_numbers_that_are_no_floats_stay() -> None:
+    """As the integers of a quantised layer."""
+    base, levels = flow(), nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
+    base.velocity.register_parameter("levels", levels)
+    chain = DenoisingChain(base)
+    learned = {name for name, value in chain.named_parameters() if value.requires_grad}
+    assert learned == {f"tuned.{n}" for n, _ in base.named_parameters() if "levels" not in n}
+    again = DenoisingChain(base)
+    again.load_weights(chain.weights().weights)
+    assert torch.equal(again.tuned.velocity.levels, levels)
+
+
 def test_weights_come_back_and_those_of_another_policy_are_refused() -> None:
     base, rows, noise = flow(), data(3), torch.randn(3, *SHAPE)
     chain = changed(DenoisingChain(base, 2))
