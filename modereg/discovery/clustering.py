@@ -6,6 +6,7 @@ noise of the dimensions that carry none of the modes, and on Avoid costs a third
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from modereg import functional
@@ -21,8 +22,6 @@ from modereg.discovery import unimodal
 from modereg.errors import ConfigurationError, NonFiniteError, ShapeError
 
 __all__ = ["ClusterCount", "choose_num_clusters", "find_behaviours", "kmeans"]
-
-Floats = NDArray[np.float64]
 
 CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 """Numbers of clusters that :func:`choose_num_clusters` tries."""
@@ -37,8 +36,8 @@ RUNS, SHARE, DISSOLVED = 3, 0.9, 0.5
 """Subsamples in which clusters must be found again, their share of the data, and the mean Jaccard
 similarity below which a cluster counts as dissolved (Hennig, 2007)."""
 
-ITERATIONS = 30
-"""Passes of k-means at most."""
+ITERATIONS, PASSES = 30, 3
+"""Passes of k-means at most, and after how many one looks whether they still change anything."""
 
 AGREEMENT = 0.65
 """Adjusted Rand index that the partitions of two halves must have; by chance it is about 0."""
@@ -67,9 +66,9 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
     """Return k-means centroids of the best of several k-means++ starts.
 
     Args:
-        features: ``[N, F]``, on any device; they are clustered on the CPU, in double precision.
+        features: ``[N, F]``, on any device; scipy clusters them on the CPU.
         num_clusters: K.
-        restarts: number R of starts; the one with the smallest distortion wins.
+        restarts: number of starts; the one with the smallest distortion wins.
         seed: of the starts.
 
     Returns:
@@ -80,51 +79,23 @@ def kmeans(features: Tensor, num_clusters: int, *, restarts: int = 3, seed: int 
         NonFiniteError: if a feature is not finite.
     """
     _check(features, num_clusters)
-    values = features.double().cpu().numpy()
-    middle = values.mean(0)
-    points = values - middle  # distances are told from products
-    centroids, labels = _lloyd(points, _plus_plus(points, num_clusters, restarts, seed))
-    chosen = np.take_along_axis(centroids, labels[..., None], 1)
-    best = np.square(points - chosen).sum((1, 2)).argmin()
-    return torch.from_numpy(centroids[best, np.unique(labels[best])] + middle).to(features)
-
-
-def _plus_plus(points: Floats, num_clusters: int, restarts: int, seed: int) -> Floats:
-    """Return starts ``[R, K, F]``, less where there are fewer distinct points than K.
-
-    Each is drawn by the squared distance to the nearest before it (Arthur and Vassilvitskii,
-    k-means++: the advantages of careful seeding, 2007).
-    """
-    generator = np.random.default_rng(seed)
-    starts = points[generator.integers(len(points), size=(restarts, 1))]
-    nearest = np.square(points - starts).sum(-1)  # [R, N]
-    while starts.shape[1] < num_clusters and nearest.max() > 0.0:
-        mass = nearest.cumsum(-1)
-        drawn = generator.random((restarts, 1)) * mass[:, -1:]
-        rows = np.minimum((mass <= drawn).sum(-1), len(points) - 1)
-        starts = np.concatenate([starts, points[rows][:, None]], 1)
-        nearest = np.minimum(nearest, np.square(points - starts[:, -1:]).sum(-1))
-    return starts
-
-
-def _lloyd(points: Floats, centroids: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Return centroids ``[R, K, F]`` of each start, and the nearest of each point, ``[R, N]``."""
-    one_hot = np.eye(centroids.shape[1])
-    labels = _nearest(points, centroids)
-    for _ in range(ITERATIONS):
-        members = one_hot[labels].transpose(0, 2, 1)  # [R, K, N]
-        counts = members.sum(-1, keepdims=True)
-        centroids = np.where(counts > 0, members @ points / np.maximum(counts, 1), centroids)
-        before, labels = labels, _nearest(points, centroids)
-        if np.array_equal(before, labels):
-            break  # more passes would change nothing
-    return centroids, labels
-
-
-def _nearest(points: Floats, centroids: Floats) -> NDArray[np.intp]:
-    sizes = np.square(centroids).sum(-1)[:, None]
-    nearest: NDArray[np.intp] = (points @ centroids.transpose(0, 2, 1) - 0.5 * sizes).argmax(-1)
-    return nearest
+    points, best, best_cost = features.double().cpu().numpy(), None, np.inf
+    num_clusters = min(num_clusters, len(features.unique(dim=0)))
+    for start in range(restarts):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+            centroids, labels = kmeans2(
+                points, num_clusters, iter=PASSES, minit="++", rng=seed * restarts + start
+            )
+            for _ in range(ITERATIONS // PASSES - 1):
+                before = centroids
+                centroids, labels = kmeans2(points, before, iter=PASSES, minit="matrix")
+                if np.array_equal(centroids, before):
+                    break  # more passes would change nothing
+        cost = float(np.square(points - centroids[labels]).sum())
+        if cost < best_cost:
+            best, best_cost = centroids[np.unique(labels)], cost
+    return torch.from_numpy(best).to(features)
 
 
 def choose_num_clusters(
@@ -162,7 +133,7 @@ def choose_num_clusters(
         ConfigurationError: if there are too few points for any candidate.
     """
     generator = torch.Generator().manual_seed(seed)
-    features = features.cpu()  # k-means is the CPU's
+    features = features.cpu()  # k-means is scipy's
     points = features[torch.randperm(len(features), generator=generator)[:samples]]
     tried = tuple(k for k in candidates if k <= len(points) // 8)
     if not tried:
@@ -212,7 +183,7 @@ def find_behaviours(features: Tensor, *, seed: int = 0) -> Tensor:
     Raises:
         ConfigurationError: if there are too few points to cluster.
     """
-    points = features.cpu()  # k-means is the CPU's
+    points = features.cpu()  # k-means is scipy's
     labels = _stable(points, _partition(points, seed), seed)
     return torch.stack([points[labels == label].mean(0) for label in labels.unique()]).to(features)
 

@@ -53,7 +53,7 @@ def _unimodal_limits(
 ) -> Iterator[float]:
     values, vectors = torch.linalg.eigh(torch.cov(points.double().T).reshape(points.shape[1], -1))
     root = (vectors * values.clamp_min(0.0).sqrt()).T.to(points)
-    for draw in (torch.rand, torch.randn):
+    for draw in (torch.randn, torch.rand):
         found = []
         for _ in range(DRAWS):
             sample = draw(points.shape, generator=generator, device=points.device).to(points)

@@ -290,8 +290,6 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         tuned=None if stage.env.tuned is None else stage.env.tuned.weights(),
     )
     save_adapter(Path(config.out) / "adapter", adapter)
-    if stage.env.tuned is not None:
-        stage.env.tuned.save_whole(Path(config.out) / "policy")
     summary: dict[str, Any] = {"method": method, "env_steps": env_steps}
     count, seed = config.final_episodes, config.seed + FINAL_SEED
     mean, _ = yield from _judged(stage, count, seed, deterministic=True, phase="judging, mean")
@@ -302,6 +300,8 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
     lost = worse_than_start(stage.start, judged[0])
     for sentence in [*worse, *lost]:
         warnings.warn(sentence, stacklevel=2)
+    if stage.env.tuned is not None:
+        stage.env.tuned.save_whole(Path(config.out) / "policy")
     found: dict[str, Any] = {"worse_than_base": worse} if stage.base else {}
     found |= {"worse_than_start": lost} if stage.start else {}
     return summary | found | {"sampled": judged[0], "deterministic": mean}

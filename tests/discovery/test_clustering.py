@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from modereg import functional
@@ -43,7 +42,7 @@ def test_separate_blobs_are_counted(number: int) -> None:
     assert found.num_clusters == number
     assert len(found.candidates) == len(found.silhouette) == len(found.agreement)
     assert found.silhouette[found.candidates.index(number)] == max(found.silhouette)
-    assert found.agreement[found.candidates.index(number)] > 0.8  # k-means has local optima
+    assert found.agreement[found.candidates.index(number)] > 0.85  # k-means has local optima
     assert found == choose_num_clusters(points)
 
 
@@ -137,24 +136,6 @@ def test_the_finest_peak(scores: list[float], eligible: list[int], place: int) -
 @pytest.mark.parametrize(("size", "dim"), [(600, 2), (300, 8)])
 def test_one_bundle_is_one_behaviour(kind: str, dim: int, size: int) -> None:
     assert len(find_behaviours(_bundle(kind, size, dim, 0))) == 1
-
-
-@pytest.mark.parametrize("number", [4, 12])
-def test_kmeans_is_as_good_as_that_of_scipy(number: int) -> None:
-    """By what the means leave unexplained, over ten sets of points."""
-    ours, theirs = [], []
-    for seed in range(10):
-        points, _ = _blobs(_circle(number), 40, 0.15, seed)
-        starts = range(3 * seed, 3 * seed + 3)
-        data = points.double().numpy()
-        means = [kmeans2(data, number, iter=30, minit="++", rng=start)[0] for start in starts]
-        theirs.append(min(_unexplained(points, torch.from_numpy(each)) for each in means))
-        ours.append(_unexplained(points, kmeans(points, number, seed=seed)))
-    assert sum(ours) < 1.05 * sum(theirs)
-
-
-def _unexplained(points: Tensor, means: Tensor) -> float:
-    return float(torch.cdist(points.double(), means.double()).amin(1).square().sum())
 
 
 @pytest.mark.parametrize("number", [2, 5, 12])
