@@ -1,7 +1,7 @@
 """Other ways to keep behaviours, or to do without learning, as learners of ``modereg finetune``.
 
-``benchmarks/rivals.dist-info`` registers them, as any package registers learners, for whoever runs
-with this folder's parent on its path::
+``benchmarks/rivals-0.dist-info`` registers them, as any package registers learners, for whoever
+runs with this folder's parent on its path::
 
     cd benchmarks; python -m modereg finetune ppo_ips --learner.outcomes STAGE1 --base POLICY
 
@@ -21,12 +21,12 @@ from modereg.learners.config import PPOConfig, SACConfig, check_numbers
 if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem
 
-__all__ = ["MatchingConfig", "PPOWithIPSConfig", "SACWithIPSConfig", "TicketConfig"]
+__all__ = ["IPSOptions", "MatchingConfig", "PPOWithIPSConfig", "SACWithIPSConfig", "TicketConfig"]
 
 
 @dataclass(frozen=True)
-class PPOWithIPSConfig(PPOConfig):
-    """PPO on returns that are divided by how probable their outcome is (IPS).
+class IPSOptions:
+    """Of a learner on returns that are divided by how probable their outcome is (IPS).
 
     Attributes:
         outcomes: run folder of ``discover``, whose q tells outcomes apart. Required.
@@ -35,47 +35,48 @@ class PPOWithIPSConfig(PPOConfig):
         least: share below which an outcome counts as so probable.
     """
 
-    name: ClassVar[str] = "ppo_ips"
-
     outcomes: str = ""
     floor: float = 0.0
     window: int = 4096
     least: float = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_ips(self)
-
-    def make(self, problem: Problem) -> Learner:
-        """Return PPO on a problem, with another reward."""
-        return _with_ips(super().make, problem, self)
+    def check(self) -> None:
+        """Refuse what is out of range."""
+        if not self.outcomes:
+            raise ConfigurationError("expected outcomes, the run folder of discover, got none")
+        check_numbers(self, count=("window",), share=("least",), positive=("least",))
+        if not abs(self.floor) < float("inf"):
+            raise ConfigurationError(f"expected a finite floor, got {self.floor}")
 
 
 @dataclass(frozen=True)
-class SACWithIPSConfig(SACConfig):
-    """Soft actor-critic on the noise, likewise; the options are those of PPO with IPS.
+class PPOWithIPSConfig(IPSOptions, PPOConfig):
+    """PPO on returns that are divided by how probable their outcome is (IPS)."""
 
-    Attributes:
-        outcomes: see there.
-        floor: see there.
-        window: see there.
-        least: see there.
-    """
-
-    name: ClassVar[str] = "sac_ips"
-
-    outcomes: str = ""
-    floor: float = 0.0
-    window: int = 4096
-    least: float = 0.01
+    name: ClassVar[str] = "ppo_ips"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_ips(self)
+        self.check()
+
+    def make(self, problem: Problem) -> Learner:
+        """Return PPO on a problem, with another reward."""
+        return _module("inverse_probability").with_ips(super().make, problem, self)
+
+
+@dataclass(frozen=True)
+class SACWithIPSConfig(IPSOptions, SACConfig):
+    """Soft actor-critic on the noise, on returns that are divided likewise."""
+
+    name: ClassVar[str] = "sac_ips"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check()
 
     def make(self, problem: Problem) -> Learner:
         """Return soft actor-critic on a problem, with another reward."""
-        return _with_ips(super().make, problem, self)
+        return _module("inverse_probability").with_ips(super().make, problem, self)
 
 
 @dataclass(frozen=True)
@@ -135,18 +136,6 @@ class MatchingConfig:
     def make(self, problem: Problem) -> Learner:
         """Return the learner of a problem."""
         return _module("group_matching").GroupMatching(problem, self)
-
-
-def _check_ips(config: PPOWithIPSConfig | SACWithIPSConfig) -> None:
-    if not config.outcomes:
-        raise ConfigurationError("expected outcomes, the run folder of discover, got none")
-    check_numbers(config, count=("window",), share=("least",), positive=("least",))
-    if not abs(config.floor) < float("inf"):
-        raise ConfigurationError(f"expected a finite floor, got {config.floor}")
-
-
-def _with_ips(make: Any, problem: Problem, config: Any) -> Learner:
-    return _module("inverse_probability").with_ips(make, problem, config)
 
 
 def _module(name: str) -> Any:

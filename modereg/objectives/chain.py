@@ -104,16 +104,8 @@ class ChainPPOLoss(LeanPPOLoss):
             )
         self.clip_first, self.gamma_denoising = clip_first, gamma_denoising
 
-    def _read_keys(self) -> list[NestedKey]:
-        accepted = self.tensor_keys
-        own = [
-            accepted.action,
-            accepted.sample_log_prob,
-            accepted.advantage,
-            accepted.value_target,
-        ]
-        inputs = [*self.actor_network.steered_entries, *self.critic_network.in_keys, *own]
-        return list(dict.fromkeys(inputs))
+    def _seen_keys(self) -> list[NestedKey]:
+        return self.actor_network.steered_entries
 
     def _written_keys(self) -> list[NestedKey]:
         losses = ["loss_objective", "loss_critic"] + ["loss_kl"] * bool(self.kl_coef)

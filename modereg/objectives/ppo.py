@@ -105,8 +105,11 @@ class LeanPPOLoss(PlainLoss):
             accepted.advantage,
             accepted.value_target,
         ]
-        inputs = [*self.actor_network.in_keys, *self.critic_network.in_keys, *own]
-        return list(dict.fromkeys(inputs))
+        return list(dict.fromkeys([*self._seen_keys(), *self.critic_network.in_keys, *own]))
+
+    def _seen_keys(self) -> list[NestedKey]:
+        """Entries of a state that the actor reads."""
+        return list(self.actor_network.in_keys)
 
     def _written_keys(self) -> list[NestedKey]:
         losses = ["loss_objective", "loss_critic"]

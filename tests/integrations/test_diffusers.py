@@ -17,6 +17,7 @@ from modereg.policies import probe_policy
 from modereg_integrations.diffusers import DiffusersPolicy, MLPDenoiser, Normalizer
 from modereg_integrations.diffusers.clipping import ClippedSchedule
 from modereg_integrations.diffusers.schedule import AffineSchedule, SteppedSchedule
+from tests.integrations.unets import unet
 
 # Schedulers of diffusers turn tensors into arrays in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")
@@ -265,24 +266,9 @@ def test_no_graph_where_none_is_asked() -> None:
     assert policy.decode(noise.clone().requires_grad_(), observation).grad_fn is not None
 
 
-def unet(observed: int) -> diffusers.UNet1DModel:
-    return diffusers.UNet1DModel(
-        in_channels=ACTION + observed,
-        out_channels=ACTION,
-        down_block_types=("DownResnetBlock1D", "DownResnetBlock1D"),
-        up_block_types=("UpResnetBlock1D",),
-        mid_block_type="MidResTemporalBlock1D",
-        out_block_type="OutConv1DBlock",
-        block_out_channels=(16, 32),
-        time_embedding_type="positional",
-        use_timestep_embedding=True,
-        act_fn="mish",
-    ).eval()
-
-
 @pytest.mark.parametrize("observed", [0, OBSERVATION])
 def test_unet1d_is_called_channels_first(observed: int) -> None:
-    network = unet(observed)
+    network = unet(ACTION + observed, ACTION)
     scheduler = scheduler_of("DDIM", "sample", {})
     names = ["observation"] if observed else []
     policy = policy_of(scheduler, network, observation_keys=names, chunk_shape=(8, ACTION))
@@ -301,7 +287,7 @@ def test_unet1d_is_called_channels_first(observed: int) -> None:
 
 
 def test_unet1d_sees_a_history_step_by_step() -> None:
-    network, scheduler = unet(2 * 5), scheduler_of("DDIM", "sample", {})
+    network, scheduler = unet(ACTION + 2 * 5, ACTION), scheduler_of("DDIM", "sample", {})
     policy = policy_of(
         scheduler,
         network,

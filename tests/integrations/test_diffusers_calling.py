@@ -20,6 +20,7 @@ from modereg.tasks import Avoid
 from modereg.testing import check_generative_policy
 from modereg_integrations.diffusers import DiffusersPolicy, Normalizer
 from modereg_integrations.diffusers.calling import unwrap
+from tests.integrations.unets import unet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*kept in float32")
 
@@ -55,22 +56,6 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "own": PassingOn,
     "two": lambda module: torch.compile(nn.DataParallel(module), backend="eager"),
 }
-
-
-def unet(inputs: int, outputs: int) -> nn.Module:
-    torch.manual_seed(0)
-    return diffusers.UNet1DModel(
-        in_channels=inputs,
-        out_channels=outputs,
-        down_block_types=("DownResnetBlock1D", "DownResnetBlock1D"),
-        up_block_types=("UpResnetBlock1D",),
-        mid_block_type="MidResTemporalBlock1D",
-        out_block_type="OutConv1DBlock",
-        block_out_channels=(16, 32),
-        time_embedding_type="positional",
-        use_timestep_embedding=True,
-        act_fn="mish",
-    ).eval()
 
 
 def unet_policy(denoiser: nn.Module, actions: int, observed: int, **options: Any) -> Any:

@@ -11,7 +11,6 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
-    UNet1DModel,
 )
 
 from modereg.errors import ConfigurationError
@@ -19,6 +18,7 @@ from modereg.policies import DenoisingChain, freeze
 from modereg_integrations.diffusers import DiffusersPolicy
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer
+from tests.integrations.unets import unet
 
 SHAPE, OBS = (4, 2), 3
 SCHEDULERS = {
@@ -91,25 +91,9 @@ def test_the_ratio_is_one_in_one_pass(name: str) -> None:
 
 
 def test_a_unet_and_a_history_of_observations() -> None:
-    torch.manual_seed(0)
-    unet = UNet1DModel(
-        in_channels=2 + 2 * OBS,
-        out_channels=2,
-        down_block_types=("DownResnetBlock1D", "DownResnetBlock1D"),
-        up_block_types=("UpResnetBlock1D",),
-        mid_block_type="MidResTemporalBlock1D",
-        out_block_type="OutConv1DBlock",
-        block_out_channels=(16, 32),
-        time_embedding_type="positional",
-        use_timestep_embedding=True,
-        act_fn="mish",
-    )
-    base = freeze(
-        DiffusersPolicy(
-            unet, SCHEDULERS["sample, clips False"], chunk_shape=(8, 2), observation_steps=2,
-            num_inference_steps=3,
-        )
-    )  # fmt: skip
+    options = {"chunk_shape": (8, 2), "observation_steps": 2, "num_inference_steps": 3}
+    scheduler = SCHEDULERS["sample, clips False"]
+    base = freeze(DiffusersPolicy(unet(2 + 2 * OBS, 2), scheduler, **options))
     chain = DenoisingChain(base, noise=0.3)
     noise, observed = torch.randn(4, 8, 2), torch.randn(4, 2, OBS)
     drawn = chain.sample(noise, observed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,13 +13,23 @@ from modereg import keys
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
 from modereg.learners.base import Problem
+from modereg.learners.ppo import OnPolicyLearner
 from modereg.learners.replay import ReplayLearner
 from modereg.residual import ChunkResidual
+from modereg.seeding import generator_state, set_generator_state
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import make_steering, observation_size, steer_env
 
-__all__ = ["make_learner", "problem", "same", "turn", "weights"]
+__all__ = [
+    "check_goes_on",
+    "make_learner",
+    "problem",
+    "same",
+    "trained_weights",
+    "turn",
+    "weights",
+]
 
 SMALL = {"decisions": 2, "prefill": 16, "buffer": 64, "minibatch": 8, "updates": 0.5}
 
@@ -43,7 +55,7 @@ def make_learner(kind: type[Any], *, on: dict[str, Any] | None = None, **options
     return kind(**(SMALL | options)).make(problem(**(on or {})))
 
 
-def turn(made: ReplayLearner) -> dict[str, float]:
+def turn(made: ReplayLearner | OnPolicyLearner) -> dict[str, float]:
     batch = made.collect()
     if made.problem.mi_reward is not None:
         batch = made.problem.mi_reward(batch)
@@ -52,6 +64,41 @@ def turn(made: ReplayLearner) -> dict[str, float]:
 
 def weights(made: ReplayLearner) -> dict[str, Tensor]:
     return {**made.steering.state_dict(), **made.loss.state_dict()}
+
+
+def trained_weights(made: OnPolicyLearner) -> dict[str, Tensor]:
+    parts = made.trained.items()
+    return {
+        f"{name}.{key}": value for name, part in parts for key, value in part.state_dict().items()
+    }
+
+
+def check_goes_on(
+    make: Callable[[], Any], read: Callable[[Any], dict[str, Tensor]], turns: int
+) -> list[dict[str, float]]:
+    """Check that a state of :meth:`state_dict` goes on bit for bit; the generators' is the run's.
+
+    Args:
+        make: the learner, the same one each time.
+        read: its weights.
+        turns: before the state is taken, and after it.
+
+    Returns:
+        The figures of the turns after it.
+    """
+    first = make()
+    for _ in range(turns):
+        turn(first)
+    state, generators = copy.deepcopy(first.state_dict()), generator_state()
+    expected = [turn(first) for _ in range(turns)]
+    resumed = make()
+    turn(resumed)  # something to be taken back
+    resumed.load_state_dict(state)
+    set_generator_state(generators)
+    assert [turn(resumed) for _ in range(turns)] == expected
+    assert same(read(resumed), read(first))
+    assert resumed.batches == 2 * turns
+    return expected
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

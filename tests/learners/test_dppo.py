@@ -17,10 +17,9 @@ from modereg.learners.base import Problem
 from modereg.learners.config import DPPOConfig
 from modereg.learners.dppo import DPPO
 from modereg.policies import DenoisingChain, freeze
-from modereg.seeding import generator_state, set_generator_state
 from modereg.testing import CountingEnv
 from modereg.wrapping import make_steering, steer_env
-from tests.learners.made import problem, same
+from tests.learners.made import check_goes_on, problem, same, trained_weights
 from tests.policies.made import SHAPE, flow
 
 
@@ -39,10 +38,6 @@ def _problem(seed: int = 0, basis: Tensor | None = None) -> Problem:
 def _learner(on: Problem | None = None, **changes: Any) -> DPPO:
     options = {"minibatch": 8, "epochs": 2, "decisions": 6, "noise": 0.5} | changes
     return DPPO(on or _problem(), DPPOConfig(**options))
-
-
-def _weights(made: DPPO) -> dict[str, Tensor]:
-    return {name: value for part in made.trained.values() for name, value in _named(part)}
 
 
 def _named(part: nn.Module) -> list[tuple[str, Tensor]]:
@@ -117,17 +112,7 @@ def test_an_update_makes_good_chains_likelier() -> None:
 
 @pytest.mark.parametrize("decisions", [6, 2])
 def test_a_state_taken_up_goes_on_bit_for_bit(decisions: int) -> None:
-    made = _learner(decisions=decisions)
-    for _ in range(3):
-        made.update(made.collect())
-    state, generators = copy.deepcopy(made.state_dict()), generator_state()
-    expected = [made.update(made.collect()) for _ in range(3)]
-    resumed = _learner(decisions=decisions)
-    resumed.update(resumed.collect())  # something to be taken back
-    resumed.load_state_dict(state)
-    set_generator_state(generators)
-    assert [resumed.update(resumed.collect()) for _ in range(3)] == expected
-    assert same(_weights(resumed), _weights(made))
+    check_goes_on(lambda: _learner(decisions=decisions), trained_weights, 3)
 
 
 def test_what_is_not_finite_ends_before_the_optimisers_step() -> None:
@@ -135,10 +120,10 @@ def test_what_is_not_finite_ends_before_the_optimisers_step() -> None:
         made = _learner()
         batch = made.collect()
         batch[key][0, 0] = torch.nan
-        before = copy.deepcopy(_weights(made))
+        before = copy.deepcopy(trained_weights(made))
         with pytest.raises(NonFiniteError, match=rf"{re.escape(repr(key))} in batch 1, got NaN"):
             made.update(batch)
-        assert same(before, _weights(made))
+        assert same(before, trained_weights(made))
 
 
 def test_it_goes_on_from_the_weights_of_a_start() -> None:

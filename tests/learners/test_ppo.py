@@ -19,9 +19,9 @@ from modereg.learners.config import PPOConfig
 from modereg.learners.ppo import PPO
 from modereg.objectives.ppo import MASKS
 from modereg.reading import valid_rows
-from modereg.seeding import generator_state, set_generator_state
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.wrapping import make_steering, steer_env
+from tests.learners.made import check_goes_on, same, trained_weights
 
 GAMMA, LMBDA = 0.9, 0.8
 BASE = Independent(Normal(torch.zeros(4, 2), torch.ones(4, 2)), 2)
@@ -37,16 +37,6 @@ def _learner(layout: Layout = LAYOUT, seed: int = 0, **changes: Any) -> PPO:
     problem = Problem(env, steering, policy, keys.REWARD, seed=seed, hidden=(16,))
     options = {"lmbda": LMBDA, "minibatch": 8, "epochs": 2, "decisions": 6} | changes
     return PPO(problem, PPOConfig(**options))
-
-
-def _weights(learner: PPO) -> dict[str, torch.Tensor]:
-    state = learner.state_dict()
-    found = {f"steering.{name}": value for name, value in state["steering"].items()}
-    return found | {f"critic.{name}": value for name, value in state["critic"].items()}
-
-
-def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_whole_batches_begin_with_a_reset_that_the_seed_and_their_number_decide() -> None:
@@ -132,13 +122,13 @@ def test_rows_that_the_advantage_calls_invalid_do_not_train() -> None:
         learner.advantage = spoiled  # type: ignore[assignment]
         torch.manual_seed(3)
         learner.update(batch.clone())
-        return _weights(learner)
+        return trained_weights(learner)
 
     untouched = after(None)
-    assert _same(after(~valid), untouched)
+    assert same(after(~valid), untouched)
     first = valid.clone().zero_()
     first[tuple(valid.nonzero()[0].tolist())] = True
-    assert not _same(after(first), untouched)
+    assert not same(after(first), untouched)
 
 
 def test_an_update_makes_good_actions_likelier() -> None:
@@ -177,28 +167,17 @@ def test_mean_deviation_and_critic_have_learning_rates_of_their_own() -> None:
     ):
         rates = dict.fromkeys(("learning_rate", "std_learning_rate", "critic_learning_rate"), 1e-30)
         learner = _learner(**(rates | {option: 0.1}))
-        before = copy.deepcopy(_weights(learner))
+        before = copy.deepcopy(trained_weights(learner))
         learner.update(learner.collect())
-        now = _weights(learner)
+        now = trained_weights(learner)
         changed = {name for name in now if float((now[name] - before[name]).abs().max()) > 1e-6}
         assert changed == {name for name in changed if part in name} != set(), option
 
 
 @pytest.mark.parametrize("decisions", [6, 2])
 def test_a_state_taken_up_goes_on_bit_for_bit(decisions: int) -> None:
-    """Whole batches and short ones; the generators' state belongs to the run."""
-    learner = _learner(decisions=decisions)
-    for _ in range(3):
-        learner.update(learner.collect())
-    state, generators = copy.deepcopy(learner.state_dict()), generator_state()
-    expected = [learner.update(learner.collect()) for _ in range(3)]
-    resumed = _learner(decisions=decisions)
-    resumed.update(resumed.collect())  # something to be taken back
-    resumed.load_state_dict(state)
-    set_generator_state(generators)
-    assert [resumed.update(resumed.collect()) for _ in range(3)] == expected
-    assert _same(_weights(resumed), _weights(learner))
-    assert resumed.state_dict()["batches"] == 6
+    """Whole batches and short ones."""
+    check_goes_on(lambda: _learner(decisions=decisions), trained_weights, 3)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +190,10 @@ def test_what_is_not_finite_ends_before_the_optimisers_step(key: Any) -> None:
     batch = learner.collect()
     batch.get(key)[0, 0] = torch.nan
     before = copy.deepcopy(learner.optimizer.state_dict()["state"])
-    weights = copy.deepcopy(_weights(learner))
+    weights = copy.deepcopy(trained_weights(learner))
     with pytest.raises(NonFiniteError, match=rf"{re.escape(repr(key))} in batch 2, got NaN"):
         learner.update(batch)
-    assert _same(_weights(learner), weights)
+    assert same(trained_weights(learner), weights)
     for place, entries in learner.optimizer.state_dict()["state"].items():
         assert torch.equal(entries["exp_avg"], before[place]["exp_avg"])
 
@@ -225,10 +204,10 @@ def test_a_gradient_that_is_not_finite_names_the_batch() -> None:
     batch = learner.collect()
     with torch.no_grad():
         learner.critic.module.layers[-1].weight.fill_(3e38)
-    weights = copy.deepcopy(_weights(learner))
+    weights = copy.deepcopy(trained_weights(learner))
     with pytest.raises(NonFiniteError, match="batch 1"):
         learner.update(batch)
-    assert _same(_weights(learner), weights)
+    assert same(trained_weights(learner), weights)
 
 
 def test_truncated_episodes_are_bootstrapped() -> None:

@@ -12,8 +12,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.learners.config import DSRLConfig, ReplayConfig, ResidualConfig, SACConfig
 from modereg.learners.replay import ReplayLearner
-from modereg.seeding import generator_state, set_generator_state
-from tests.learners.made import make_learner, same, turn, weights
+from tests.learners.made import check_goes_on, make_learner, same, turn, weights
 
 KINDS = [SACConfig, DSRLConfig, ResidualConfig]
 
@@ -113,17 +112,7 @@ def test_only_what_is_read_is_kept() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_taken_up_goes_on_bit_for_bit(kind: type[Any], coef: float | None) -> None:
     """With a buffer that is full, so that it matters where the next transitions are written."""
-    first = make_learner(kind, on={"coef": coef}, buffer=20)
-    for _ in range(4):
-        turn(first)
-    state, generators = copy.deepcopy(first.state_dict()), generator_state()
-    expected = [turn(first) for _ in range(4)]
-    resumed = make_learner(kind, on={"coef": coef}, buffer=20)
-    turn(resumed)  # something to be taken back
-    resumed.load_state_dict(state)
-    set_generator_state(generators)
-    assert [turn(resumed) for _ in range(4)] == expected
-    assert same(weights(resumed), weights(first))
+    check_goes_on(lambda: make_learner(kind, on={"coef": coef}, buffer=20), weights, 4)
 
 
 def test_a_state_is_as_large_as_what_was_kept_and_stays_as_it_is() -> None:

@@ -16,19 +16,7 @@ from modereg.policies import (
     FlowPolicy,
     probe_policy,
 )
-from tests.policies.made import OBS, SHAPE, data
-
-
-class Velocity(nn.Module):
-    """A small velocity field."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(8 + 1 + OBS, 32), nn.Tanh(), nn.Linear(32, 8))
-
-    def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        inputs = torch.cat([x.flatten(-2), t.unsqueeze(-1), observation], -1)
-        return self.net(inputs).unflatten(-1, SHAPE)
+from tests.policies.made import OBS, SHAPE, Velocity, data
 
 
 class Straight(nn.Module):

@@ -7,9 +7,9 @@ marginals (:func:`~modereg.functional.flow_step`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
@@ -21,24 +21,18 @@ from modereg.policies import Clipping, Denoising
 from modereg_integrations.diffusers.clipping import Terms, probe_step
 from modereg_integrations.diffusers.schedule import Schedule
 
-__all__ = ["StepTables", "step_tables"]
+__all__ = ["noisy_steps"]
+
+Model = Callable[..., Tensor]
 
 
-class StepTables(NamedTuple):
-    """Coefficients of K steps, ``[K]`` each; see :class:`~modereg.policies.Denoising`."""
-
-    keep: Tensor
-    gain: Tensor
-    std: Tensor
-    clipping: Clipping | None = None
-
-
-def step_tables(
-    scheduler: Any, schedule: Schedule, spacing: Mapping[str, Any], scale: float
-) -> StepTables:
+def noisy_steps(
+    model: Model, scheduler: Any, schedule: Schedule, spacing: Mapping[str, Any], scale: float
+) -> Denoising:
     """Return the steps of a scheduler with noise.
 
     Args:
+        model: of :class:`~modereg.policies.Denoising`.
         scheduler: of diffusers; it is copied.
         schedule: how it decodes without noise, which the steps are compared with.
         spacing: what its ``set_timesteps`` is given.
@@ -49,22 +43,22 @@ def step_tables(
     """
     kinds = {DDIMScheduler: _diffusion, FlowMatchEulerDiscreteScheduler: _flow}
     make = next((made for kind, made in kinds.items() if isinstance(scheduler, kind)), None)
-    if make is None or not _agrees(make(scheduler, spacing, 0.0), schedule):
+    if make is None or not _agrees(make(model, scheduler, spacing, 0.0), schedule):
         raise ConfigurationError(
             "expected DDIMScheduler without thresholding, or FlowMatchEulerDiscreteScheduler whose "
             f"sigmas fall, whose steps with noise are known, got {type(scheduler).__name__}; give "
             "the policy such a scheduler, or train its noise instead (finetune ppo, sac or dsrl)"
         )
-    tables = make(scheduler, spacing, scale)
-    if not bool(torch.isfinite(torch.stack(tables[:3])).all()):
+    steps = make(model, scheduler, spacing, scale)
+    if not bool(torch.isfinite(torch.stack([steps.keep, steps.gain, steps.std])).all()):
         raise ConfigurationError(
             f"expected a noise in [0, 1] for {type(scheduler).__name__}, whose eta it is, got "
             f"{scale}"
         )
-    return tables
+    return steps
 
 
-def _diffusion(scheduler: Any, spacing: Mapping[str, Any], eta: float) -> StepTables:
+def _diffusion(model: Model, scheduler: Any, spacing: Mapping[str, Any], eta: float) -> Denoising:
     clips, kind = bool(scheduler.config.clip_sample), type(scheduler)
     own, free = (kind.from_config(scheduler.config, clip_sample=each) for each in (clips, False))
     for each in (own, free):
@@ -84,7 +78,8 @@ def _diffusion(scheduler: Any, spacing: Mapping[str, Any], eta: float) -> StepTa
             row = [keep, gain, std, *_dense(predict, 2), weight]
         rows.append(row)
     keeps, gains, stds, *rest = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    return StepTables(keeps, gains, stds, Clipping(bound, *rest) if clips else None)
+    clipping = Clipping(bound, *rest) if clips else None
+    return Denoising(model, keeps, gains, stds, clipping=clipping)
 
 
 def _dense(terms: Terms, size: int) -> list[float]:
@@ -92,22 +87,22 @@ def _dense(terms: Terms, size: int) -> list[float]:
     return [known.get(index, 0.0) for index in range(size)]
 
 
-def _flow(scheduler: Any, spacing: Mapping[str, Any], sigma: float) -> StepTables:
+def _flow(model: Model, scheduler: Any, spacing: Mapping[str, Any], sigma: float) -> Denoising:
     """Of the velocity data - noise; the scheduler's is noise - data, at a time of 1 - sigma."""
     own = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(**spacing)
     keep, gain, std = functional.flow_step(1.0 - own.sigmas.double(), sigma)
-    return StepTables(keep, -gain, std)
+    return Denoising(model, keep, -gain, std)
 
 
-def _agrees(tables: StepTables, schedule: Schedule) -> bool:
+def _agrees(steps: Denoising, schedule: Schedule) -> bool:
     """Whether steps without noise decode as a schedule does."""
-    if len(tables.keep) != len(schedule.timesteps) or not bool(tables.std.isfinite().all()):
+    if len(steps.keep) != len(schedule.timesteps) or not bool(steps.std.isfinite().all()):
         return False
     generator = torch.Generator().manual_seed(0)
-    shape = (len(tables.keep) + 1, 8, 4, 2)
+    shape = (len(steps.keep) + 1, 8, 4, 2)
     noise, *outputs = torch.randn(shape, generator=generator, dtype=torch.float64)
-    steps = Denoising(lambda _, step: outputs[int(step[0])], *tables[:3], None, tables.clipping)
+    steps = steps._replace(model=lambda _, step: outputs[int(step[0])])
     found = noise
     for index in range(len(outputs)):
         found = steps.mean(found, torch.full((len(noise),), index))

@@ -28,7 +28,7 @@ from modereg_integrations.diffusers.calling import (
 )
 from modereg_integrations.diffusers.cloning import check_clonable, corrupt, fresh_scheduler
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
-from modereg_integrations.diffusers.denoising import step_tables
+from modereg_integrations.diffusers.denoising import noisy_steps
 from modereg_integrations.diffusers.normalizer import Mode, Normalizer
 from modereg_integrations.diffusers.saving import Parts, load_parts, part_options, save_parts
 from modereg_integrations.diffusers.schedule import make_schedule, spacing_of
@@ -179,8 +179,8 @@ class DiffusersPolicy(GenerativePolicy):
             ConfigurationError: if the scheduler has no such steps.
         """
         spacing = spacing_of(self.num_inference_steps, self.timesteps, self.sigmas)
-        tables = step_tables(self.scheduler, self.schedule, spacing, scale)
-        return Denoising(self._step_output, *tables[:3], self._physical, tables.clipping)
+        given = self.scheduler, self.schedule, spacing, scale
+        return noisy_steps(self._step_output, *given)._replace(finish=self._physical)
 
     def _step_output(self, sample: Tensor, step: Tensor, *observations: Tensor) -> Tensor:
         """Return what the denoiser does, ``[N, H, A]``, at the times of steps ``[N]``."""
