@@ -25,14 +25,13 @@ commandable_modes (sampled noise; ``deterministic_`` by the mean noise), env_ste
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from support.seeds import write_seeds_table
+from support.skewed_avoid import SKEWED
 
 from modereg.balances.config import ConstantConfig
 from modereg.commands.demo import result_row
@@ -53,10 +52,6 @@ from modereg.recipes.evaluate import evaluate
 from modereg.recipes.follow import discover, finetune, pretrain
 
 QUIET = LogConfig(progress=False, tensorboard=False)
-ROWS = [(0.3, 0.7), (0.5, 0.35, 0.15), (0.45, 0.3, 0.17, 0.08)]
-"""Shares of the gaps of each row in the skewed demonstrations."""
-
-SKEWED = tuple(float(np.prod(shares)) for shares in itertools.product(*ROWS))
 FIGURES = ("success", "success_error", "entropy", "present_modes", "commandable_modes")
 
 

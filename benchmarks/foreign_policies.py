@@ -27,8 +27,9 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
 
 Beds beside the four have fewer rows: for the prediction (``prediction.py``) the crossing with other
 gusts, and its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and tasks
-whose bases ``modereg pretrain`` makes: Avoid, the maze of MuJoCo, a small PI0, and of ManiSkill the
-wall and the peg that is lifted at either end, with 16 actions of 7 dimensions a chunk.
+whose bases ``modereg pretrain`` makes, one a seed: Avoid, of equal and of very unequal
+demonstrations, the maze of MuJoCo, a small PI0, and of ManiSkill the wall and the peg that is
+lifted at either end, with 16 actions of 7 dimensions a chunk.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from foreign_bases import BEDS as TRAINED
 from foreign_bases import train
 from support.best_of import best_of
 from support.commands import cpu_seconds, run
+from support.skewed_avoid import SKEWED
 
 from modereg.discovery.verdict import NEARLY
 from modereg.files import read_json, write_json
@@ -115,6 +117,7 @@ PI0 = {
     "learning_rate": 3e-3,
     "ema": 0.995,
 }
+FEW = {"episodes": 250, "shares": SKEWED}
 PEG = {"episodes": 200, "hidden": (256, 256, 256), "steps": 4000, "batch": 256}
 WALL = {"episodes": 150, "hidden": (64, 64, 64), "steps": 1600, "batch": 256}
 FURTHER = {
@@ -123,6 +126,7 @@ FURTHER = {
     "fixed": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_fixed"),
     "narrow": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_narrow"),
     "avoid": Bed("avoid", "task:avoid", (), 24, (), envs=512, base=None),
+    "skewed": Bed("skewed", "task:avoid", (), 24, (), envs=512, base=None, pretrain=FEW),
     "mujoco": Bed("mujoco", "mujoco:maze", (), 6, (), envs=256, base=None),
     "pi0": Bed("pi0", "task:visual_avoid", (), 6, (), envs=128, base=None, pretrain=PI0),
     "peg": Bed(
@@ -201,16 +205,21 @@ class Session:
             }
         if bed.dims:
             self.task["task__feature_dims"] = bed.dims
-        base = bed.base or self.home / "base" / "policy"
+        base = bed.base or self._cloned / "policy"
         self.common = self.task | {"base": base, "seed": seed}
 
+    @property
+    def _cloned(self) -> Path:
+        """Folder of the base that ``modereg pretrain`` makes, one a seed."""
+        return self.home / f"base-{self.seed}"
+
     def train(self) -> None:
-        """Let the owner train the policy, once for all seeds."""
+        """Let the owner train the policy, once for all seeds, or clone one for this seed."""
         folder = self.bed.folder
         if self.bed.base is not None:
             train(folder, TRAINED[folder], self.home, self.budget.smoke)
-        elif not (self.home / "base" / "summary.json").exists():
-            made = self.task | self.bed.pretrain | {"out": self.home / "base"}
+        elif not (self._cloned / "summary.json").exists():
+            made = self.task | self.bed.pretrain | {"out": self._cloned, "seed": self.seed}
             run("pretrain", *QUIET[:2], "--resume", **made)
 
     def do(self, method: str) -> None:

@@ -163,7 +163,7 @@ def _write(
 ) -> Path:
     """Judge the base, and write the page with the task's options of the first run."""
     setup = set_up(runs[0].task, runs[0].base)
-    judged = min(run.final_episodes for run in runs)
+    judged = min(run.final_episodes or EPISODES for run in runs)
     archive = Archive(setup, runs[0].task.options, home_of(runs[0].base, out), SEED)
     progress.phase("base", min(EPISODES, judged))
     figures, base = archive.base(min(EPISODES, judged), DRAWN, progress.update)

@@ -213,8 +213,9 @@ class ClusterModeDiscoverer(ModeDiscoverer):
                 finds them by k-means.
 
         Returns:
-            num_codes, clustered episodes, input noise, silhouette, and on a held-out tenth the
-            estimator's :meth:`~modereg.estimators.RewardEstimator.figures`.
+            num_codes, clustered episodes, those of the ``rarest`` code, input noise, silhouette,
+            and on a held-out tenth the estimator's
+            :meth:`~modereg.estimators.RewardEstimator.figures`.
 
         Raises:
             ConfigurationError: if there are too few episodes, or fewer distinct ones than codes.
@@ -240,6 +241,7 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         return {
             "num_codes": self.num_codes,
             "clustered_episodes": len(chosen),
+            "rarest": int(torch.bincount(codes, minlength=self.num_codes).min()),
             "only_successes": float(only_successes),
             "input_noise": self._network.std,
             "silhouette": float(functional.silhouette(seen[:1500], codes[:1500])),

@@ -29,7 +29,7 @@ CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 FEW = (2, 3, 4, 5, 6, 8)
 """Numbers of clusters that :func:`find_behaviours` tries of each part."""
 
-SPLIT = 48
+SPLIT = 24
 """Episodes that a part needs to be looked at again."""
 
 RUNS, SHARE, DISSOLVED = 3, 0.9, 0.5

@@ -32,9 +32,9 @@ __all__ = [
     "shows_too_few",
 ]
 
-A_BEHAVIOUR, MOST_TIMES = 80, 4
-"""Episodes that each behaviour found should have, for which more are collected, and how many times
-as many as asked for."""
+A_BEHAVIOUR, RARE, MOST_TIMES = 80, 20, 4
+"""Episodes that a behaviour should have on average, and the rarest of them, for which more are
+collected; and how many times as many as asked for."""
 
 EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 256, 512
 """Episodes of each code, of a round and of the choice of codes, at least, where nobody asked."""
@@ -71,7 +71,9 @@ def shows_too_few(figures: dict[str, float], episodes: int, asked: int) -> bool:
         episodes: how many were clustered.
         asked: how many were asked for.
     """
-    few = figures["clustered_episodes"] < A_BEHAVIOUR * figures.get("suggested_modes", 0)
+    found = figures.get("suggested_modes", 0)
+    few = figures["clustered_episodes"] < A_BEHAVIOUR * found
+    few |= found > 1 and figures["rarest"] < RARE
     return few and episodes < MOST_TIMES * asked
 
 
@@ -83,7 +85,7 @@ def find_modes(env: TransformedEnv, episodes: int = 2048, **options: Any) -> Clu
     Args:
         env: steered environment, with codes of any number, which the base does not see.
         episodes: how many; twice or four times as many where they show so many behaviours that
-            each would have fewer than 80.
+            each would have fewer than 80, or the rarest fewer than 20.
         options: of :meth:`~modereg.discovery.ClusterModeDiscoverer.from_episodes`.
 
     Raises:

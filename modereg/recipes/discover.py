@@ -7,6 +7,7 @@ put around them by :func:`~modereg.recipes.follow.follow`. Copy this file and ch
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +56,7 @@ from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, make_steering, observation_size
 
 __all__ = [
+    "affordable_episodes",
     "discover_clusters",
     "discover_steps",
     "discover_variational",
@@ -69,6 +71,13 @@ CLASSIFIER_STEPS = 800
 
 DEFAULT_CODES = 16
 """Codes of the variational method."""
+
+USUAL, FEWEST, LONG = 2048, 512, 1800.0
+"""Episodes of the base where nobody asked for a number, the least of them, and the seconds that
+they may take before there are fewer."""
+
+JUDGED = 4096
+"""Episodes that judge the result at most, where nobody asked for a number."""
 
 
 def discover_steps(config: DiscoverConfig, state: dict[str, Any] | None) -> Steps:
@@ -195,7 +204,7 @@ def _judged(
             env,
             stage.steering,
             num_codes=discoverer.num_codes,
-            episodes=config.final_episodes,
+            episodes=config.final_episodes or min(JUDGED, 2 * state["asked"]),
             seed=seed,
             estimator=discoverer.estimator,
         )
@@ -247,11 +256,13 @@ def _method(
 def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     """Roll out the base, cluster its episodes, and return the state that later steps share."""
     env = setup.steered(1, 1.0)
-    yield Planned(_most_steps(config, method, setup), steps_per_second(env))
+    speed = steps_per_second(env)
+    asked = method.episodes or affordable_episodes(speed / setup.layout.max_steps)
+    yield Planned(_most_steps(config, method, setup, asked), speed)
     env.set_seed(derived_seed(config.seed, 0))
-    episodes = yield from _of_the_base(env, setup, method.episodes)
+    episodes = yield from _of_the_base(env, setup, asked)
     discoverer, figures = yield from _clusters(config, method, setup, episodes)
-    while shows_too_few(figures, len(episodes), method.episodes):
+    while shows_too_few(figures, len(episodes), asked):
         more = yield from _of_the_base(env, setup, len(episodes))
         episodes = Episodes.cat([episodes, more])
         discoverer, figures = yield from _clusters(config, method, setup, episodes)
@@ -261,6 +272,7 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
         "discoverer": dict(discoverer.state_dict()),
         "noise": discoverer.estimator.network.module.std,
         "episodes": episodes.to_dict(),
+        "asked": asked,
         "refined": 0,
         "progress": [],
         "env_steps": setup.spent + episodes.spent,
@@ -306,12 +318,27 @@ def _mode_shares(setup: Setup, episodes: Episodes) -> list[float] | None:
     return [*shares, 1.0 - sum(shares)]
 
 
-def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup) -> int:
-    """Return the environment steps that stage 1 may take, with codes as many as are likely."""
+def affordable_episodes(episodes_per_second: float) -> int:
+    """Return how many episodes of the base stage 1 begins with, where nobody asked for a number.
+
+    2048; as many as half an hour is enough for in a slower environment, but no less than 512.
+    """
+    return min(USUAL, max(FEWEST, int(LONG * episodes_per_second)))
+
+
+def _most_steps(config: DiscoverConfig, method: Clustered, setup: Setup, asked: int) -> int:
+    """Return the environment steps that stage 1 may take, with codes as many as are likely.
+
+    Args:
+        config: options.
+        method: options of the method.
+        setup: task and base.
+        asked: episodes of the base.
+    """
     known = (config.num_codes or 1, setup.num_envs, method.refine_episodes)
     rounds = method.refinements * (1 + (_residual(method) > 0)) * episodes_of_a_round(*known)
     chosen = 2 * episodes_of_a_round(*known, A_CHOICE)
-    return setup.layout.max_steps * (method.episodes + rounds + chosen)
+    return setup.layout.max_steps * (asked + rounds + chosen)
 
 
 def _residual(method: Clustered) -> float:
@@ -333,7 +360,8 @@ def discover_variational(
         eval_every=method.eval_every,
         eval_episodes=method.eval_episodes,
     )
-    return (yield from close(stage, config, env_steps, method=method.name))
+    judged = replace(config, final_episodes=config.final_episodes or JUDGED)
+    return (yield from close(stage, judged, env_steps, method=method.name))
 
 
 def variational_stage(

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from modereg import functional, keys
-from modereg.discovery import ClusterModeDiscoverer, annealed, discover_modes, guided, stage1
+from modereg.discovery import (
+    ClusterModeDiscoverer,
+    annealed,
+    discover_modes,
+    guided,
+    stage1,
+)
 from modereg.discovery.judge import CodeJudge
 from modereg.discovery.stage1 import (
     Progress,
@@ -161,6 +167,7 @@ def test_the_number_of_codes_is_found_and_its_episodes_are_used(
 ) -> None:
     """Several codes may share a road; each road has one that leads there."""
     monkeypatch.setattr(guided, "FRESH", 1000)
+    monkeypatch.setattr(stage1, "MOST_TIMES", 2)
     env, steering, discoverer = made = wrapped(codes=None)
     assert isinstance(discoverer, ClusterModeDiscoverer)
     assert discoverer.fitted
@@ -213,13 +220,21 @@ def test_a_fitted_discoverer_stays_as_it_is(made: Wrapped) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clustered", "episodes", "few"), [(480, 2048, False), (479, 2048, True), (479, 8192, False)]
+    ("clustered", "rarest", "episodes", "few"),
+    [
+        (480, 20, 2048, False),
+        (479, 20, 2048, True),
+        (480, 19, 2048, True),
+        (479, 19, 8192, False),
+    ],
 )
-def test_more_episodes_are_due_where_each_behaviour_has_few(
-    clustered: int, episodes: int, few: bool
+def test_more_episodes_are_due_where_behaviours_have_few(
+    clustered: int, rarest: int, episodes: int, few: bool
 ) -> None:
-    figures = {"clustered_episodes": clustered, "suggested_modes": 6}
+    figures = {"clustered_episodes": clustered, "suggested_modes": 6, "rarest": rarest}
     assert shows_too_few(figures, episodes, 2048) == few
+    one = figures | {"suggested_modes": 1, "clustered_episodes": 80}
+    assert not shows_too_few(one, episodes, 2048)
 
 
 @pytest.mark.parametrize(("target", "steps"), [(0.0, 2), (0.25, 3)])

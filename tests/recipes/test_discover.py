@@ -13,6 +13,7 @@ from modereg import keys
 from modereg.checkpoints import load_adapter
 from modereg.discovery.judge import CodeJudge
 from modereg.errors import ConfigurationError
+from modereg.recipes.discover import affordable_episodes
 from modereg.recipes.follow import discover, finetune
 from modereg.recipes.setup import set_up
 from modereg.rollouts import collect_episodes
@@ -48,6 +49,26 @@ def test_guided_codes_command_what_the_base_does(guided: Path, base: str) -> Non
     adapter = load_adapter(guided / "adapter", set_up(TASK, base).base)
     assert adapter.extra["commanded"] == summary["commanded_codes"]
     assert torch.equal(adapter.steering.head.steered, torch.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("episodes_per_second", "expected"), [(50.0, 2048), (1.0, 1800), (0.01, 512)]
+)
+def test_a_slow_environment_is_asked_for_fewer_episodes(
+    episodes_per_second: float, expected: int
+) -> None:
+    assert affordable_episodes(episodes_per_second) == expected
+
+
+def test_budgets_follow_the_measured_speed(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modereg.recipes.discover.steps_per_second", lambda _: 0.01)
+    few = guiding(episodes=None, refinements=0, outcome_steps=1, guide_steps=1, student_steps=1)
+    config = discover_config(base, tmp_path, method=few, num_codes=4, final_episodes=None)
+    summary = discover(config)
+    assert summary["partition"]["clustered_episodes"] <= 512
+    assert summary["sampled"]["episodes"] == 1024
 
 
 def test_what_commands_nothing_is_the_base_and_no_start(base: str, tmp_path: Path) -> None:

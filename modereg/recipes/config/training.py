@@ -89,8 +89,9 @@ class GuidedConfig:
     Attributes:
         along_path: whether clusters and q read an episode's history along its path, so that speed
             does not tell episodes apart; not so where when something is done is the behaviour.
-        episodes: episodes of the base; twice or four times as many where it shows so many
-            behaviours that each would have fewer than 80.
+        episodes: episodes of the base; 2048 unless it is set, and as many as half an hour is enough
+            for in a slow environment, 512 at least. Twice or four times as many where they show so
+            many behaviours that each would have fewer than 80, or the rarest fewer than 20.
         refinements: at most so many rounds of rolling out and fitting again.
         refine_episodes: episodes of a round, and of the choice of codes after them; 256, 512 for
             the choice, and 40 of each code at least, unless it is set.
@@ -108,7 +109,7 @@ class GuidedConfig:
     name: ClassVar[str] = "guided"
 
     along_path: bool = True
-    episodes: int = 2048
+    episodes: int | None = None
     refinements: int = 6
     refine_episodes: int | None = None
     outcome_steps: int = 600
@@ -220,7 +221,8 @@ class DiscoverConfig:
         noise: the subspace of the noise that is steered.
         num_codes: K; None lets ``guided`` and ``cluster`` choose it and ``variational`` take 16.
         hidden: widths of the steering policy and the discoverer.
-        final_episodes: episodes that judge the result.
+        final_episodes: episodes that judge the result; 4096 unless it is set, and no more than
+            twice those of the base.
         device: where policies, discoverer and learner are.
         seed: of everything.
         log: loggers.
@@ -239,7 +241,7 @@ class DiscoverConfig:
     noise: NoiseConfig = NoiseConfig()
     num_codes: int | None = None
     hidden: tuple[int, ...] = (128, 128)
-    final_episodes: int = 4096
+    final_episodes: int | None = None
     device: str = "cpu"
     seed: int = 0
     log: LogConfig = LogConfig()

@@ -60,7 +60,14 @@ def stage_1(folder: Path, base: str) -> dict[str, Any]:
         base=base,
         out=folder / "stage_1",
         task=TASK,
-        method=GuidedConfig(episodes=768, refinements=2, refine_episodes=256),
+        method=GuidedConfig(
+            episodes=768,
+            refinements=1,
+            refine_episodes=256,
+            outcome_steps=300,
+            guide_steps=400,
+            student_steps=750,
+        ),
         final_episodes=512,
         log=QUIET,
     )
