@@ -8,6 +8,7 @@ from modereg.discovery.guided import GuidedDiscovery, decision_entries
 from modereg.discovery.imitation import NoiseImitation
 from modereg.discovery.outcome import OutcomeModel
 from modereg.discovery.reach import Reach, predict_reach
+from modereg.discovery.relevance import decided_shares, undecided_dims
 from modereg.discovery.self_imitation import SelfImitation
 from modereg.discovery.stage1 import annealed, discover_modes
 from modereg.discovery.variational import VariationalModeDiscoverer
@@ -25,8 +26,10 @@ __all__ = [
     "VariationalModeDiscoverer",
     "annealed",
     "choose_num_clusters",
+    "decided_shares",
     "decision_entries",
     "discover_modes",
     "kmeans",
     "predict_reach",
+    "undecided_dims",
 ]

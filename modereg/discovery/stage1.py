@@ -13,6 +13,7 @@ from modereg import keys
 from modereg.discovery.cluster import ClusterModeDiscoverer
 from modereg.discovery.guided import GuidedDiscovery, decision_entries
 from modereg.discovery.judge import CodeJudge
+from modereg.discovery.relevance import left_out, undecided_dims
 from modereg.discovery.self_imitation import SelfImitation
 from modereg.errors import ConfigurationError
 from modereg.rollouts import Episodes, collect_episodes
@@ -38,6 +39,8 @@ collected; and how many times as many as asked for."""
 
 EPISODES_A_CODE, A_ROUND, A_CHOICE = 40, 256, 512
 """Episodes of each code, of a round and of the choice of codes, at least, where nobody asked."""
+
+NAME_THEM = "leave them out (feature_keys and feature_dims of the layout), or codes tell them apart"
 
 AGAIN = 2
 """How often codes are chosen again at most, where what is kept is worse than the base."""
@@ -92,7 +95,8 @@ def find_modes(env: TransformedEnv, episodes: int = 2048, **options: Any) -> Clu
         ConfigurationError: if the environment lacks the feature.
 
     Warns:
-        UserWarning: where there is one behaviour alone.
+        UserWarning: where there is one behaviour alone, or the feature has dimensions that do not
+            depend on what is played.
     """
     there = env.observation_spec.keys(True, True)
     feature_key = options.get("feature_key", keys.HISTORY)
@@ -109,6 +113,8 @@ def find_modes(env: TransformedEnv, episodes: int = 2048, **options: Any) -> Clu
         return collect_episodes(env, number, keep=decision_entries(env), final=final)
 
     base = more(episodes)
+    if feature_key == keys.HISTORY and (others := undecided_dims(base, env.layout)):
+        warnings.warn(f"{left_out(others, env.layout)}; {NAME_THEM}", stacklevel=2)
     while True:
         solved = base.final.get(success_key).squeeze(-1) if len(final) > 2 else None
         features = base.final.get(feature_key)

@@ -40,6 +40,7 @@ from modereg.recipes.config import (
 )
 from modereg.recipes.evaluate import judge, judging, keep_paths, steps_per_second, traced
 from modereg.recipes.events import Advanced, Event, Planned, Progressed, Steps, counted
+from modereg.recipes.features import choose_features, keep_features, looking_at
 from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
 from modereg.recipes.runs import check_origin
 from modereg.recipes.setup import Setup, set_up
@@ -97,6 +98,7 @@ def discover_clusters(
         state = yield from _partition(config, method, setup)
     else:
         check_origin(state, {"base": setup.fingerprint})
+    setup = looking_at(setup, state["feature_dims"])
     stage, env = stage_of(config, method, setup, state)
     discoverer, steering = stage.discoverer, stage.steering
     set_generator_state(state["generators"])
@@ -178,6 +180,7 @@ def _close(
         "commanded_codes": kept["commanded"],
         "steered_codes": float(stage.steering.head.steered.mean()),
         "partition": state["partition"],
+        "feature_dims": state["feature_dims"],
         "verdict": stage.verdict(kept).to_dict(),
         "sampled": figures,
     }
@@ -261,14 +264,17 @@ def _partition(config: DiscoverConfig, method: Clustered, setup: Setup) -> Any:
     yield Planned(_most_steps(config, method, setup, asked), speed)
     env.set_seed(derived_seed(config.seed, 0))
     episodes = yield from _of_the_base(env, setup, asked)
+    dims = choose_features(setup, config.task, episodes)
+    episodes = keep_features(setup, episodes, dims)
     discoverer, figures = yield from _clusters(config, method, setup, episodes)
     while shows_too_few(figures, len(episodes), asked):
         more = yield from _of_the_base(env, setup, len(episodes))
-        episodes = Episodes.cat([episodes, more])
+        episodes = Episodes.cat([episodes, keep_features(setup, more, dims)])
         discoverer, figures = yield from _clusters(config, method, setup, episodes)
     state: dict[str, Any] = {
         "origin": {"base": setup.fingerprint},
         "noise_basis": setup.layout.noise_basis,
+        "feature_dims": dims,
         "discoverer": dict(discoverer.state_dict()),
         "noise": discoverer.estimator.network.module.std,
         "episodes": episodes.to_dict(),

@@ -19,6 +19,7 @@ from modereg.files import write_json
 from modereg.recipes.config import InspectConfig
 from modereg.recipes.evaluate import judge, steps_per_second
 from modereg.recipes.events import Planned
+from modereg.recipes.features import choose_features, keep_features, looking_at
 from modereg.recipes.inspect_table import advise
 from modereg.recipes.progress import Progress
 from modereg.recipes.setup import Setup, set_up
@@ -80,6 +81,9 @@ def _inspect(config: InspectConfig, setup: Setup, progress: Progress) -> dict[st
         rolled += len(part)
         progress.update(rolled)
     episodes = Episodes.cat(parts)
+    dims = choose_features(setup, config.task, episodes)
+    episodes, setup = keep_features(setup, episodes, dims), looking_at(setup, dims)
+    result["layout"] |= {"features": _features(setup, episodes)}
     result |= _sampled(setup, episodes)
     progress.phase("clustering")
     discoverer, figures = _clusters(config, setup, episodes)
@@ -111,6 +115,14 @@ def _layout(setup: Setup) -> dict[str, Any]:
         "observation_steps": policy.observation_steps,
         "max_decisions": setup.layout.max_decisions,
     }
+
+
+def _features(setup: Setup, episodes: Episodes) -> dict[str, Any]:
+    """Return the entries that tell behaviours apart, and which of their dimensions do."""
+    width = episodes.final.get(keys.HISTORY).shape[-1] // (setup.layout.max_decisions + 1)
+    dims = setup.layout.feature_dims
+    names = [key if isinstance(key, str) else ".".join(key) for key in setup.layout.features]
+    return {"keys": names, "dims": list(range(width)) if dims is None else list(dims)}
 
 
 def _sampled(setup: Setup, episodes: Episodes) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def table(result: dict[str, Any]) -> str:
         "noise": f"{layout['noise_shape']}, deterministic: {_yes(result['deterministic'])}",
     }
     if result["deterministic"]:
+        seen = layout["features"]
+        rows["feature"] = f"{', '.join(seen['keys'])}, dimensions {_span(seen['dims'])}"
         rows |= _figures(result)
     lines = [f"{name:<12}{text}" for name, text in rows.items()]
     return "\n".join([*lines, "", result["advice"]])
@@ -156,6 +158,13 @@ def _spread(spread: dict[str, Any]) -> str:
         f"{clusters}; {spread['present_modes']} of {spread['num_modes']} modes, entropy "
         f"{spread['entropy']:z.3f}"
     )
+
+
+def _span(dims: list[int]) -> str:
+    """Return dimensions as they are named, as a range where they are one."""
+    if len(dims) > 2 and dims == list(range(dims[0], dims[-1] + 1)):
+        return f"{dims[0]} to {dims[-1]}"
+    return ", ".join(map(str, dims))
 
 
 def _yes(flag: bool) -> str:

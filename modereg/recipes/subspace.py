@@ -14,6 +14,7 @@ from modereg.checkpoints import Adapter, load_adapter
 from modereg.noise_bases import NoiseBasis, cosine_basis, repeated_basis, response_basis
 from modereg.recipes.config import NoiseConfig
 from modereg.recipes.events import Advanced, Event, Progressed
+from modereg.recipes.features import looking_at
 from modereg.recipes.setup import Setup
 from modereg.rollouts import collect_episodes
 from modereg.seeding import derived_seed, isolated_generators
@@ -70,6 +71,8 @@ def load_run(folder: Path | str, setup: Setup) -> tuple[Adapter, Setup]:
     residual = None if adapter.residual is None else adapter.residual.to(setup.device)
     tuned = adapter.chain(setup.base)
     setup = replace(_within(setup, adapter.layout.noise_basis), residual=residual, tuned=tuned)
+    if setup.task.layout.feature_dims is None:
+        setup = looking_at(setup, adapter.layout.feature_dims)
     adapter.check_layout(setup.layout, Path(folder) / "adapter")
     return adapter, setup
 

@@ -14,13 +14,13 @@ from modereg.policies import GenerativePolicy, as_generative_policy
 from modereg.tasks import Task
 
 SIZE, STEPS = 8, 3
-DRIFT = 0.2
 
 
 class AddingEnv(EnvBase):
     """``o' = o + a + .2 xi``: no success, no label, three steps."""
 
     finished_rows_stay = True
+    drift = 0.2
 
     def __init__(self, num_envs: int, device: str = "cpu") -> None:
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
@@ -38,7 +38,7 @@ class AddingEnv(EnvBase):
         return TensorDict({keys.OBSERVATION: self.position}, self.batch_size)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        drift = DRIFT * torch.randn_like(self.position)
+        drift = self.drift * torch.randn_like(self.position)
         self.position, self.steps = self.position + tensordict[keys.ACTION] + drift, self.steps + 1
         done = torch.full((*self.batch_size, 1), self.steps >= STEPS)
         return TensorDict(
@@ -52,10 +52,39 @@ class AddingEnv(EnvBase):
         )
 
 
+class GoalEnv(AddingEnv):
+    """The same, with a goal and something that walks by itself in the last two dimensions."""
+
+    drift = 0.02
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: object) -> TensorDictBase:
+        reset = super()._reset(tensordict)
+        self.position[..., -1] = 10 * torch.randn(self.batch_size)
+        return reset
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        before = self.position[..., -2:]
+        walked = before + torch.stack(
+            [3 * torch.randn(self.batch_size), torch.zeros(len(before))], -1
+        )
+        stepped = super()._step(tensordict)
+        self.position[..., -2:] = walked
+        return stepped
+
+
 def task() -> Task:
     """Return the task, one action a decision."""
+    return _task(AddingEnv)
+
+
+def task_with_goal() -> Task:
+    """Return the task that shows more than the policy decides."""
+    return _task(GoalEnv)
+
+
+def _task(env: type[AddingEnv]) -> Task:
     layout = Layout(STEPS, horizon=1, execute=1, time_limit="terminates")
-    return Task("adding", AddingEnv, layout, num_envs=64)
+    return Task("adding", env, layout, num_envs=64)
 
 
 def deciding() -> GenerativePolicy:

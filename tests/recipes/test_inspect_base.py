@@ -43,6 +43,7 @@ def test_a_cloned_base_decides_by_its_noise(base: str, tmp_path: Path) -> None:
         "observations": {"observation": [2]},
         "observation_steps": 1,
         "max_decisions": 6,
+        "features": {"keys": ["observation"], "dims": [0, 1]},
     }
     assert result["deterministic"]
     assert 0.05 < result["sampled"]["success"] < 1
