@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from tensordict import NestedKey, TensorDictBase
 
@@ -46,6 +48,7 @@ def folded(
     reward_key: NestedKey,
     gamma: float,
     steps_key: NestedKey = keys.STEPS,
+    played: Sequence[NestedKey] = (keys.CHUNK, keys.NOISE, keys.EXECUTED),
 ) -> TensorDictBase:
     r"""Return a transition over n decisions of each window, fewer where the episode ends before.
 
@@ -60,6 +63,7 @@ def folded(
         reward_key: entry of ``next`` that is summed.
         gamma: discount of one environment step.
         steps_key: entry of ``next`` with the environment steps of a decision.
+        played: entries of ``next`` that say what was done, which is what the first decision did.
 
     Returns:
         ``[m]``, with the root of the first decision.
@@ -74,5 +78,8 @@ def folded(
     last = alive.sum(1) - 1
     out = windows[:, 0].exclude("next")
     out.set("next", after[torch.arange(len(last), device=last.device), last])
+    for key in played:
+        if key in after.keys(True):
+            out.set(in_next(key), after[:, 0].get(key))
     out.set(in_next(reward_key), total)
     return out.set(in_next(steps_key), steps.sum(1, keepdim=True))

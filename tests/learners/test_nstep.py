@@ -40,6 +40,7 @@ def _window(done: list[bool], terminated: list[bool]) -> TensorDict:
         keys.REWARD: torch.tensor([1.0, 10.0, 100.0]),
         keys.STEPS: torch.tensor([2, 3, 4]),
         "place": torch.tensor([1, 2, 3]),
+        keys.EXECUTED: torch.tensor([0, 1, 2]),
     }
     root = {"place": torch.arange(3)[None, :, None]}
     column = {name: value[None, :, None] for name, value in after.items()}
@@ -65,6 +66,7 @@ def test_rewards_are_summed_and_discounted_by_environment_steps_until_the_episod
     assert (window == before).all()
     assert found.shape == (1,)
     assert (int(found["place"]), int(found["next", "place"])) == (0, place)
+    assert int(found["next", keys.EXECUTED]) == 0, "what was done is what the first one did"
     assert float(found["next", keys.REWARD]) == pytest.approx(reward)
     assert int(found["next", keys.STEPS]) == steps
     assert bool(found["next", "terminated"]) == bool(terminated[place - 1])
