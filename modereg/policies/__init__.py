@@ -1,7 +1,7 @@
 """Generative policies: the contract, a flow in pure torch, any function as one, trained weights."""
 
 from modereg.policies.chain import ChainRecorder, ChainSample, DenoisingChain, TunedWeights
-from modereg.policies.denoising import Clipping, Denoising
+from modereg.policies.denoising import Clipping, Denoising, NoisePath
 from modereg.policies.flow import FlowPolicy
 from modereg.policies.functions import as_generative_policy
 from modereg.policies.generative import GenerativePolicy
@@ -15,6 +15,7 @@ __all__ = [
     "DenoisingChain",
     "FlowPolicy",
     "GenerativePolicy",
+    "NoisePath",
     "TunedWeights",
     "as_generative_policy",
     "freeze",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from modereg import keys
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.functional import gaussian_step_log_prob
-from modereg.policies.denoising import Denoising
+from modereg.policies.denoising import Denoising, NoisePath
 from modereg.policies.generative import GenerativePolicy
 from modereg.storage import uncompiled
 
@@ -76,6 +76,7 @@ class DenoisingChain(GenerativePolicy):
         base: the base policy.
         tuned: its copy, whose parameters require gradients. Where it does all steps it is the
             trained policy by itself, and can be saved as the base was.
+        first: the first trained step.
         std: of the trained steps, ``[K']`` float64.
 
     Raises:
@@ -174,6 +175,37 @@ class DenoisingChain(GenerativePolicy):
     def base_means(self, chain: Tensor, *observations: Any) -> Tensor:
         """Return what :meth:`means` are with the base's weights, ``[n, K', H, A]``."""
         return self._means(self._anchor, chain, observations)
+
+    @property
+    def path(self) -> NoisePath:
+        """What the steps stand for; the trained ones are those from ``first`` on."""
+        return self._mean.path
+
+    def predicted(self, sample: Tensor, step: Tensor, *observations: Any) -> Tensor:
+        """Return what the trained weights take for the chunk of x, ``[n, H, A]``.
+
+        Args:
+            sample: x of :attr:`path`, in the denoiser's units, ``[n, H, A]``.
+            step: of each, ``[n]`` int64.
+            observations: ``[n, ...]`` each.
+
+        Returns:
+            In the denoiser's units, as :meth:`normalised` has them.
+        """
+        return self._mean.predicted(sample, step, *observations)
+
+    @torch.no_grad()
+    def base_predicted(self, sample: Tensor, step: Tensor, *observations: Any) -> Tensor:
+        """Return what :meth:`predicted` is with the base's weights, ``[n, H, A]``."""
+        return self._frozen.predicted(sample, step, *observations)
+
+    def normalised(self, chunk: Tensor) -> Tensor:
+        """Return a chunk of the policy's units in the denoiser's, ``[n, H, A]`` both."""
+        return self._mean.normalised(chunk)
+
+    def physical(self, sample: Tensor) -> Tensor:
+        """Return a chunk of the denoiser's units in the policy's, ``[n, H, A]`` both."""
+        return self._mean.chunk(sample)
 
     def _means(self, part: Denoising, chain: Tensor, observations: Any) -> Tensor:
         number, shape = len(chain), self.noise_shape

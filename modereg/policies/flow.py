@@ -9,7 +9,7 @@ import torch
 from tensordict import NestedKey
 from torch import Tensor, nn
 
-from modereg import functional, keys
+from modereg import keys
 from modereg.errors import ConfigurationError
 from modereg.policies.denoising import Denoising
 from modereg.policies.generative import GenerativePolicy, cast, uniform_dtype
@@ -110,7 +110,7 @@ class FlowPolicy(GenerativePolicy):
             scale: sigma of it.
         """
         times = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
-        return Denoising(self._step_field, *functional.flow_step(times, scale))
+        return Denoising.of_flow(self._step_field, times, scale)
 
     def _step_field(self, x: Tensor, step: Tensor, *observations: Any) -> Tensor:
         """Return dx/dtau at the times of steps ``[N]``."""

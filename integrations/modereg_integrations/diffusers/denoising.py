@@ -15,10 +15,9 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from modereg import functional
 from modereg.errors import ConfigurationError
-from modereg.policies import Clipping, Denoising
-from modereg_integrations.diffusers.clipping import Terms, probe_step
+from modereg.policies import Clipping, Denoising, NoisePath
+from modereg_integrations.diffusers.clipping import probe_step
 from modereg_integrations.diffusers.schedule import Schedule
 
 __all__ = ["noisy_steps"]
@@ -69,30 +68,24 @@ def _diffusion(model: Model, scheduler: Any, spacing: Mapping[str, Any], eta: fl
     rows = []
     for time in own.timesteps:
         still, drawn = (partial(free.step, eta=eta, variance_noise=n) for n in (zero, one))
-        keep, gain = still(unit[1], time, unit[0], return_dict=False)[0].flatten().tolist()
+        found = still(unit[1], time, unit[0], return_dict=False)[:2]
+        (keep, gain), predicted = (each.flatten().tolist() for each in found)
         std = float(drawn(zero, time, zero, return_dict=False)[0])
-        row = [keep, gain, std]
+        share, weight = float(own.alphas_cumprod[time]), 0.0
         if clips:
-            predict, update = probe_step(own, free, time, bound, eta=eta, variance_noise=zero)
-            keep, gain, weight = _dense(update, 3)
-            row = [keep, gain, std, *_dense(predict, 2), weight]
-        rows.append(row)
-    keeps, gains, stds, *rest = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    clipping = Clipping(bound, *rest) if clips else None
-    return Denoising(model, keeps, gains, stds, clipping=clipping)
-
-
-def _dense(terms: Terms, size: int) -> list[float]:
-    known = dict(terms)
-    return [known.get(index, 0.0) for index in range(size)]
+            _, update = probe_step(own, free, time, bound, eta=eta, variance_noise=zero)
+            keep, gain, weight = (dict(update).get(index, 0.0) for index in range(3))
+        rows.append([keep, gain, std, share**0.5, (1.0 - share) ** 0.5, *predicted, weight])
+    keeps, gains, stds, *path, weights = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    clipping = Clipping(bound, weights) if clips else None
+    return Denoising(model, keeps, gains, stds, NoisePath(*path), clipping=clipping)
 
 
 def _flow(model: Model, scheduler: Any, spacing: Mapping[str, Any], sigma: float) -> Denoising:
     """Of the velocity data - noise; the scheduler's is noise - data, at a time of 1 - sigma."""
     own = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(**spacing)
-    keep, gain, std = functional.flow_step(1.0 - own.sigmas.double(), sigma)
-    return Denoising(model, keep, -gain, std)
+    return Denoising.of_flow(model, 1.0 - own.sigmas.double(), sigma, sign=-1.0)
 
 
 def _agrees(steps: Denoising, schedule: Schedule) -> bool:

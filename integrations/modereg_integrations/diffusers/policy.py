@@ -172,6 +172,11 @@ class DiffusersPolicy(GenerativePolicy):
             return chunk
         return self.normalizer.denormalize_action(chunk).to(chunk.dtype)
 
+    def _normalised(self, chunk: Tensor) -> Tensor:
+        if self.normalizer is None:
+            return chunk
+        return self.normalizer.normalize_action(chunk).to(chunk.dtype)
+
     def denoising(self, scale: float) -> Denoising:
         """Return the steps with noise, of eta ``scale`` for DDIM; see :mod:`.denoising`.
 
@@ -180,7 +185,9 @@ class DiffusersPolicy(GenerativePolicy):
         """
         spacing = spacing_of(self.num_inference_steps, self.timesteps, self.sigmas)
         given = self.scheduler, self.schedule, spacing, scale
-        return noisy_steps(self._step_output, *given)._replace(finish=self._physical)
+        return noisy_steps(self._step_output, *given)._replace(
+            units=(self._physical, self._normalised)
+        )
 
     def _step_output(self, sample: Tensor, step: Tensor, *observations: Tensor) -> Tensor:
         """Return what the denoiser does, ``[N, H, A]``, at the times of steps ``[N]``."""
@@ -215,9 +222,7 @@ class DiffusersPolicy(GenerativePolicy):
             check_clonable(self.scheduler, self.schedule)
             self._clonable = True
         values = self._prepare(observations, chunk)
-        data = chunk.reshape(-1, *self.chunk_shape)
-        if self.normalizer is not None:
-            data = self.normalizer.normalize_action(data).to(chunk.dtype)
+        data = self._normalised(chunk.reshape(-1, *self.chunk_shape))
         mixed, timesteps, target = corrupt(self.scheduler, data)
         predicted = call_denoiser(
             self.denoiser,
