@@ -69,6 +69,7 @@ LEARNERS = {
     "dsrl": Learner(300_000, 300_000, 5),
     "residual": Learner(300_000, 300_000, 5),
     "dppo": Learner(600_000, 300_000, 2),
+    "qf3": Learner(300_000, 300_000, 5),
     "ticket": Learner(2_000_000, 0, 2),
     "matching": Learner(2_000_000, 0, 4),
 }
@@ -89,7 +90,7 @@ class Method:
     uses: str | None = None
 
 
-ACTORS = {name: name for name in ("ppo", "sac", "dsrl", "residual", "dppo")}
+ACTORS = {name: name for name in ("ppo", "sac", "dsrl", "residual", "dppo", "qf3")}
 METHODS = {
     "plain": Method(ACTORS),
     "modereg": Method(ACTORS, uses="start"),
@@ -127,7 +128,7 @@ SMOKE = Budget(
     0.05,
     (("episodes", 200), ("steps", 20)),
     (("num_codes", 4), ("method__episodes", 512), ("method__refinements", 1)),
-    dict.fromkeys(("sac", "dsrl", "residual"), FEW) | {"matching": {"learner__group": 2}},
+    dict.fromkeys(("sac", "dsrl", "residual", "qf3"), FEW) | {"matching": {"learner__group": 2}},
 )
 SMOKES = (("ppo", "modereg"), ("dsrl", "modereg"), ("ppo", "ips"), ("ticket", "ticket"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase, Transform
@@ -43,13 +44,20 @@ class ChunkDecoder:
 
     def __call__(self, state: TensorDictBase, action: Tensor) -> Tensor:
         """Return what is executed, ``[*B, execute, A]``, of actions at states ``[*B]``."""
-        chunk = self.decode(state, action)
-        residual = self._noise.residual
-        return self.executed(chunk if residual is None else residual(state, chunk))
+        return self.executed(self._moved(state, self.decode(state, action)))
 
     def decode(self, state: TensorDictBase, action: Tensor) -> Tensor:
         """Return the base's own chunk, ``[*B, H, A]``, not yet moved or clipped."""
         return self._noise.decode(state, self._noise.lift(action)).to(self._spec.dtype)
+
+    @torch.no_grad()
+    def unmoved(self, state: TensorDictBase, chunk: Tensor) -> Tensor:
+        """Return the base's own chunk, ``[*B, H, A]``, of one that the residual moved."""
+        return 2.0 * chunk - self._moved(state, chunk)
+
+    def _moved(self, state: TensorDictBase, chunk: Tensor) -> Tensor:
+        residual = self._noise.residual
+        return chunk if residual is None else residual(state, chunk)
 
     def executed(self, chunk: Tensor) -> Tensor:
         """Return what is executed of a chunk, ``[*B, execute, A]``, with its gradient."""

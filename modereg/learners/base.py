@@ -14,10 +14,10 @@ from torchrl.objectives.value import GAE
 
 from modereg import keys
 from modereg.devices import module_device
-from modereg.errors import NonFiniteError
+from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.layout import Layout
 from modereg.networks import MLP, EnsembleMLP
-from modereg.policies import GenerativePolicy
+from modereg.policies import DenoisingChain, GenerativePolicy
 from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
@@ -155,6 +155,29 @@ class Problem:
         if isinstance(actor, MLP) and isinstance(network, MLP):
             network.features.load_state_dict(actor.features.state_dict())
         return residual.to(device)
+
+    def make_chain(self, steps: int | None, **options: float) -> DenoisingChain:
+        """Return a chain of the base, with the weights that a start brought, if any.
+
+        Args:
+            steps: of the last denoising steps, how many are trained; None takes those of the start,
+                and all of a base that was not trained.
+            **options: of :class:`~modereg.policies.DenoisingChain`.
+
+        Raises:
+            ConfigurationError: if the base has no such chain, or the start's weights are of another
+                number of steps.
+        """
+        there = self.env.tuned
+        number = steps if there is None else there.steps
+        if steps not in (None, number):
+            raise ConfigurationError(
+                f"expected steps as the start trained, {number}, got {steps}; leave them out"
+            )
+        chain = DenoisingChain(self.base, number, **options)
+        if there is not None:
+            chain.load_weights(there.weights().weights)
+        return chain
 
     def _ensemble(
         self, key: NestedKey, length: int, members: int, octaves: int, **options: int

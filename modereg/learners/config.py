@@ -24,6 +24,7 @@ __all__ = [
     "LearnerConfig",
     "OnPolicyConfig",
     "PPOConfig",
+    "QF3Config",
     "ReplayConfig",
     "ResidualConfig",
     "SACConfig",
@@ -345,6 +346,45 @@ class ResidualConfig(ReplayConfig):
         return learner
 
 
+@dataclass(frozen=True)
+class QF3Config(ReplayConfig):
+    """A critic's gradient on the denoiser's weights, from a replay buffer (QF3).
+
+    The steering policy stays as it is, and each step of the denoiser is trained by one call of it.
+
+    Attributes:
+        steps: how many of the last denoising steps are trained, the others are the base's; None
+            takes those of ``start``, and all of a base that was not trained.
+        clip: error of the velocity up to which the critic leads it, in the denoiser's units.
+        cfm_coef: weight of flow matching on what was played.
+        noise: with which it is matched: ``played``, from which it was decoded, so that codes go on
+            leading to what they led to, or ``independent``.
+        kl_coef: weight of half the squared distance of the velocity to the base's.
+        kl_target: half that distance that a weight which begins at ``kl_coef`` is to bring about;
+            None leaves the weight.
+        learning_rate: of the denoiser.
+    """
+
+    name: ClassVar[str] = "qf3"
+    steers: ClassVar[bool] = False
+
+    steps: int | None = None
+    clip: float = 0.3
+    cfm_coef: float = 0.05
+    noise: Literal["played", "independent"] = "played"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, count=("steps",), positive=("clip",), nonnegative=("cfm_coef",))
+        if self.noise not in ("played", "independent"):
+            raise ConfigurationError(f"expected noise played or independent, got {self.noise!r}")
+
+    def make(self, problem: Problem) -> Learner:
+        """Return the learner of the denoiser of a problem's base."""
+        learner: Learner = import_module("modereg.learners.qf3").QF3(problem, self)
+        return learner
+
+
 def learner_configs() -> dict[str, type[LearnerConfig]]:
     """Return the configurations of modereg's learners and of those that others registered, by name.
 
@@ -358,6 +398,7 @@ def learner_configs() -> dict[str, type[LearnerConfig]]:
         DSRLConfig,
         ResidualConfig,
         DPPOConfig,
+        QF3Config,
     )
     found = {kind.name: kind for kind in own}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):

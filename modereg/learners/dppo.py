@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 
-from modereg.errors import ConfigurationError
 from modereg.learners.base import Problem
 from modereg.learners.config import DPPOConfig
 from modereg.learners.ppo import OnPolicyLearner
 from modereg.objectives import ChainPPOLoss
-from modereg.policies import ChainRecorder, DenoisingChain
+from modereg.policies import ChainRecorder
 
 __all__ = ["DPPO"]
 
@@ -35,7 +34,7 @@ class DPPO(OnPolicyLearner):
     """
 
     def __init__(self, problem: Problem, config: DPPOConfig) -> None:
-        self.chain = _chain(problem, config)
+        self.chain = problem.make_chain(config.steps, noise=config.noise, floor=config.floor)
         critic = problem.make_critic()
         loss = ChainPPOLoss(
             self.chain,
@@ -63,21 +62,3 @@ class DPPO(OnPolicyLearner):
             return recorder.write(super().collect())
         finally:
             env.set_decoder(self.chain)
-
-
-def _chain(problem: Problem, config: DPPOConfig) -> DenoisingChain:
-    """Return a chain of the base, with the weights that the start brings, if any.
-
-    Raises:
-        ConfigurationError: if those are of another number of steps than the options ask for.
-    """
-    there = problem.env.tuned
-    steps = config.steps if there is None else there.steps
-    if config.steps not in (None, steps):
-        raise ConfigurationError(
-            f"expected steps as the start trained, {steps}, got {config.steps}; leave them out"
-        )
-    chain = DenoisingChain(problem.base, steps, noise=config.noise, floor=config.floor)
-    if there is not None:
-        chain.load_weights(there.weights().weights)
-    return chain

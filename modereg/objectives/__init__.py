@@ -5,6 +5,7 @@ from modereg.objectives.dsrl import DSRLLoss
 from modereg.objectives.matching import GroupMatchingLoss
 from modereg.objectives.novelty import DistillationLoss
 from modereg.objectives.ppo import LeanPPOLoss
+from modereg.objectives.qf3 import QF3Loss
 from modereg.objectives.replay import ChunkReplayLoss, ReplayLoss
 from modereg.objectives.residual import ChunkResidualLoss
 from modereg.objectives.sac import NoiseSACLoss
@@ -18,5 +19,6 @@ __all__ = [
     "GroupMatchingLoss",
     "LeanPPOLoss",
     "NoiseSACLoss",
+    "QF3Loss",
     "ReplayLoss",
 ]

@@ -79,10 +79,6 @@ class DSRLLoss(ChunkReplayLoss):
     def _losses(self, data: TensorDictBase) -> dict[str, Tensor]:
         return super()._losses(data) | self.distillation_loss(data)
 
-    def next_taken(self, after: TensorDictBase) -> Tensor:
-        """Return chunks of noise that the policy draws afterwards."""
-        return self.decoder(after, self.actor_network.distribution(after).sample())
-
     def distillation_loss(self, data: TensorDictBase) -> dict[str, Tensor]:
         """Return ``loss_noise_qvalue`` of states; the critic of chunks gets no gradient of it."""
         states = torch.cat([data.select(*self.state_keys).reshape(-1)] * self.draws)

@@ -245,7 +245,7 @@ class ChunkReplayLoss(ReplayLoss):
     """A critic of the chunks that were executed, whoever chose them and by whatever noise.
 
     Args:
-        actor_network: what is learned from the critic.
+        actor_network: what is learned from the critic, or what draws the noise.
         qvalue_network: reads the state and ``executed_chunk`` ``[*B, e, A]``.
         decoder: what is executed of an action; no part of the loss's parameters and state.
         **options: of :class:`ReplayLoss`.
@@ -291,3 +291,7 @@ class ChunkReplayLoss(ReplayLoss):
     def taken(self, data: TensorDictBase) -> Tensor:
         """Return the chunks that were executed."""
         return require(data, in_next(self.tensor_keys.executed), type(self).__name__)
+
+    def next_taken(self, after: TensorDictBase) -> Tensor:
+        """Return chunks of noise that the policy draws afterwards."""
+        return self.decoder(after, self.actor_network.distribution(after).sample())

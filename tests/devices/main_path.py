@@ -33,7 +33,7 @@ from modereg.discovery.release import release
 from modereg.estimators import CategoricalMI
 from modereg.layout import Layout
 from modereg.learners.base import Problem
-from modereg.learners.config import DSRLConfig, ResidualConfig, SACConfig
+from modereg.learners.config import DSRLConfig, QF3Config, ResidualConfig, SACConfig
 from modereg.metrics import behaviour_metrics
 from modereg.networks import MLP
 from modereg.novelty import RandomNetworkDistillation
@@ -202,7 +202,7 @@ def replaying(path: Route) -> None:
 
 
 def weights(path: Route) -> None:
-    """PPO on a copy of a flow's weights, which the environment plays while they are there."""
+    """PPO, and a critic, on copies of a flow's weights, which the environment plays meanwhile."""
     base = FlowPolicy(
         _Velocity().to(path.learner),
         observation_keys=OBSERVED,
@@ -224,6 +224,12 @@ def weights(path: Route) -> None:
     sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
     assert all(value.grad is not None for value in chain.tuned.parameters())
     chain.load_weights(chain.weights().weights)
+    problem = Problem(path.env, path.steering, base, keys.REWARD, hidden=(8,))
+    options = {"prefill": 4, "minibatch": 4, "buffer": 64, "updates": 1.0, "actor_every": 1}
+    learner = QF3Config(**options).make(problem)
+    _, figures = (learner.update(batch) for _ in range(2))
+    assert {"loss_qvalue", "loss_actor"} <= set(figures)
+    path.env.set_decoder(None)
 
 
 class _Velocity(torch.nn.Module):

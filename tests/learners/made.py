@@ -15,6 +15,7 @@ from modereg.layout import Layout
 from modereg.learners.base import Problem
 from modereg.learners.ppo import OnPolicyLearner
 from modereg.learners.replay import ReplayLearner
+from modereg.policies import GenerativePolicy
 from modereg.residual import ChunkResidual
 from modereg.seeding import generator_state, set_generator_state
 from modereg.testing import CountingEnv, TinyPolicy
@@ -35,12 +36,17 @@ SMALL = {"decisions": 2, "prefill": 16, "buffer": 64, "minibatch": 8, "updates":
 
 
 def problem(
-    *, coef: float | None = None, seed: int = 0, residual: ChunkResidual | None = None
+    *,
+    coef: float | None = None,
+    seed: int = 0,
+    residual: ChunkResidual | None = None,
+    policy: GenerativePolicy | None = None,
+    basis: Tensor | None = None,
 ) -> Problem:
     """Return one of 4 environments, 2 codes and chunks of 3 actions, which are clipped."""
     torch.manual_seed(0)
-    policy = TinyPolicy(3)
-    layout = Layout(12, execute=3, gamma=0.9)
+    policy = policy or TinyPolicy(3)
+    layout = Layout(12, execute=3, gamma=0.9, noise_basis=basis)
     env = steer_env(CountingEnv([3, 7, 5, 12]), policy, 2, layout, residual)
     steering = make_steering(env, policy, 2, hidden=(16,))
     mi_reward, key = None, keys.REWARD

@@ -21,7 +21,15 @@ from modereg.commanding import CommandedPolicy
 from modereg.commands.modes import export
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.files import write_json
-from modereg.learners.config import DPPOConfig, DSRLConfig, PPOConfig, ResidualConfig, SACConfig
+from modereg.learners.config import (
+    DPPOConfig,
+    DSRLConfig,
+    LearnerConfig,
+    PPOConfig,
+    QF3Config,
+    ResidualConfig,
+    SACConfig,
+)
 from modereg.recipes.config import EvaluateConfig, ExportConfig
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.events import Advanced
@@ -128,12 +136,19 @@ def test_a_residual_is_learned_and_saved_beside_the_steering_policy_of_stage_one
     assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "learner",
+    [
+        DPPOConfig(epochs=2, steps=2),
+        QF3Config(decisions=3, prefill=192, minibatch=64, updates=0.1, steps=2),
+    ],
+)
 def test_weights_are_learned_and_saved_behind_the_steering_policy_of_stage_one(
-    clusters: Path, base: str, tmp_path: Path
+    learner: LearnerConfig, clusters: Path, base: str, tmp_path: Path
 ) -> None:
     """Evaluated, commanded and gone on from: what was learned is what is played."""
     spent, out = read_summary(clusters)["env_steps"], tmp_path / "a"
-    start = {"start": str(clusters), "learner": DPPOConfig(epochs=2, steps=2), "std": None}
+    start = {"start": str(clusters), "learner": learner, "std": None}
     summary = finetune(finetune_config(base, out, spent + 3000, **start))
     assert summary["sampled"]["present_modes"] == 4
     before, adapter = load_adapter(clusters / "adapter"), load_adapter(out / "adapter")
