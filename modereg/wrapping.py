@@ -38,6 +38,7 @@ from modereg.transforms.noise_action import Decoder
 __all__ = [
     "SteeredEnv",
     "Wrapped",
+    "chunk_env",
     "make_steering",
     "observation_size",
     "steer_env",
@@ -121,21 +122,37 @@ def steer_env(
         ConfigurationError: if layout and policy do not fit each other, or the environment.
     """
     layout = layout.for_policy(policy)
+    noise = NoiseAction(policy, basis=layout.noise_basis, residual=residual)
+    transforms = Compose(*_decisions(env, policy, layout, noise), LatentConditioner(prior))
+    return SteeredEnv(env, transforms, layout)
+
+
+def chunk_env(env: EnvBase, policy: GenerativePolicy, layout: Layout) -> TransformedEnv:
+    """Return what :func:`steer_env` does without noise and codes: its action is a chunk.
+
+    Args:
+        env: as there.
+        policy: the base policy, whose observations are stacked.
+        layout: of a steered environment.
+    """
+    return TransformedEnv(env, Compose(*_decisions(env, policy, layout)))
+
+
+def _decisions(
+    env: EnvBase, policy: GenerativePolicy, layout: Layout, *decoded: Transform
+) -> list[Transform]:
+    """Return what makes decisions of an environment's steps; the history sees what is decoded."""
     transforms: list[Transform] = []
     if layout.time_limit == "terminates" and keys.ELAPSED not in _entries(env):
         transforms.append(TimeLimit(layout.max_steps, "terminates"))
     if policy.observation_steps > 1:
         stack = ObservationStack(policy.observation_keys, steps=policy.observation_steps)
         transforms.append(stack)
-    transforms += [
-        ActionChunk(
-            layout.played, offset=layout.offset, gamma=layout.gamma, horizon=layout.horizon
-        ),
-        NoiseAction(policy, basis=layout.noise_basis, residual=residual),
-        History(layout.features, length=layout.max_decisions, dims=layout.feature_dims),
-        LatentConditioner(prior),
-    ]
-    return SteeredEnv(env, Compose(*transforms), layout)
+    chunk = ActionChunk(
+        layout.played, offset=layout.offset, gamma=layout.gamma, horizon=layout.horizon
+    )
+    history = History(layout.features, length=layout.max_decisions, dims=layout.feature_dims)
+    return [*transforms, chunk, *decoded, history]
 
 
 def _entries(env: EnvBase) -> set[NestedKey]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
 
 from modereg import keys
 from modereg.reading import in_next
 
-__all__ = ["Windows", "folded"]
+__all__ = ["Windows", "folded", "windows_within"]
 
 
 class Windows:
@@ -41,6 +42,20 @@ class Windows:
     def forget(self) -> None:
         """Let go of the decisions that wait, whose episodes do not go on."""
         self._waiting = None
+
+
+def windows_within(decisions: Tensor, length: int) -> Tensor:
+    """Return the windows of whole episodes, one after the other, as places ``[m, n]`` of decisions.
+
+    The last decision of an episode is repeated, which :func:`folded` does not count.
+
+    Args:
+        decisions: of each episode, ``[N]``; m of them in all.
+        length: n.
+    """
+    last = (decisions.cumsum(0) - 1).repeat_interleave(decisions)
+    places = torch.arange(length, device=last.device)
+    return (torch.arange(len(last), device=last.device)[:, None] + places).minimum(last[:, None])
 
 
 def folded(

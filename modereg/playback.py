@@ -1,0 +1,172 @@
+"""Recorded episodes, played back: they become decisions as a live environment's steps do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from modereg import keys
+from modereg.decoding import find_transform
+from modereg.errors import ConfigurationError
+from modereg.policies import GenerativePolicy
+from modereg.recordings import Recording
+from modereg.transforms import ActionChunk
+from modereg.wrapping import SteeredEnv, chunk_env
+
+__all__ = ["Playback", "play_back"]
+
+
+class Playback(EnvBase):
+    """An environment ``[N]`` that shows recorded episodes, one a row, whatever it is told.
+
+    Rows that have ended stay as they are. It runs on the CPU.
+
+    Args:
+        recording: the episodes.
+        env: the environment that they are of, which says what actions and rewards are.
+    """
+
+    finished_rows_stay = True
+
+    def __init__(self, recording: Recording, env: EnvBase) -> None:
+        number = len(recording)
+        super().__init__(device=torch.device("cpu"), batch_size=torch.Size([number]))
+        self.recording = recording
+        self._dtype = env.full_reward_spec[keys.REWARD].dtype
+        ends = recording.lengths.cumsum(0)
+        self._first = ends - recording.lengths  # action of each episode
+        self._at = torch.zeros_like(ends)
+        shapes = {key: value[:1].expand(number, *value.shape[1:]) for key, value in self._items()}
+        self.observation_spec = Composite(
+            {key: Unbounded(value.shape, dtype=value.dtype) for key, value in shapes.items()},
+            shape=self.batch_size,
+        )
+        action = env.full_action_spec_unbatched[keys.ACTION].to("cpu")
+        self.action_spec = action.expand(number, *action.shape)
+        self.reward_spec = Unbounded((number, 1), dtype=self._dtype)
+        flags = {
+            name: Binary(1, (number, 1), dtype=torch.bool)
+            for name in ("done", "terminated", "truncated")
+        }
+        self.done_spec = Composite(flags, shape=self.batch_size)
+
+    def _items(self) -> Any:
+        return self.recording.observations.items()
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Do nothing: nothing is random."""
+
+    def actions(self, count: int) -> Tensor:
+        """Return the next actions of each row, ``[N, count, A]``; the last one is repeated."""
+        place = self._at[:, None] + torch.arange(count)
+        place = place.minimum(self.recording.lengths[:, None] - 1)
+        return self.recording.actions[self._first[:, None] + place]
+
+    def _shown(self) -> TensorDict:
+        row = self._first + torch.arange(len(self._at)) + self._at
+        ended = (self._at == self.recording.lengths)[:, None]
+        terminated = ended & self.recording.terminated[:, None]
+        out = TensorDict({key: value[row] for key, value in self._items()}, self.batch_size)
+        return out.update(
+            {"done": ended, "terminated": terminated, "truncated": ended & ~terminated}
+        )
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        rows = None if tensordict is None else tensordict.get("_reset", None)
+        rows = torch.ones_like(self._at) if rows is None else rows.flatten().long()
+        self._at = self._at * (1 - rows)
+        return self._shown()
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        alive = self._at < self.recording.lengths
+        reward = self.recording.rewards[self._first + self._at.minimum(self.recording.lengths - 1)]
+        self._at = self._at + alive
+        return self._shown().set(keys.REWARD, (reward * alive).to(self._dtype)[:, None])
+
+
+@torch.no_grad()
+def play_back(
+    recording: Recording,
+    env: SteeredEnv,
+    policy: GenerativePolicy,
+    read: Sequence[NestedKey],
+) -> tuple[TensorDict, Tensor]:
+    """Return the decisions that recorded episodes would have been in a steered environment.
+
+    The chunk of each is what was recorded; where an episode ends inside of it, its last action is
+    repeated. There are no noises and no codes.
+
+    Args:
+        recording: the episodes.
+        env: the environment that they are of, steered.
+        policy: its base policy.
+        read: entries of a decision to return, if it has them; others are not kept.
+
+    Returns:
+        Decisions ``[n]``, one episode after the other, and the decisions of each, ``[N]`` int64.
+
+    Raises:
+        KeyMismatchError: if an observation that is read was not recorded.
+        ShapeError: if actions or observations are of another shape than the environment's.
+        ConfigurationError: if they are of another type, an episode is too long, or one was cut
+            where running out of time ends it for good.
+    """
+    layout, plain = env.layout, find_transform(env, ActionChunk).parent
+    recording.check(plain, _needed(env, policy, read))
+    played = Playback(_ended(recording, env), plain)
+    decisions = chunk_env(played, policy, layout)
+    longest, rows, going = int(recording.lengths.max()), [], []
+    root = decisions.reset()
+    for _ in range(-(-longest // layout.played)):
+        chunk = decisions.full_action_spec[keys.ACTION].zero()
+        chunk[:, layout.offset : layout.offset + layout.played] = played.actions(layout.played)
+        step = decisions.step(root.set(keys.ACTION, chunk))
+        rows.append(step.select(*read, strict=False))
+        going.append(~root.get("done").squeeze(-1))
+        root = decisions.step_mdp(step)
+    valid = torch.stack(going, 1)
+    return torch.stack(rows, 1)[valid], valid.sum(1)
+
+
+def _needed(
+    env: SteeredEnv, policy: GenerativePolicy, read: Sequence[NestedKey]
+) -> list[NestedKey]:
+    """Return the observations of the environment itself that are read at some place."""
+    layout, plain = env.layout, find_transform(env, ActionChunk).parent
+    own = {key for key in plain.full_observation_spec.keys(True, True) if key[0] != keys.STACKED}
+    if layout.time_limit == "terminates":
+        own.discard(keys.ELAPSED)  # told by the steps
+    asked = [*policy.observation_keys, *layout.features, *layout.steered_by, *read]
+    return [key for key in asked if key in own]
+
+
+def _ended(recording: Recording, env: SteeredEnv) -> Recording:
+    """Return episodes of which those that ran out of time ended as they do in an environment.
+
+    Raises:
+        ConfigurationError: if one is longer, or was cut before where there is no value of its end.
+    """
+    layout = env.layout
+    if (longest := int(recording.lengths.max())) > layout.max_steps:
+        raise ConfigurationError(
+            f"expected recorded episodes of at most {layout.max_steps} actions, as the layout "
+            f"says, got one of {longest}"
+        )
+    if layout.time_limit == "truncates":
+        return recording
+    terminated = recording.terminated | (recording.lengths == layout.max_steps)
+    if not bool(terminated.all()):
+        raise ConfigurationError(
+            f"expected recorded episodes that end for good or after {layout.max_steps} actions, "
+            "where the time limit terminates, got "
+            f"{int((~terminated).sum())} of {len(recording)} that were cut before; leave them out, "
+            "or say that they terminated"
+        )
+    return replace(recording, terminated=terminated)
