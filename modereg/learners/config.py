@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from modereg.errors import ConfigurationError, MissingDependencyError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DPPOConfig",
     "DSRLConfig",
+    "DemonstratedConfig",
     "LearnerConfig",
     "OnPolicyConfig",
     "PPOConfig",
@@ -284,7 +286,39 @@ class SACConfig(ReplayConfig):
 
 
 @dataclass(frozen=True)
-class DSRLConfig(SACConfig):
+class DemonstratedConfig(ReplayConfig):
+    """What learners share whose critic values what was played: they learn from demonstrations too.
+
+    Attributes:
+        demonstrations: file of recorded episodes (:func:`~modereg.recordings.save_recording`) that
+            are learned from beside what is collected; None learns from that alone.
+        demonstrated: share of each minibatch that is drawn from them.
+    """
+
+    demonstrations: Path | None = None
+    demonstrated: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.demonstrations is None:
+            if self.demonstrated != 0.5:
+                raise ConfigurationError(
+                    "expected demonstrated only with demonstrations, got no file of them"
+                )
+        elif not 1 <= self.shown < self.minibatch:
+            raise ConfigurationError(
+                "expected demonstrated such that a minibatch has some of both, got "
+                f"{self.demonstrated} of {self.minibatch}"
+            )
+
+    @property
+    def shown(self) -> int:
+        """Decisions of demonstrations in a minibatch, if there are any."""
+        return round(self.demonstrated * self.minibatch)
+
+
+@dataclass(frozen=True)
+class DSRLConfig(SACConfig, DemonstratedConfig):
     """DSRL with noise aliasing: a critic of the chunks that were played leads the noise.
 
     Each gradient step decodes a minibatch of chunks to bootstrap from, and ``draws`` of them to
@@ -312,7 +346,7 @@ class DSRLConfig(SACConfig):
 
 
 @dataclass(frozen=True)
-class ResidualConfig(ReplayConfig):
+class ResidualConfig(DemonstratedConfig):
     """A residual on the base's chunks, from a replay buffer; the steering policy stays as it is.
 
     Attributes:

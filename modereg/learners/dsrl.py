@@ -9,18 +9,14 @@ from torch import Tensor
 from modereg.decoding import ChunkDecoder
 from modereg.learners.base import Problem
 from modereg.learners.config import DSRLConfig
-from modereg.learners.replay import (
-    ReplayLearner,
-    loss_options,
-    standardise_chunks,
-    steering_optimizer,
-)
+from modereg.learners.demonstrated import DemonstratedLearner
+from modereg.learners.replay import loss_options, standardise_chunks, steering_optimizer
 from modereg.objectives import DSRLLoss
 
 __all__ = ["DSRL"]
 
 
-class DSRL(ReplayLearner):
+class DSRL(DemonstratedLearner):
     """Learns a critic of chunks, one of noises from that, and the steering policy from the second.
 
     Args:

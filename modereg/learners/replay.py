@@ -37,8 +37,8 @@ class ReplayLearner:
 
     Episodes go on from batch to batch; they begin with a seeded reset after each checkpoint. The
     intrinsic reward is paid again on what is sampled, by the newest discoverer. A learner of this
-    kind is the loss and its optimisers; it may add to :meth:`prepared`, :meth:`begin` and
-    :meth:`step`.
+    kind is the loss and its optimisers; it may add to :meth:`prepared`, :meth:`begin`,
+    :meth:`sample` and :meth:`step`.
 
     Args:
         problem: what is improved.
@@ -60,9 +60,7 @@ class ReplayLearner:
         self.device = next(self.steering.parameters()).device
         self.writer = TensorDictRoundRobinWriter()
         self.buffer = TensorDictReplayBuffer(
-            storage=LazyTensorStorage(config.buffer, device=self.device),
-            writer=self.writer,
-            batch_size=config.minibatch,
+            storage=LazyTensorStorage(config.buffer, device=self.device), writer=self.writer
         )
         self.paid_by = [] if problem.mi_reward is None else problem.mi_reward.reads
         longest = problem.layout.max_decisions
@@ -149,7 +147,7 @@ class ReplayLearner:
         for _ in range(steps):
             self.steps += 1
             with_actor = not critic_only and self.steps % self.config.actor_every == 0
-            sample = self.buffer.sample()
+            sample = self.sample()
             if self.problem.mi_reward is not None:
                 sample = self.problem.mi_reward(sample)
             if self.windows is not None:
@@ -157,6 +155,10 @@ class ReplayLearner:
             losses = self.step(sample, with_actor)
             figures.append({name: value.detach() for name, value in losses.items()})
         return figures
+
+    def sample(self) -> TensorDictBase:
+        """Return what a gradient step learns from, as it is kept."""
+        return self.buffer.sample(self.config.minibatch)
 
     def step(self, sample: TensorDictBase, with_actor: bool) -> dict[str, Tensor]:
         """Take a gradient step of the critic, and one of the policy if asked; return the losses.
@@ -203,10 +205,14 @@ class ReplayLearner:
             setattr(self, name, state[name])
         self.buffer.empty()
         if state["buffer"]:
-            rows = TensorDict(state["buffer"]).auto_batch_size_(1 if self.windows is None else 2)
-            self.buffer.extend(rows.to(self.device))
+            self.buffer.extend(self.restored(state["buffer"]))
             self.writer.load_state_dict(state["writer"])  # where the next are written
         self._begin_anew()
+
+    def restored(self, rows: dict[str, Any]) -> TensorDictBase:
+        """Return kept transitions ``[n]``, or windows ``[n, nstep]``, of a state."""
+        dims = 1 if self.windows is None else 2
+        return TensorDict(rows).auto_batch_size_(dims).to(self.device)
 
     def _begin_anew(self) -> None:
         """End the episodes that are under way: the next batch begins with a reset."""

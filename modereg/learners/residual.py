@@ -12,7 +12,8 @@ from modereg.discovery.release import release
 from modereg.errors import ConfigurationError
 from modereg.learners.base import Problem
 from modereg.learners.config import ResidualConfig
-from modereg.learners.replay import ReplayLearner, loss_options, standardise_chunks
+from modereg.learners.demonstrated import DemonstratedLearner
+from modereg.learners.replay import loss_options, standardise_chunks
 from modereg.objectives import ChunkResidualLoss
 from modereg.reading import in_next
 from modereg.residual import ChunkResidual
@@ -23,7 +24,7 @@ BOUND, DIRECTIONS = 0.5, 8
 """Of a residual that is new."""
 
 
-class Residual(ReplayLearner):
+class Residual(DemonstratedLearner):
     """Learns a critic of what was played, and a residual on the chunks from it.
 
     Between batches the environment plays the residual's mean; while it collects, a growing share
