@@ -15,6 +15,7 @@ from modereg.errors import ConfigurationError
 from modereg.recipes.config import PretrainConfig
 from modereg.recipes.events import Advanced, Progressed, Steps
 from modereg.recipes.setup import check_device
+from modereg.recordings import make_recording, save_recording
 from modereg.seeding import (
     derived_seed,
     generator_state,
@@ -51,7 +52,8 @@ def pretrain_steps(config: PretrainConfig, state: dict[str, Any] | None) -> Step
     """Clone a task's expert, from a checkpoint where there is one; return the summary.
 
     Raises:
-        ConfigurationError: if the task has no expert.
+        ConfigurationError: if the task has no expert, or one is to be recorded that says not what
+            it played.
     """
     task = plugins.resolve_task(config.task.name, **config.task.options)
     device = check_device(config.device)
@@ -63,6 +65,9 @@ def pretrain_steps(config: PretrainConfig, state: dict[str, Any] | None) -> Step
     shares = None if config.shares is None else torch.tensor(config.shares)
     with isolated_generators(derived_seed(config.seed, 1)):
         demonstrations = task.demonstrate(config.episodes, config.seed, shares=shares)
+        if config.record:
+            recording = make_recording(demonstrations.trajectories(), task.make_env(1))
+            save_recording(Path(config.out) / "demonstrations.safetensors", recording)
     observations, chunk, mask = chunks_of(demonstrations, task)
     policy = _maker(config.library)(
         observation_shapes={

@@ -182,7 +182,7 @@ def avoid_task(
         mode_names=MODE_NAMES,
         demonstrate=partial(
             demonstrate,
-            partial(Avoid, start_noise=start_noise),
+            partial(Avoid, pay_spread=pay_spread, pay=pay, start_noise=start_noise),
             partial(lead_through, lane_noise=lane_noise),
             NUM_MODES,
             action_noise=action_noise,

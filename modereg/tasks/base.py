@@ -30,6 +30,9 @@ class Demonstrations:
         lengths: ``[N]`` int64, number of actions of each episode, in ``[1, T]``.
         modes: ``[N]`` int64, the mode each episode showed, -1 where undecided or unknown.
         success: ``[N]`` bool.
+        played: ``[N, T, A]``, the actions that were executed, None where nobody noted them.
+        rewards: ``[N, T]``, what each of them earned, alike.
+        terminated: ``[N]`` bool, whether the episode ended for good, alike.
 
     Raises:
         ShapeError: if the entries disagree on ``N`` or ``T``.
@@ -40,6 +43,9 @@ class Demonstrations:
     lengths: Tensor
     modes: Tensor
     success: Tensor
+    played: Tensor | None = None
+    rewards: Tensor | None = None
+    terminated: Tensor | None = None
 
     def __post_init__(self) -> None:
         num, steps = self.actions.shape[:2]
@@ -56,6 +62,24 @@ class Demonstrations:
 
     def __len__(self) -> int:
         return self.actions.shape[0]
+
+    def trajectories(self) -> list[dict[NestedKey, Tensor]]:
+        """Return each episode as it was played, for :func:`~modereg.recordings.make_recording`.
+
+        Raises:
+            ConfigurationError: if it was not noted what was played.
+        """
+        if self.played is None or self.rewards is None or self.terminated is None:
+            raise ConfigurationError(
+                "expected demonstrations with what was played, got actions to imitate alone; note "
+                "played, rewards and terminated too"
+            )
+        each = zip(self.lengths.tolist(), self.played, self.rewards, self.terminated)
+        return [
+            {key: value[row, : steps + 1] for key, value in self.observations.items()}
+            | {"action": played[:steps], "reward": rewards[:steps], "terminated": terminated}
+            for row, (steps, played, rewards, terminated) in enumerate(each)
+        ]
 
     def mode_counts(self, num_modes: int) -> Tensor:
         """Number of successful episodes of each mode, ``[num_modes]`` int64."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError, ShapeError
-from modereg.keys import ACTION, MODE, OBSERVATION, SUCCESS
+from modereg.keys import ACTION, MODE, OBSERVATION, REWARD, SUCCESS
 from modereg.tasks.base import Demonstrations
 
 __all__ = ["Expert", "assign_modes", "collect", "demonstrate", "record"]
@@ -116,7 +117,7 @@ def record(
     max_steps: int,
     observed: Sequence[NestedKey] = (OBSERVATION,),
 ) -> Demonstrations:
-    """Runs one episode in each sub-environment and keeps the clean actions.
+    """Runs one episode in each sub-environment and keeps clean and executed actions.
 
     Args:
         env: environment of batch size ``[N]`` that writes success and mode, and in which stepping a
@@ -126,7 +127,7 @@ def record(
         max_steps: time limit ``T``.
         observed: entries of the observation that are stored.
     """
-    root, seen, actions = start, [start], []
+    root, seen, actions, played, rewards = start, [start], [], [], []
     lengths = torch.zeros(env.batch_size, dtype=torch.int64, device=env.device)
     for _ in range(max_steps):
         running = ~root["done"]
@@ -134,6 +135,8 @@ def record(
         root = env.step(root.empty().set(ACTION, executed))["next"]
         seen.append(root)
         actions.append(clean * running)
+        played.append(executed * running)
+        rewards.append((root[REWARD] * running).squeeze(-1))
         lengths += running.squeeze(-1)
     return Demonstrations(
         observations={key: torch.stack([each[key] for each in seen], 1) for key in observed},
@@ -141,6 +144,9 @@ def record(
         lengths=lengths,
         modes=root[MODE].squeeze(-1),
         success=root[SUCCESS].squeeze(-1),
+        played=torch.stack(played, 1),
+        rewards=torch.stack(rewards, 1),
+        terminated=root["terminated"].squeeze(-1),
     )
 
 
@@ -174,5 +180,6 @@ def collect(
 def _replace(target: Demonstrations, index: Tensor, source: Demonstrations) -> None:
     for key, value in source.observations.items():
         target.observations[key][index] = value
-    for name in ("actions", "lengths", "modes", "success"):
-        getattr(target, name)[index] = getattr(source, name)
+    for entry in fields(target):
+        if isinstance(value := getattr(target, entry.name), Tensor):
+            value[index] = getattr(source, entry.name)

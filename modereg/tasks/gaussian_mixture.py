@@ -126,16 +126,17 @@ def gaussian_mixture_task(
         action_noise: noise on the expert's executed actions, in units of the largest step.
         num_envs: sensible number of environments in a batch.
     """
+    make_env = partial(GaussianMixture, pay_spread=pay_spread, pay=pay)
     return Task(
         name="gaussian_mixture",
-        make_env=partial(GaussianMixture, pay_spread=pay_spread, pay=pay),
+        make_env=make_env,
         layout=Layout(
             max_steps=MAX_STEPS, horizon=HORIZON, execute=HORIZON, time_limit="terminates"
         ),
         num_modes=len(GOALS),
         mode_names=MODE_NAMES,
         demonstrate=partial(
-            demonstrate, GaussianMixture, lead_to_goals, len(GOALS), action_noise=action_noise
+            demonstrate, make_env, lead_to_goals, len(GOALS), action_noise=action_noise
         ),
         num_envs=num_envs,
         feature_noise=0.25,

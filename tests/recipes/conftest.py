@@ -82,7 +82,7 @@ def finetune_config(base: str, out: Path, env_steps: int, **changes: Any) -> Fin
 def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of the tiny cloning."""
     out = tmp_path_factory.mktemp("base") / "run"
-    pretrain(pretrain_config(out))
+    pretrain(pretrain_config(out, record=True))
     return out
 
 

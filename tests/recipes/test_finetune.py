@@ -30,7 +30,7 @@ from modereg.learners.config import (
     ResidualConfig,
     SACConfig,
 )
-from modereg.recipes.config import EvaluateConfig, ExportConfig
+from modereg.recipes.config import EvaluateConfig, ExportConfig, FinetuneConfig, from_yaml
 from modereg.recipes.evaluate import evaluate
 from modereg.recipes.events import Advanced
 from modereg.recipes.follow import finetune, follow, pretrain
@@ -101,6 +101,19 @@ def test_learners_with_a_buffer_go_on_from_stage_one(
     assert summary["sampled"]["present_modes"] == 4
     assert summary["worse_than_base"] == []
     assert read_summary(tmp_path / "a")["env_steps"] == summary["env_steps"]
+
+
+@pytest.mark.parametrize("kind", [DSRLConfig, ResidualConfig])
+def test_what_was_recorded_is_learned_from_beside_what_is_collected(
+    kind: type[DSRLConfig | ResidualConfig], cloned: Path, tmp_path: Path
+) -> None:
+    shown = cloned / "demonstrations.safetensors"
+    learner = kind(decisions=3, prefill=192, minibatch=64, updates=0.2, demonstrations=shown)
+    tune = finetune_config(str(cloned / "policy"), tmp_path, 3000, learner=learner)
+    summary = finetune(tune)
+    assert {"loss_qvalue", "loss_actor"} <= set(read_rows(tmp_path)[-1])
+    assert summary["env_steps"] < 4000, "they cost no steps"
+    assert from_yaml(FinetuneConfig, (tmp_path / "config.yaml").read_text()) == tune
 
 
 def test_a_residual_is_learned_and_saved_beside_the_steering_policy_of_stage_one(

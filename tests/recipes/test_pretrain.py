@@ -14,8 +14,10 @@ from modereg.layout import Layout
 from modereg.recipes.follow import pretrain
 from modereg.recipes.pretrain import chunks_of
 from modereg.recipes.runs import Run
+from modereg.recordings import load_recording
 from modereg.storage import fingerprint
 from modereg.tasks import Demonstrations, Task
+from modereg.tasks.gaussian_mixture import goal_pay
 from tests.recipes.conftest import pretrain_config, read_rows, read_summary
 
 
@@ -76,6 +78,19 @@ def test_the_clone_loads_and_its_summary_says_what_it_saw(cloned: Path) -> None:
     chunk = policy.decode(torch.randn(8, *policy.noise_shape), torch.zeros(8, 2))
     assert chunk.shape == (8, 4, 2)
     assert float(chunk.abs().max()) < 0.2
+
+
+def test_demonstrations_are_kept_as_they_were_played(cloned: Path) -> None:
+    """The expert's hand shook: its clean actions would not lead where it went."""
+    found = load_recording(cloned / "demonstrations.safetensors")
+    assert (len(found), bool(found.terminated.all())) == (100, True)
+    last = found.lengths.cumsum(0) - 1
+    assert torch.isin(found.rewards[last], goal_pay(0.3)).all(), "what the task's own routes pay"
+    assert int(found.rewards.count_nonzero()) == 100
+    place, ends = found.observations[keys.OBSERVATION], last + torch.arange(1, 101)
+    moved = place.diff(dim=0)
+    within = torch.ones(len(moved), dtype=torch.bool).index_fill(0, ends[:-1], False)
+    torch.testing.assert_close(moved[within], found.actions.clamp(-0.08, 0.08))
 
 
 def test_the_same_seed_clones_the_same_policy_and_starting_over_changes_nothing(

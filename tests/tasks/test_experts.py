@@ -45,6 +45,12 @@ def test_first_attempts_are_kept_where_asked() -> None:
     assert len(learner.asked) == 1
 
 
+def test_actions_to_imitate_alone_are_no_trajectories() -> None:
+    shown = Learner()(torch.tensor([0]))
+    with pytest.raises(ConfigurationError, match="with what was played"):
+        shown.trajectories()
+
+
 @given(
     num=st.integers(0, 200),
     shares=st.lists(st.floats(0.0, 10.0), min_size=1, max_size=8).filter(lambda s: sum(s) > 0.1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -111,8 +112,8 @@ def demonstrate(
     return Demonstrations(
         {key: torch.cat([each.observations[key] for each in episodes]) for key in observed},
         *(
-            torch.cat([getattr(each, name) for each in episodes])
-            for name in ("actions", "lengths", "modes", "success")
+            torch.cat([getattr(each, entry.name) for each in episodes])
+            for entry in fields(Demonstrations)[1:]
         ),
     )
 

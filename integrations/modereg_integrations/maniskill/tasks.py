@@ -76,13 +76,13 @@ def make_task(
 
 def _known(task: TabletopTask, options: dict[str, Any]) -> dict[str, Any]:
     """What is known of a task of ours."""
-    start = {key: value for key, value in options.items() if key == "start_noise"}
+    shown = {key: value for key, value in options.items() if key in ("start_noise", "pay_spread")}
     return {
         "observation_keys": (OBSERVATION,),
         "feature_names": ("x", "y", "z"),
         "num_modes": task.num_modes,
         "mode_names": task.mode_names,
-        "demonstrate": partial(task.demonstrate, **start),
+        "demonstrate": partial(task.demonstrate, **shown),
         "feature_noise": task.feature_noise,
         "plot": task.picture,
         "renders": True,

@@ -59,10 +59,12 @@ def make_task(
         raise ConfigurationError(
             f"expected the task 'point_maze', got {name!r}; use mujoco:point_maze."
         )
-    make_env = partial(PointMaze, start_noise=start_noise, max_steps=max_steps)
+    make_env = partial(
+        PointMaze, start_noise=start_noise, max_steps=max_steps, pay_spread=pay_spread
+    )
     return Task(
         name="mujoco:point_maze",
-        make_env=partial(make_env, pay_spread=pay_spread),
+        make_env=make_env,
         layout=Layout(
             max_steps=max_steps,
             horizon=HORIZON,

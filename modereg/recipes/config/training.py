@@ -45,6 +45,8 @@ class PretrainConfig:
         inference_steps: denoising steps of the saved policy.
         device: where the policy is trained.
         seed: of demonstrations and training.
+        record: keep the demonstrations as they were played, in ``demonstrations.safetensors``, for
+            learners that learn from them too (``--learner.demonstrations``).
         log: loggers.
         resume: go on with an interrupted run in the same folder.
     """
@@ -66,6 +68,7 @@ class PretrainConfig:
     inference_steps: int = 8
     device: str = "cpu"
     seed: int = 0
+    record: bool = False
     log: LogConfig = LogConfig()
     resume: bool = False
 

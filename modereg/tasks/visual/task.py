@@ -57,10 +57,12 @@ def visual_avoid_task(
         image_size: pixels along a side of an image.
         num_envs: sensible number of environments in a batch.
     """
-    make_env = partial(VisualAvoid, start_noise=start_noise, image_size=image_size)
+    make_env = partial(
+        VisualAvoid, start_noise=start_noise, image_size=image_size, pay_spread=pay_spread
+    )
     return Task(
         name="visual_avoid",
-        make_env=partial(make_env, pay_spread=pay_spread),
+        make_env=make_env,
         layout=Layout(
             max_steps=54,
             horizon=HORIZON,
@@ -78,7 +80,7 @@ def visual_avoid_task(
             lead_by_routes,
             NUM_MODES,
             action_noise=action_noise,
-            observed=SEEN,
+            observed=(*SEEN, APPROACH_KEY),
         ),
         num_envs=num_envs,
         feature_noise=0.05,
