@@ -43,11 +43,11 @@ class Playback(EnvBase):
         ends = recording.lengths.cumsum(0)
         self._first = ends - recording.lengths  # action of each episode
         self._at = torch.zeros_like(ends)
-        shapes = {key: value[:1].expand(number, *value.shape[1:]) for key, value in self._items()}
-        self.observation_spec = Composite(
-            {key: Unbounded(value.shape, dtype=value.dtype) for key, value in shapes.items()},
-            shape=self.batch_size,
-        )
+        shown = {
+            key: Unbounded((number, *value.shape[1:]), dtype=value.dtype)
+            for key, value in recording.observations.items()
+        }
+        self.observation_spec = Composite(shown, shape=self.batch_size)
         action = env.full_action_spec_unbatched[keys.ACTION].to("cpu")
         self.action_spec = action.expand(number, *action.shape)
         self.reward_spec = Unbounded((number, 1), dtype=self._dtype)
@@ -56,9 +56,6 @@ class Playback(EnvBase):
             for name in ("done", "terminated", "truncated")
         }
         self.done_spec = Composite(flags, shape=self.batch_size)
-
-    def _items(self) -> Any:
-        return self.recording.observations.items()
 
     def _set_seed(self, seed: int | None) -> None:
         """Do nothing: nothing is random."""
@@ -70,13 +67,12 @@ class Playback(EnvBase):
         return self.recording.actions[self._first[:, None] + place]
 
     def _shown(self) -> TensorDict:
-        row = self._first + torch.arange(len(self._at)) + self._at
+        place = self._first + torch.arange(len(self._at)) + self._at
         ended = (self._at == self.recording.lengths)[:, None]
         terminated = ended & self.recording.terminated[:, None]
-        out = TensorDict({key: value[row] for key, value in self._items()}, self.batch_size)
-        return out.update(
-            {"done": ended, "terminated": terminated, "truncated": ended & ~terminated}
-        )
+        flags = {"done": ended, "terminated": terminated, "truncated": ended & ~terminated}
+        shown = {key: value[place] for key, value in self.recording.observations.items()}
+        return TensorDict(shown | flags, self.batch_size)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         rows = None if tensordict is None else tensordict.get("_reset", None)

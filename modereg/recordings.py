@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from tensordict import NestedKey, TensorDict
+from tensordict import NestedKey, TensorDict, is_leaf_nontensor
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -69,10 +69,10 @@ class Recording:
         sizes = {"actions": steps, "rewards": steps, "lengths": number, TERMINATED: number}
         for name, value in self.named():
             size = sizes.get(name, number + steps)
-            if len(value) != size:
+            if tuple(value.shape[:1]) != (size,):
                 raise ShapeError(
                     f"expected {name} of {size} rows with {steps} actions in {number} episodes (an "
-                    f"episode has one observation more than actions), got {len(value)}"
+                    f"episode has one observation more than actions), got {tuple(value.shape)}"
                 )
             wrong = ~torch.isfinite(value).flatten(1 if value.ndim > 1 else 0)
             if bool(wrong.any()):
@@ -191,8 +191,11 @@ def _episode(trajectory: Mapping[str, Any]) -> Recording:
         reward[-1:] = given[keys.SUCCESS].any()
     ended = given[TERMINATED] if TERMINATED in given else given[keys.SUCCESS]
     shown = TensorDict({name: value for name, value in trajectory.items() if name not in own})
+    observations = dict(shown.items(True, True, is_leaf=is_leaf_nontensor))
+    if others := [key for key, value in observations.items() if not isinstance(value, Tensor)]:
+        raise ConfigurationError(f"expected arrays of numbers, got others under {_names(others)}")
     return Recording(
-        observations=dict(shown.items(include_nested=True, leaves_only=True)),
+        observations=observations,
         actions=actions,
         rewards=reward,
         lengths=torch.tensor([len(actions)]),

@@ -290,8 +290,8 @@ class DemonstratedConfig(ReplayConfig):
     """What learners share whose critic values what was played: they learn from demonstrations too.
 
     Attributes:
-        demonstrations: file of recorded episodes (:func:`~modereg.recordings.save_recording`) that
-            are learned from beside what is collected; None learns from that alone.
+        demonstrations: file of recorded episodes, as ``save_recording`` writes it, that are learned
+            from beside what is collected; None learns from that alone.
         demonstrated: share of each minibatch that is drawn from them.
     """
 
