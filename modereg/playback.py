@@ -62,12 +62,12 @@ class Playback(EnvBase):
 
     def actions(self, count: int) -> Tensor:
         """Return the next actions of each row, ``[N, count, A]``; the last one is repeated."""
-        place = self._at[:, None] + torch.arange(count)
+        place = self._at[:, None] + torch.arange(count, device=self.device)
         place = place.minimum(self.recording.lengths[:, None] - 1)
         return self.recording.actions[self._first[:, None] + place]
 
     def _shown(self) -> TensorDict:
-        place = self._first + torch.arange(len(self._at)) + self._at
+        place = self._first + torch.arange(len(self._at), device=self.device) + self._at
         ended = (self._at == self.recording.lengths)[:, None]
         terminated = ended & self.recording.terminated[:, None]
         flags = {"done": ended, "terminated": terminated, "truncated": ended & ~terminated}

@@ -129,7 +129,7 @@ class Recording:
 
 
 def make_recording(trajectories: Iterable[Mapping[str, Any]], env: EnvBase) -> Recording:
-    """Return trajectories as a recording, to be kept by :func:`save_recording`.
+    """Return trajectories as a recording on the CPU, to be kept by :func:`save_recording`.
 
     Each is a dictionary of arrays or tensors, of T actions:
 
@@ -175,7 +175,9 @@ def make_recording(trajectories: Iterable[Mapping[str, Any]], env: EnvBase) -> R
 def _episode(trajectory: Mapping[str, Any]) -> Recording:
     """Return a trajectory as a recording of one episode."""
     own = (keys.ACTION, keys.REWARD, keys.SUCCESS, TERMINATED)
-    given = {name: torch.as_tensor(trajectory[name]) for name in own if name in trajectory}
+    given = {
+        name: torch.as_tensor(trajectory[name], device="cpu") for name in own if name in trajectory
+    }
     needed = (own[:1], own[1:3], own[2:])
     lacking = [" or ".join(names) for names in needed if not set(names) & set(given)]
     if lacking:
@@ -187,10 +189,12 @@ def _episode(trajectory: Mapping[str, Any]) -> Recording:
     if keys.REWARD in given:
         reward = given[keys.REWARD].float().flatten()
     else:
-        reward = torch.zeros(len(actions))
+        reward = torch.zeros(len(actions), device=actions.device)
         reward[-1:] = given[keys.SUCCESS].any()
     ended = given[TERMINATED] if TERMINATED in given else given[keys.SUCCESS]
-    shown = TensorDict({name: value for name, value in trajectory.items() if name not in own})
+    shown = TensorDict(
+        {name: value for name, value in trajectory.items() if name not in own}, device="cpu"
+    )
     observations = dict(shown.items(True, True, is_leaf=is_leaf_nontensor))
     if others := [key for key, value in observations.items() if not isinstance(value, Tensor)]:
         raise ConfigurationError(f"expected arrays of numbers, got others under {_names(others)}")
@@ -198,7 +202,7 @@ def _episode(trajectory: Mapping[str, Any]) -> Recording:
         observations=observations,
         actions=actions,
         rewards=reward,
-        lengths=torch.tensor([len(actions)]),
+        lengths=torch.tensor([len(actions)], device=actions.device),
         terminated=ended.any().reshape(1),
     )
 

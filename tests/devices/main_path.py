@@ -40,6 +40,7 @@ from modereg.novelty import RandomNetworkDistillation
 from modereg.objectives import ChainPPOLoss, DistillationLoss, LeanPPOLoss
 from modereg.policies import ChainRecorder, DenoisingChain, FlowPolicy
 from modereg.priors import LearnedPrior, NormalPrior, SphericalPrior
+from modereg.recordings import make_recording, save_recording
 from modereg.rollouts import collect_episodes
 from modereg.storage import load_state, save_state
 from modereg.tasks import Avoid, GaussianMixture
@@ -189,13 +190,20 @@ def replaying(path: Route) -> None:
     reward = MIReward(path.found.estimator, path.env.layout)
     key, small = keys.REGULARIZED_REWARD, {"prefill": 4, "minibatch": 4, "buffer": 64}
     problem = Problem(path.env, path.steering, policy, key, reward.to(path.learner), hidden=(8,))
-    for kind in (SACConfig, DSRLConfig, ResidualConfig):
-        learner = kind(**small, updates=0.1).make(problem)
-        first, later = (learner.update(reward(path.batch)) for _ in range(2))
-        assert "loss_actor" not in first, "the critic learns first"
-        assert {"loss_qvalue", "loss_actor"} <= set(later)
-        learner.load_state_dict(learner.state_dict())
-        assert learner.buffer.sample()["next", keys.REWARD].device == path.learner
+    step = {"action": torch.zeros(5, 2, device=path.learner), "success": True}
+    seen = torch.zeros(6, 2, device=path.simulator)
+    recording = make_recording([step | {keys.OBSERVATION: seen}], path.env.base_env)
+    with tempfile.TemporaryDirectory() as folder:
+        shown = {"demonstrations": Path(folder) / "shown.safetensors"}
+        save_recording(shown["demonstrations"], recording)
+        for kind in (SACConfig, DSRLConfig, ResidualConfig):
+            options = small | ({} if kind is SACConfig else shown)
+            learner = kind(**options, updates=0.1).make(problem)
+            first, later = (learner.update(reward(path.batch)) for _ in range(2))
+            assert "loss_actor" not in first, "the critic learns first"
+            assert {"loss_qvalue", "loss_actor"} <= set(later)
+            learner.load_state_dict(learner.state_dict())
+            assert learner.sample()["next", keys.REWARD].device == path.learner
     path.env.set_residual(learner.loss.explore)
     collect_episodes(path.env, ENVS, policy=path.steering)
     path.env.set_residual(learner.residual)
