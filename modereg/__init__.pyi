@@ -14,9 +14,11 @@ from modereg import modes as modes
 from modereg import networks as networks
 from modereg import noise_bases as noise_bases
 from modereg import objectives as objectives
+from modereg import playback as playback
 from modereg import plugins as plugins
 from modereg import policies as policies
 from modereg import priors as priors
+from modereg import recordings as recordings
 from modereg import report as report
 from modereg import rollouts as rollouts
 from modereg import steering as steering

@@ -86,6 +86,12 @@ def test_a_gymnasium_environment(run: Any) -> None:
     assert made["rollout"].shape == (4, 3)
 
 
+def test_demonstrations(run: Any) -> None:
+    made = run("tutorials/demonstrations.md")
+    assert len(made["recording"]) == 12
+    assert made["decisions"]["next", "executed_chunk"].shape == (int(made["number"].sum()), 4, 2)
+
+
 def test_an_own_learner(run: Any) -> None:
     """The page's file is a learner, and a name of the command line, with no change elsewhere."""
     smaller = {"env_steps=60_000": "env_steps=12_000", "steps=600": "steps=100"}
