@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from modereg import keys
 from modereg.decoding import find_transform
 from modereg.errors import ConfigurationError
+from modereg.layout import Layout
 from modereg.policies import GenerativePolicy
 from modereg.recordings import Recording
 from modereg.transforms import ActionChunk
@@ -60,9 +61,13 @@ class Playback(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         """Do nothing: nothing is random."""
 
-    def actions(self, count: int) -> Tensor:
-        """Return the next actions of each row, ``[N, count, A]``; the last one is repeated."""
-        place = self._at[:, None] + torch.arange(count, device=self.device)
+    def chunk(self, layout: Layout) -> Tensor:
+        """Return what is recorded around now in each row as a chunk, ``[N, H, A]``.
+
+        Before the first action and after the last one, that is repeated.
+        """
+        ahead = torch.arange(layout.chunk_length, device=self.device) - layout.offset
+        place = (self._at[:, None] + ahead).clamp_min(0)
         place = place.minimum(self.recording.lengths[:, None] - 1)
         return self.recording.actions[self._first[:, None] + place]
 
@@ -96,8 +101,8 @@ def play_back(
 ) -> tuple[TensorDict, Tensor]:
     """Return the decisions that recorded episodes would have been in a steered environment.
 
-    The chunk of each is what was recorded; where an episode ends inside of it, its last action is
-    repeated. There are no noises and no codes.
+    The chunk of each is what was recorded around it; where an episode ends inside of it, its last
+    action is repeated. There are no noises and no codes.
 
     Args:
         recording: the episodes.
@@ -121,9 +126,9 @@ def play_back(
     longest, rows, going = int(recording.lengths.max()), [], []
     root = decisions.reset()
     for _ in range(-(-longest // layout.played)):
-        chunk = decisions.full_action_spec[keys.ACTION].zero()
-        chunk[:, layout.offset : layout.offset + layout.played] = played.actions(layout.played)
+        chunk = played.chunk(layout)
         step = decisions.step(root.set(keys.ACTION, chunk))
+        step.get("next").set(keys.CHUNK, chunk)
         rows.append(step.select(*read, strict=False))
         going.append(~root.get("done").squeeze(-1))
         root = decisions.step_mdp(step)

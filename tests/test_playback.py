@@ -150,6 +150,17 @@ def test_actions_beyond_the_bounds_are_clipped_as_they_were_when_played() -> Non
     assert float(data["next", keys.EXECUTED].max()) == 0.5
 
 
+def test_a_chunk_is_what_was_recorded_around_its_decision() -> None:
+    """With one action before it, two that are played, and one that was played afterwards."""
+    env = steer_env(CountingEnv([5, 5]), TinyPolicy(3), 1, Layout(4, execute=2, offset=1))
+    numbers = torch.arange(6.0)[:, None].expand(6, 2)
+    read = [("next", keys.CHUNK), ("next", keys.EXECUTED)]
+    data, _ = play_back(_simple(actions=numbers / 20), env, TinyPolicy(3), read)
+    chunks = 20 * data["next", keys.CHUNK][..., 0]
+    assert chunks.round().tolist() == [[0, 0, 1, 1], [2, 2, 3, 4], [3, 4, 5, 5]]
+    assert torch.equal(data["next", keys.EXECUTED], data["next", keys.CHUNK][:, 1:3])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="of at most 3 actions.*got one of 4"):
         _read(_simple(), Layout(3, execute=1))
