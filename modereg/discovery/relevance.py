@@ -55,8 +55,8 @@ def decided_shares(history: Tensor, played: Tensor, valid: Tensor) -> Tensor:
             f"expected a history [N, T + 1, F] and actions [N, T, A] of {episodes} x {decisions} "
             f"decisions, got {tuple(history.shape)} and {tuple(played.shape)}"
         )
-    history, mask = history.double().cpu(), valid.double().cpu()[..., None]
-    played = torch.where(mask > 0, played.double().cpu(), 0.0)
+    history, mask = history.cpu().double(), valid.cpu().double()[..., None]
+    played = torch.where(mask > 0, played.cpu().double(), 0.0)
     start = history[:, 0]
     number = mask.cumsum(1).clamp_min(1.0)
     mean = played.cumsum(1) / number
