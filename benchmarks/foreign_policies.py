@@ -28,9 +28,9 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
 
 Beds beside the four have fewer rows: for the prediction (``prediction.py``) the crossing with other
 gusts, and its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and tasks
-whose bases ``modereg pretrain`` makes, one a seed: Avoid, of equal and of very unequal
-demonstrations, the maze of MuJoCo, a small PI0, and of ManiSkill the wall and the peg that is
-lifted at either end, with 16 actions of 7 dimensions a chunk.
+whose bases ``modereg pretrain`` makes, one a seed: Avoid, of equal demonstrations, of very unequal
+ones and of one route alone, the maze of MuJoCo, a small PI0, and of ManiSkill the wall and the peg
+that is lifted at either end, with 16 actions of 7 dimensions a chunk.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ PI0 = {
     "ema": 0.995,
 }
 FEW = {"episodes": 250, "shares": SKEWED}
+ONE = {"episodes": 200, "shares": (1.0, *(23 * (0.0,)))}
 PEG = {"episodes": 200, "hidden": (256, 256, 256), "steps": 4000, "batch": 256}
 WALL = {"episodes": 150, "hidden": (64, 64, 64), "steps": 1600, "batch": 256}
 FURTHER = {
@@ -128,6 +129,7 @@ FURTHER = {
     "narrow": Bed(**CROSSING, options=("gusts", 7, *LABEL), base="my_policy:load_narrow"),
     "avoid": Bed("avoid", "task:avoid", (), 24, (), envs=512, base=None),
     "skewed": Bed("skewed", "task:avoid", (), 24, (), envs=512, base=None, pretrain=FEW),
+    "single": Bed("single", "task:avoid", (), 24, (), envs=512, base=None, pretrain=ONE),
     "mujoco": Bed("mujoco", "mujoco:maze", (), 6, (), envs=256, base=None),
     "pi0": Bed("pi0", "task:visual_avoid", (), 6, (), envs=128, base=None, pretrain=PI0),
     "peg": Bed(

@@ -96,10 +96,13 @@ class CommandedPolicy(TensorDictModuleBase):
 
         Args:
             tensordict: what the base and the steering policy read, ``[*B]``; of a base that reads
-                several observations their stacks, ``("stacked", key)``.
+                several observations their stacks ``[*B, S, ...]``, oldest first, under the keys of
+                the observations, or as the steered environment has them, under
+                ``("stacked", key)`` with the newest beside them.
 
         Raises:
             KeyMismatchError: if an entry is missing.
+            ShapeError: if a stack is of another number of observations.
             ConfigurationError: if a code is none of the prior's.
         """
         return tensordict.set(self.chunk_key, self.decode(tensordict))
@@ -108,6 +111,7 @@ class CommandedPolicy(TensorDictModuleBase):
     def decode(self, tensordict: TensorDictBase) -> Tensor:
         """Return the chunk, ``[*B, H, A]``; see :meth:`forward`."""
         shape, steering = tensordict.batch_size, self.steering
+        tensordict = self._with_stacks(tensordict)
         for key in self._observed:
             require(tensordict, key, "the commanded policy")
         rows = tensordict.select(*self._observed).reshape(-1).to(module_device(steering))
@@ -125,6 +129,26 @@ class CommandedPolicy(TensorDictModuleBase):
             chunk = self.residual(rows, chunk)
         chunk = chunk.reshape(*shape, *chunk.shape[1:])
         return chunk if tensordict.device is None else chunk.to(tensordict.device)
+
+    def _with_stacks(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Return observations with the stacks where the steered environment has them."""
+        stacks = dict(zip(self.base.steered_entries, self.base.observation_keys, strict=True))
+        missing = {
+            entry: key
+            for entry, key in stacks.items()
+            if entry != key and tensordict.get(entry, None) is None
+        }
+        found = tensordict.clone(False) if missing else tensordict
+        steps, depth = self.base.observation_steps, tensordict.ndim
+        for entry, key in missing.items():
+            stack = require(tensordict, key, "the commanded policy")
+            if stack.ndim <= depth or stack.shape[depth] != steps:
+                raise ShapeError(
+                    f"expected {key!r} of shape [*B, {steps}, ...], the {steps} last observations, "
+                    f"got {tuple(stack.shape)}"
+                )
+            found.set(entry, stack).set(key, stack.select(depth, -1))
+        return found
 
     def _codes(self, tensordict: TensorDictBase) -> Tensor:
         if self.code is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tensordict import NestedKey, TensorDict, is_leaf_nontensor
 from torch import Tensor
+from torchrl.data import TensorSpec
 from torchrl.envs import EnvBase
 
 from modereg import keys
@@ -140,6 +141,8 @@ def make_recording(trajectories: Iterable[Mapping[str, Any]], env: EnvBase) -> R
     - every other entry, and nested ones: an observation ``[T + 1, ...]`` by the environment's key,
       before each action and at the end.
 
+    Floats become those of the environment.
+
     Args:
         trajectories: one for each episode.
         env: the environment that they are of, a step of which is an environment step.
@@ -154,7 +157,7 @@ def make_recording(trajectories: Iterable[Mapping[str, Any]], env: EnvBase) -> R
     parts: list[Recording] = []
     for number, trajectory in enumerate(trajectories):
         try:
-            part = _episode(trajectory)
+            part = _typed(_episode(trajectory), env)
             part.check(env)
             if parts and set(part.observations) != set(parts[0].observations):
                 raise ConfigurationError(
@@ -205,6 +208,24 @@ def _episode(trajectory: Mapping[str, Any]) -> Recording:
         lengths=torch.tensor([len(actions)], device=actions.device),
         terminated=ended.any().reshape(1),
     )
+
+
+def _typed(part: Recording, env: EnvBase) -> Recording:
+    """Return a recording whose floats are as wide as the environment's."""
+
+    def cast(value: Tensor, spec: TensorSpec | None) -> Tensor:
+        wanted = value.dtype if spec is None else spec.dtype
+        both = value.is_floating_point() and wanted.is_floating_point
+        return value.to(wanted) if both else value
+
+    shown = env.full_observation_spec
+    there = shown.keys(True, True)
+    observations = {
+        key: cast(value, shown[key] if key in there else None)
+        for key, value in part.observations.items()
+    }
+    actions = cast(part.actions, env.full_action_spec[keys.ACTION])
+    return replace(part, observations=observations, actions=actions)
 
 
 def save_recording(path: Path, recording: Recording) -> None:

@@ -62,6 +62,24 @@ def made(
     )
 
 
+def test_stacks_may_have_the_names_of_the_observations() -> None:
+    env, adapter = made(stacked())
+    policy, root = CommandedPolicy(stacked(), adapter), env.reset()
+    named = TensorDict(
+        {
+            keys.OBSERVATION: root[keys.stacked(keys.OBSERVATION)],
+            keys.LATENT: root[keys.LATENT],
+        },
+        root.batch_size,
+    )
+    before = named.clone()
+    assert torch.equal(policy.decode(named), policy.decode(root))
+    assert (named == before).all()
+    short = named.set(keys.OBSERVATION, named[keys.OBSERVATION][:, :1])
+    with pytest.raises(ShapeError, match=r"the 2 last observations, got \(4, 1, 3\)"):
+        policy.decode(short)
+
+
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "stacked", "basis"])
 def test_it_plays_what_the_steered_environment_plays(kind: str, moved: bool) -> None:

@@ -52,6 +52,12 @@ def test_success_pays_one_in_the_last_step_where_there_is_no_reward() -> None:
     assert made.terminated.tolist() == [True, False, True]
 
 
+def test_floats_become_those_of_the_environment() -> None:
+    wide = {"action": np.full((2, 2), 0.2), "agent": {"place": np.full((3, 3), 2.0)}}
+    made, plain = (make_recording([_trajectory(2, **more)], ENV) for more in (wide, {}))
+    assert all(torch.equal(value, dict(plain.named())[name]) for name, value in made.named())
+
+
 def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     made = make_recording([_trajectory(2), _trajectory(3)], ENV)
     save_recording(tmp_path / "shown.safetensors", made)
@@ -89,7 +95,11 @@ def test_a_file_that_is_none_of_them_is_refused(tmp_path: Path) -> None:
         ({"action": np.zeros((2, 4), np.float32)}, ShapeError, r"'action' of shape \(2,\).*\(4,\)"),
         ({"action": np.zeros(2, np.float32)}, ShapeError, r"at least one action \[A\] each"),
         ({"action": np.zeros((0, 2), np.float32)}, ShapeError, "at least one action"),
-        ({"action": np.zeros((2, 2))}, ConfigurationError, "of torch.float32.*torch.float64; con"),
+        (
+            {"action": np.zeros((2, 2), int)},
+            ConfigurationError,
+            "of torch.float32.*torch.int64; con",
+        ),
         ({"reward": [0.0, np.nan]}, NonFiniteError, "finite rewards.*first in row 1"),
         ({"camera": np.zeros((3, 1))}, KeyMismatchError, r"got also \['camera'\]"),
         ({"camera": 3.0}, ShapeError, r"of 3 rows.*got \(\)"),

@@ -14,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
@@ -31,6 +32,10 @@ FEW = (2, 3, 4, 5, 6, 8)
 
 SPLIT = 24
 """Episodes that a part needs to be looked at again."""
+
+HANDFUL, GAP = 5, 1.15
+"""Points that may stand apart from a bundle, and how much longer the link between is than nineteen
+of twenty links within."""
 
 RUNS, SHARE, DISSOLVED = 3, 0.9, 0.5
 """Subsamples in which clusters must be found again, their share of the data, and the mean Jaccard
@@ -169,10 +174,11 @@ def find_behaviours(features: Tensor, *, seed: int = 0) -> Tensor:
     Behaviours are nested, and of several sizes: a number of clusters that fits all of them at once
     is found by luck, and k-means, told their number, splits the large and joins the rare. So the
     data are clustered as :func:`choose_num_clusters` says, and each part again, until it is one
-    bundle or has too few points to tell. Then parts that are of one bundle after all, since no
-    valley lies between them (:func:`~modereg.discovery.unimodal.one_height`) and both together do
-    not fall apart either, are joined, the nearest first. What a split by luck made is not found
-    again in another sample: clusters that dissolve in subsamples of nine tenths (Hennig,
+    bundle, or has too few points to tell; a handful of points that stand apart from one, which no
+    clustering finds beside hundreds, are a part too. Then parts that are of one bundle after all,
+    since no valley lies between them (:func:`~modereg.discovery.unimodal.one_height`) and both
+    together do not fall apart either, are joined, the nearest first. What a split by luck made is
+    not found again in another sample: clusters that dissolve in subsamples of nine tenths (Hennig,
     Cluster-wise assessment of cluster stability, 2007) are joined with the nearest, the least
     stable first, until all are stable.
 
@@ -238,7 +244,8 @@ def _split(features: Tensor, seed: int) -> list[Tensor]:
     every = torch.arange(len(features), device=features.device)
     found = choose_num_clusters(features, candidates=FEW, seed=seed).num_clusters
     if found == 1:
-        return [every]
+        labels = _apart(features)
+        return [every[labels == label] for label in labels.unique()]
     labels = functional.nearest_centroid(features, kmeans(features, found, seed=seed))
     parts: list[Tensor] = []
     for label in labels.unique():
@@ -248,6 +255,25 @@ def _split(features: Tensor, seed: int) -> list[Tensor]:
         else:
             parts += [rows[finer] for finer in _split(features[rows], seed)]
     return parts
+
+
+def _apart(points: Tensor) -> Tensor:
+    """Return labels ``[N]`` of few points that stand apart from a bundle, and of the bundle.
+
+    No clustering of all finds a handful of points beside hundreds. Where the nearest of each are
+    linked (single linkage), they hang on a link much longer than others. Fewer than that are of the
+    bundle that is nearest.
+    """
+    links = linkage(points.double().numpy(), "single")
+    parts = fcluster(links, GAP * np.quantile(links[:, 2], 0.95), "distance")
+    labels = torch.from_numpy(parts.astype(np.int64))
+    names, sizes = labels.unique(return_counts=True)
+    names = names[sizes >= HANDFUL]
+    if len(names) < 2:
+        return torch.zeros_like(labels)
+    means = torch.stack([points[labels == name].mean(0) for name in names])
+    inside = torch.isin(labels, names)
+    return names[functional.nearest_centroid(points, means)].where(~inside, labels)
 
 
 def _joined(parts: list[Tensor], seed: int) -> list[Tensor]:

@@ -37,12 +37,12 @@ def decided_shares(history: Tensor, played: Tensor, valid: Tensor) -> Tensor:
     A dimension's change since the start of the episode is predicted from the start, and from the
     start and the actions so far (their mean, those of the first chunk and of the last), with half
     of the episodes for the other half. The share is by how much the second error is
-    smaller, over several decisions together: about 0 for a clock, a goal that is drawn at the
-    start, and for what moves by itself, below 0 by no more than chance.
+    smaller, over several decisions together, of the episodes that have come so far: about 0 for a
+    clock, a goal that is drawn at the start, and for what moves by itself, below 0 by no more than
+    chance.
 
     Args:
-        history: the feature at the start and after each decision, ``[N, T + 1, F]``, repeated after
-            the end of an episode.
+        history: the feature at the start and after each decision, ``[N, T + 1, F]``.
         played: mean action of each chunk as it was played, ``[N, T, A]``.
         valid: which decisions were made, ``[N, T]`` bool.
 
@@ -60,14 +60,16 @@ def decided_shares(history: Tensor, played: Tensor, valid: Tensor) -> Tensor:
     start = history[:, 0]
     number = mask.cumsum(1).clamp_min(1.0)
     mean = played.cumsum(1) / number
-    last = number.long().sub(1).expand_as(played)
     total, open_, left = (torch.zeros_like(start[0]) for _ in range(3))
     for time in torch.linspace(1, decisions, min(LOOKS, decisions)).long().unique().tolist():
-        change = history[:, time] - start
-        seen = torch.cat([mean[:, time - 1], played[:, 0], played.gather(1, last)[:, time - 1]], -1)
+        rows = valid[:, time - 1].cpu()
+        if time > 1 and int(rows.sum()) < FEW // 2:
+            break
+        change, begun = (history[:, time] - start)[rows], start[rows]
+        seen = torch.cat([mean[:, time - 1], played[:, 0], played[:, time - 1]], -1)[rows]
         total += change.square().sum(0)
-        open_ += _held_out_error(start, change)
-        left += _held_out_error(torch.cat([start, seen], -1), change)
+        open_ += _held_out_error(begun, change)
+        left += _held_out_error(torch.cat([begun, seen], -1), change)
     shares = 1 - left / open_.clamp_min(torch.finfo(open_.dtype).tiny)
     return torch.where(open_ > MOVES * total, shares, 0.0)
 

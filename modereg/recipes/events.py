@@ -41,8 +41,7 @@ class Planned:
     """What the run will cost, as far as it can be known before.
 
     Attributes:
-        env_steps: environment steps, those that are done included; at most so many where it may
-            stop early.
+        env_steps: environment steps to come; at most so many where it may stop early.
         steps_per_second: at which the environment was seen to go under the base policy alone.
     """
 

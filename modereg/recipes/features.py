@@ -16,7 +16,11 @@ from modereg.rollouts import Episodes
 
 __all__ = ["choose_features", "keep_features", "looking_at"]
 
-NAME_THEM = "name --task.feature-keys, or --task.feature-dims, to look at others"
+NAME_THEM = (
+    "name --task.feature-keys, or --task.feature-dims, to look at others; behaviours that are "
+    "relative to one of them, such as above a goal, need a feature that says so, such as the "
+    "difference, which the environment has to show"
+)
 
 
 def choose_features(setup: Setup, config: TaskConfig, episodes: Episodes) -> tuple[int, ...] | None:

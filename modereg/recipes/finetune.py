@@ -117,6 +117,11 @@ def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Step
     setup = set_up(config.task, config.base, config.device)
     setup = yield from choose_subspace(setup, config.noise, config.seed, state)
     stage = make_stage(config, setup)
+    if state is None and config.env_steps <= stage.spent:
+        raise ConfigurationError(
+            f"expected env_steps of more than the {stage.spent} that were taken before it learns, "
+            f"those of the start included, got {config.env_steps}; give the sum of both"
+        )
     env_steps = yield from reinforce(
         stage,
         state,
@@ -226,7 +231,7 @@ def reinforce(
     """
     learner, batches, env_steps = stage.learner, 0, stage.spent
     if state is None:
-        yield Planned(total, steps_per_second(stage.judge_env))
+        yield Planned(max(total - env_steps, 0), steps_per_second(stage.judge_env))
     else:
         batches, env_steps = _restore(stage, state)
     yield Progressed("training", env_steps, max(total, env_steps))

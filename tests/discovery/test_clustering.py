@@ -108,6 +108,22 @@ def test_behaviours_are_more_than_one_bundle(
     assert choose_num_clusters(centres[labels] + noise).num_clusters > 1
 
 
+@pytest.mark.parametrize("few", [8, 15])
+def test_a_handful_that_stands_apart_is_a_behaviour(few: int) -> None:
+    sizes, generator = [600, 400, few], torch.Generator().manual_seed(few)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
+    centres = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 1.5]])
+    noise = 0.1 * torch.randn((len(labels), 6), generator=generator)
+    order = torch.randperm(len(labels), generator=generator)
+    points, labels = (
+        (torch.nn.functional.pad(centres[labels], (0, 4)) + noise)[order],
+        labels[order],
+    )
+    found = find_behaviours(points)
+    assert len(found) == 3
+    assert _share_told_apart(points, labels, found) == 1.0
+
+
 def test_the_routes_of_avoid_are_counted() -> None:
     task = avoid_task()
     shown = task.demonstrate(800, 0)

@@ -36,7 +36,7 @@ def episodes(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     start = course[:, :1].clone()
     start[..., [0, 1, 3, 4]] = 0.0
     history = torch.cat([start, course], 1)
-    last = torch.minimum(torch.arange(DECISIONS + 1), lengths[:, None])
+    last = torch.minimum(torch.arange(DECISIONS + 1), lengths[:, None])  # repeated after the end
     history = history.gather(1, last[..., None].expand_as(history))
     return history, played[..., :1].clone(), valid
 

@@ -45,7 +45,7 @@ def test_stage_one_sees_four_ways_and_no_goal(found: Path) -> None:
 def test_whatever_goes_on_from_it_sees_the_same(found: Path, tmp_path: Path) -> None:
     judged = evaluate(EvaluateConfig(run=found, trust_code=True, episodes=64))
     assert judged["sampled"]["episodes"] == 64
-    steps = read_summary(found)["env_steps"] + 1
+    steps = read_summary(found)["env_steps"] + 600
     options = dict(task=TASK, start=str(found), std=None, final_episodes=32)
     finetune(finetune_config(POLICY, tmp_path / "tuned", steps, accept_uncommanded=True, **options))
     tuned = load_adapter(tmp_path / "tuned" / "adapter")

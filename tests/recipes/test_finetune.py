@@ -326,7 +326,7 @@ def test_from_scratch_the_steering_policy_begins_at_the_base(
 ) -> None:
     start = read_summary(clusters)["env_steps"]
     config = finetune_config(
-        base, tmp_path / "run", start + 500, start=str(clusters), regulariser="scratch", std=None
+        base, tmp_path / "run", start + 3000, start=str(clusters), regulariser="scratch", std=None
     )
     frozen = replace(config.learner, learning_rate=1e-30, std_learning_rate=1e-30)
     summary = finetune(replace(config, learner=frozen))
@@ -334,6 +334,15 @@ def test_from_scratch_the_steering_policy_begins_at_the_base(
     assert all(float(p.abs().max()) < 1e-9 for p in untouched.head.log_std.parameters())
     assert float(untouched.head.network.layers[-1].weight.abs().max()) < 1e-9
     assert summary["sampled"]["success"] < 0.9  # that is the base
+
+
+def test_steps_that_stage_one_took_already_are_no_budget(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    taken = read_summary(clusters)["env_steps"]
+    config = finetune_config(base, tmp_path / "run", taken, start=str(clusters), std=None)
+    with pytest.raises(ConfigurationError, match=f"expected env_steps of more than .* got {taken}"):
+        finetune(config)
 
 
 def test_codes_from_nothing_with_an_online_discoverer(base: str, tmp_path: Path) -> None:
