@@ -24,7 +24,7 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
 - stage1: guided discovery. residual: the same with a residual on the chunk of codes that no noise
   commands. stage2: soft actor-critic from stage1, with the intrinsic reward. stage2_residual: a
   residual on the chunks of all codes, learned from there on the same reward. stage2_qf3: a copy of
-  the denoiser's weights by the critic's gradient (QF3), where its steps are known (rooms, maze).
+  the denoiser's weights by the critic's gradient (QF3), where its steps are known (maze).
 
 Beds beside the four have fewer rows: for the prediction (``prediction.py``) the crossing with other
 gusts, and its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and tasks
