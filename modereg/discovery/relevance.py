@@ -15,8 +15,8 @@ from modereg.rollouts import Episodes
 
 __all__ = ["decided_shares", "left_out", "undecided_dims"]
 
-FEW = 500
-"""Episodes below which nothing is said."""
+FEW, MANY = 500, 256
+"""Episodes below which, and dimensions above which nothing is said."""
 
 LOOKS = 8
 """Decisions at which one looks at most, evenly spaced over the longest episode."""
@@ -36,10 +36,9 @@ def decided_shares(history: Tensor, played: Tensor, valid: Tensor) -> Tensor:
 
     A dimension's change since the start of the episode is predicted from the start, and from the
     start and the actions so far (their mean, those of the first chunk and of the last), with half
-    of the episodes for the other half. The share is by how much the second error is
-    smaller, over several decisions together, of the episodes that have come so far: about 0 for a
-    clock, a goal that is drawn at the start, and for what moves by itself, below 0 by no more than
-    chance.
+    of the episodes for the other half. The share is by how much the second error is smaller, over
+    several decisions together, of the episodes that have come so far: about 0 for a clock, a goal
+    that is drawn at the start, and for what moves by itself, below 0 by no more than chance.
 
     Args:
         history: the feature at the start and after each decision, ``[N, T + 1, F]``.
@@ -79,8 +78,8 @@ def undecided_dims(
 ) -> list[int]:
     """Return the dimensions of the feature whose course the base does not decide.
 
-    Those of next to no share (:func:`decided_shares`); none where nothing stands out, or episodes
-    are too few to tell.
+    Those of next to no share (:func:`decided_shares`); none where nothing stands out, episodes are
+    too few to tell, or it has more than 256 dimensions, as images do.
 
     Args:
         episodes: of the base, with the chunk of each decision in ``next``.
@@ -91,6 +90,8 @@ def undecided_dims(
         return []
     decisions = episodes.valid.shape[1]
     history = episodes.final.get(feature_key).unflatten(-1, (layout.max_decisions + 1, -1))
+    if history.shape[-1] > MANY or not bool(torch.isfinite(history).all()):
+        return []
     chunks = episodes.decisions.get(("next", keys.CHUNK))
     played = chunks[:, :, layout.offset : layout.offset + layout.played].float().mean(2)
     shares = decided_shares(history[:, : decisions + 1], played, episodes.valid)

@@ -58,11 +58,13 @@ def keep_features(setup: Setup, episodes: Episodes, dims: Sequence[int] | None) 
 
 
 def looking_at(setup: Setup, dims: Sequence[int] | None) -> Setup:
-    """Return the setup with these dimensions of the feature alone, None for what it has."""
+    """Return the setup with these dimensions of the feature alone, None for what it has.
+
+    Pictures go on showing what the task shows.
+    """
     if dims is None:
         return setup
-    task = replace(setup.task.with_layout(feature_dims=tuple(dims)), feature_names=None)
-    return replace(setup, task=task, layout=replace(setup.layout, feature_dims=tuple(dims)))
+    return replace(setup, layout=replace(setup.layout, feature_dims=tuple(dims)))
 
 
 def _entries(setup: Setup, episodes: Episodes) -> Tensor:

@@ -98,6 +98,10 @@ def test_where_nothing_is_decided_or_seen_all_is_kept() -> None:
     still = history[:, :1].expand_as(history)
     assert undecided_dims(rolled(still, played, valid), LAYOUT) == []
     assert undecided_dims(rolled(history, played, valid)[:100], LAYOUT) == []
+    broken = history.clone()
+    broken[3, 2, 0] = torch.nan  # clustering says so
+    assert undecided_dims(rolled(broken, played, valid), LAYOUT) == []
+    assert undecided_dims(rolled(history.repeat(1, 1, 50), played, valid), LAYOUT) == []
 
 
 def test_other_shapes_are_refused() -> None:
