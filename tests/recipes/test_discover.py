@@ -77,7 +77,7 @@ def test_what_commands_nothing_is_the_base_and_no_start(base: str, tmp_path: Pat
     summary = discover(discover_config(base, out, method=few, num_codes=4))
     assert summary["commanded_codes"] == 0.0
     assert not any(code["commands"] for code in summary["verdict"]["codes"])
-    tune = finetune_config(base, tmp_path / "tuned", summary["env_steps"] + 1, start=str(out))
+    tune = finetune_config(base, tmp_path / "tuned", summary["env_steps"] + 2500, start=str(out))
     with pytest.raises(ConfigurationError, match="of which none does .*--accept-uncommanded to go"):
         finetune(tune)
     assert finetune(replace(tune, accept_uncommanded=True))["env_steps"] > summary["env_steps"]

@@ -90,7 +90,7 @@ def test_fine_tuning_is_followed_stopped_and_taken_up(
     assert isinstance(events[-1], Finished)
     assert events[-1].fresh
     planned = [event for event in events if isinstance(event, Planned)]
-    assert [event.env_steps for event in planned] == [steps]  # once, before anything was trained
+    assert [event.env_steps for event in planned] == [4000]  # once, before anything was trained
     assert planned[0].steps_per_second > 0
     rows = [event for event in events if isinstance(event, Advanced)]
     evaluated = [event for event in events if isinstance(event, Evaluated)]
@@ -163,7 +163,7 @@ def test_a_residual_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         EvaluateConfig(run=str(tmp_path / "a"), episodes=256, seed=10_000, trust_code=True)
     )
     assert judged["sampled"] == read_summary(tmp_path / "a")["sampled"]
-    steps = read_summary(tmp_path / "a")["env_steps"] + 1
+    steps = read_summary(tmp_path / "a")["env_steps"] + 2500
     tune = finetune_config(
         heading, tmp_path / "c", steps, start=str(tmp_path / "a"), accept_uncommanded=True
     )

@@ -15,6 +15,7 @@ LAYOUT = {
     "noise_shape": [8, 2],
     "observations": {"observation": [4], "camera.rgb": [3, 9, 9]},
     "max_decisions": 12,
+    "features": {"keys": ["observation"], "dims": [0, 1, 3]},
 }
 
 
@@ -96,6 +97,7 @@ def test_the_table_is_short_and_ends_with_the_advice() -> None:
         "chunk       8 actions of 2 dimensions, 6 played from 1 on",
         "reads       observation [4], camera.rgb [3, 9, 9]",
         "noise       [8, 2], deterministic: yes",
+        "feature     observation, dimensions 0, 1, 3",
         "return      0.500",
         "success     0.620 +- 0.010",
         "behaviours  2 clusters, silhouette 0.40; 3 of 6 modes, entropy 0.953",

@@ -267,7 +267,7 @@ def test_the_budget_of_a_method_is_one_too(tmp_path: Path) -> None:
     more = replace(config, method=GuidedConfig(refinements=9), resume=True)
     with Run(more) as run:
         assert run.extended
-    with pytest.raises(ConfigurationError, match=r"method\.episodes 2048 there, 7 here"):
+    with pytest.raises(ConfigurationError, match=r"method\.episodes None there, 7 here"):
         Run(replace(more, method=GuidedConfig(episodes=7)))
 
 

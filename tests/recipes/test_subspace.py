@@ -152,7 +152,7 @@ def test_stage_two_steers_where_stage_one_did(found: Path, base: str, tmp_path: 
     assert read_summary(found)["env_steps"] == first.extra["env_steps"]
     for regulariser in ("discovered", "scratch"):
         out = tmp_path / regulariser
-        steps = first.extra["env_steps"] + 500
+        steps = first.extra["env_steps"] + 2500
         config = finetune_config(base, out, steps, start=str(found), std=None)
         finetune(replace(config, regulariser=regulariser))
         basis = basis_of(out)

@@ -103,6 +103,7 @@ def test_stage_1_keeps_the_routes_and_succeeds_more_often(stage_1: dict[str, Any
 
 
 @pytest.mark.usefixtures("stage_1")
+@pytest.mark.filterwarnings("ignore:Worse than the base")
 def test_fine_tuning_keeps_the_modes_that_plain_fine_tuning_loses(folder: Path, base: str) -> None:
     """Plain fine-tuning succeeds most often, and by one or two routes of six."""
     start = str(folder / "stage_1")
