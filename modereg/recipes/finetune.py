@@ -64,6 +64,11 @@ __all__ = [
     "reinforce",
 ]
 
+NO_STEPS = (
+    "Nothing is learned: expected env_steps of more than the {} that were taken before, those of "
+    "the start included, got {}; give the sum of both"
+)
+
 NOTHING_LEARNED = (
     "nothing was learned: only {:.0%} of the decisions were collected with which learning begins; "
     "give more env_steps, or lower learner.prefill"
@@ -118,10 +123,7 @@ def finetune_steps(config: FinetuneConfig, state: dict[str, Any] | None) -> Step
     setup = yield from choose_subspace(setup, config.noise, config.seed, state)
     stage = make_stage(config, setup)
     if state is None and config.env_steps <= stage.spent:
-        raise ConfigurationError(
-            f"expected env_steps of more than the {stage.spent} that were taken before it learns, "
-            f"those of the start included, got {config.env_steps}; give the sum of both"
-        )
+        warnings.warn(NO_STEPS.format(stage.spent, config.env_steps), stacklevel=2)
     env_steps = yield from reinforce(
         stage,
         state,
