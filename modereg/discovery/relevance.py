@@ -13,7 +13,7 @@ from modereg.errors import ShapeError
 from modereg.layout import Layout
 from modereg.rollouts import Episodes
 
-__all__ = ["decided_shares", "left_out", "undecided_dims"]
+__all__ = ["course", "decided_shares", "left_out", "undecided_dims"]
 
 FEW, MANY = 500, 256
 """Episodes below which, and dimensions above which nothing is said."""
@@ -39,6 +39,7 @@ def decided_shares(history: Tensor, played: Tensor, valid: Tensor) -> Tensor:
     of the episodes for the other half. The share is by how much the second error is smaller, over
     several decisions together, of the episodes that have come so far: about 0 for a clock, a goal
     that is drawn at the start, and for what moves by itself, below 0 by no more than chance.
+    Decisions after the first that fewer than 250 episodes came to are not looked at.
 
     Args:
         history: the feature at the start and after each decision, ``[N, T + 1, F]``.
@@ -73,6 +74,11 @@ def decided_shares(history: Tensor, played: Tensor, valid: Tensor) -> Tensor:
     return torch.where(open_ > MOVES * total, shares, 0.0)
 
 
+def course(episodes: Episodes, layout: Layout, feature_key: NestedKey = keys.HISTORY) -> Tensor:
+    """Return the feature at the start and after each decision of the longest, ``[N, L, F]``."""
+    return episodes.final.get(feature_key).unflatten(-1, (layout.max_decisions + 1, -1))
+
+
 def undecided_dims(
     episodes: Episodes, layout: Layout, feature_key: NestedKey = keys.HISTORY
 ) -> list[int]:
@@ -89,7 +95,7 @@ def undecided_dims(
     if len(episodes) < FEW:
         return []
     decisions = episodes.valid.shape[1]
-    history = episodes.final.get(feature_key).unflatten(-1, (layout.max_decisions + 1, -1))
+    history = course(episodes, layout, feature_key)
     if history.shape[-1] > MANY or not bool(torch.isfinite(history).all()):
         return []
     chunks = episodes.decisions.get(("next", keys.CHUNK))

@@ -6,10 +6,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor
-
 from modereg import keys
-from modereg.discovery.relevance import left_out, undecided_dims
+from modereg.discovery.relevance import course, left_out, undecided_dims
 from modereg.recipes.config import TaskConfig
 from modereg.recipes.setup import Setup
 from modereg.rollouts import Episodes
@@ -44,7 +42,7 @@ def choose_features(setup: Setup, config: TaskConfig, episodes: Episodes) -> tup
     others = undecided_dims(episodes, setup.layout)
     if not others:
         return None
-    width = _entries(setup, episodes).shape[-1]
+    width = course(episodes, setup.layout).shape[-1]
     warnings.warn(f"{left_out(others, setup.layout)} and are left out; {NAME_THEM}", stacklevel=2)
     return tuple(dim for dim in range(width) if dim not in others)
 
@@ -53,7 +51,7 @@ def keep_features(setup: Setup, episodes: Episodes, dims: Sequence[int] | None) 
     """Return episodes of which only these dimensions of the feature are kept, None for all."""
     if dims is None:
         return episodes
-    kept = _entries(setup, episodes)[..., list(dims)].flatten(1)
+    kept = course(episodes, setup.layout)[..., list(dims)].flatten(1)
     return replace(episodes, final=episodes.final.clone(False).set(keys.HISTORY, kept))
 
 
@@ -65,9 +63,3 @@ def looking_at(setup: Setup, dims: Sequence[int] | None) -> Setup:
     if dims is None:
         return setup
     return replace(setup, layout=replace(setup.layout, feature_dims=tuple(dims)))
-
-
-def _entries(setup: Setup, episodes: Episodes) -> Tensor:
-    """Return the feature at the start and after each decision, ``[N, L, F]``."""
-    history = episodes.final.get(keys.HISTORY)
-    return history.unflatten(-1, (setup.layout.max_decisions + 1, -1))

@@ -14,6 +14,7 @@ from modereg.discovery.best_of import BestOf
 from modereg.discovery.cluster import ONE_BEHAVIOUR
 from modereg.discovery.guided import EPISODE, OUTCOME
 from modereg.discovery.reach import predict_reach
+from modereg.discovery.relevance import course
 from modereg.errors import StochasticSamplerError
 from modereg.files import write_json
 from modereg.recipes.config import InspectConfig
@@ -119,8 +120,7 @@ def _layout(setup: Setup) -> dict[str, Any]:
 
 def _features(setup: Setup, episodes: Episodes) -> dict[str, Any]:
     """Return the entries that tell behaviours apart, and which of their dimensions do."""
-    width = episodes.final.get(keys.HISTORY).shape[-1] // (setup.layout.max_decisions + 1)
-    dims = setup.layout.feature_dims
+    width, dims = course(episodes, setup.layout).shape[-1], setup.layout.feature_dims
     names = [key if isinstance(key, str) else ".".join(key) for key in setup.layout.features]
     return {"keys": names, "dims": list(range(width)) if dims is None else list(dims)}
 

@@ -72,14 +72,9 @@ def test_a_course_that_only_the_size_of_actions_decides_is_kept() -> None:
     """Such as a pendulum's height: no line shows it."""
     history, played, valid = episodes()
     swung = history[..., 1:2].square()
-    shares = decided_shares(torch.cat([history, swung], -1), played, valid)
-    assert float(shares[-1]) > 0.3
-    assert undecided_dims(rolled(torch.cat([history, swung], -1), played, valid), LAYOUT) == [
-        2,
-        3,
-        4,
-        5,
-    ]
+    both = torch.cat([history, swung], -1)
+    assert float(decided_shares(both, played, valid)[-1]) > 0.3
+    assert undecided_dims(rolled(both, played, valid), LAYOUT) == [2, 3, 4, 5]
 
 
 def test_units_do_not_matter() -> None:
