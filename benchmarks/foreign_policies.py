@@ -130,7 +130,7 @@ FURTHER = {
     "avoid": Bed("avoid", "task:avoid", (), 24, (), envs=512, base=None),
     "skewed": Bed("skewed", "task:avoid", (), 24, (), envs=512, base=None, pretrain=FEW),
     "single": Bed("single", "task:avoid", (), 24, (), envs=512, base=None, pretrain=ONE),
-    "mujoco": Bed("mujoco", "mujoco:maze", (), 6, (), envs=256, base=None),
+    "mujoco": Bed("mujoco", "mujoco:point_maze", (), 6, (), envs=256, base=None),
     "pi0": Bed("pi0", "task:visual_avoid", (), 6, (), envs=128, base=None, pretrain=PI0),
     "peg": Bed(
         "peg",

@@ -13,6 +13,8 @@ import gymnasium
 import numpy as np
 import pytest
 
+from modereg.plugins import resolve_task
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = {"foreign_maze": ("maze", "SixRoutes-v0"), "foreign_rooms": ("rooms", "Rooms-v0")}
 
@@ -92,3 +94,11 @@ def test_the_maze_names_the_route(script: ModuleType) -> None:
         info = follow(env, points, command)
         assert info["success"]
         assert info["route"] == route
+
+
+def test_beds_name_tasks_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    beds = importlib.import_module("foreign_policies").FURTHER.values()
+    for bed in (bed for bed in beds if bed.base is None):
+        options = dict(zip(bed.options[::2], bed.options[1::2], strict=True))
+        assert resolve_task(bed.task, **options).num_modes == bed.modes

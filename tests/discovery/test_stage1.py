@@ -11,6 +11,7 @@ from modereg import functional, keys
 from modereg.discovery import (
     ClusterModeDiscoverer,
     annealed,
+    clustering,
     discover_modes,
     guided,
     stage1,
@@ -168,6 +169,7 @@ def test_the_number_of_codes_is_found_and_its_episodes_are_used(
     """Several codes may share a road; each road has one that leads there."""
     monkeypatch.setattr(guided, "FRESH", 1000)
     monkeypatch.setattr(stage1, "MOST_TIMES", 2)
+    monkeypatch.setattr(clustering, "RUNS", 1)  # a third of the time
     env, steering, discoverer = made = wrapped(codes=None)
     assert isinstance(discoverer, ClusterModeDiscoverer)
     assert discoverer.fitted
