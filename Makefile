@@ -84,7 +84,7 @@ format: $(STAMPS)/dev ## ruff's formatter and its safe fixes
 # Two at a time; what one prints comes after its name, in one piece.
 SMOKE := 'name=$$(basename "$$1" .py); log=runs/bench-smoke/$$name.log; status=0; \
 	$(BIN)/python "$$1" --smoke --json "runs/bench-smoke/$$name.json" >"$$log" 2>&1 || status=$$?; \
-	printf "%s\n" "--- $$1" "$$(cat "$$log")"; exit $$status'
+	printf "%s\n" "--- $$1, $$SECONDS s" "$$(cat "$$log")"; exit $$status'
 bench-smoke: $(STAMPS)/bench $(STAMPS)/mutation ## every benchmark with a tiny budget
 	@mkdir -p runs/bench-smoke; $(VULKAN) \
 	printf '%s\n' benchmarks/*.py | xargs -P 2 -I {} bash -c $(SMOKE) smoke {}

@@ -57,7 +57,7 @@ METHODS = (
     "stage2_residual", "stage2_qf3", "cluster",
 )  # fmt: skip
 EVALUATED = ("base", "best_of")
-SMOKED = ("base", "inspect", "stage1", "best_of", "stage2_residual", "cluster")
+SMOKED = ("base", "inspect", "stage1", "best_of", "stage2_residual")
 FROM_STAGE1 = {"stage2": "sac", "stage2_residual": "residual", "stage2_qf3": "qf3"}
 """The learners that go on from stage 1."""
 
