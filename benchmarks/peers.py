@@ -10,11 +10,14 @@ position and time, and have networks of 128 x 2:
 - ``sb3_sac``: its SAC, off-policy, in a box of +-2 as DSRL (arXiv 2506.15799) bounds the noise, 64
   environments, a gradient step of 512 decisions for each 4 decisions, target entropy ``auto``.
 - ``plain``: our recipe with one code and no intrinsic reward.
-- ``regularised``: cluster discovery, then our recipe with the intrinsic reward. Stage 1 is counted.
+- ``sac``: our soft actor-critic, plain, with its defaults: a hard backup, and a KL to the policy at
+  the start in the place of the entropy.
+- ``regularised``: stage 1, then our recipe with the intrinsic reward. Stage 1 is counted.
 
 Each row: method; seed; seconds_to_95 and env_steps_to_95, CPU seconds on one thread and environment
 steps until an evaluation with sampled noise shows a success of .95, None if none did (``stopped``
-then says what ended the run); success, entropy, present_modes and commandable_modes of the last
+then says what ended the run); area, the mean success between the first evaluation, before anything
+is learned, and ``--env-steps``; success, entropy, present_modes and commandable_modes of the last
 evaluation, ``deterministic_`` by the mean noise; env_steps and seconds in all. Evaluations are not
 counted. They are of the same kind for all: ``modereg.recipes.evaluate``, every
 ``--eval-steps`` or four seconds.
@@ -42,7 +45,8 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from modereg import keys
-from modereg.learners.config import PPOConfig
+from modereg.aggregates import area_under_curve
+from modereg.learners.config import PPOConfig, SACConfig
 from modereg.networks import FourierFeatures
 from modereg.recipes.config import (
     ClusterConfig,
@@ -79,8 +83,9 @@ class Watch:
 
     def __init__(self, judge: Callable[[], dict[str, Any]], every: int, max_seconds: float) -> None:
         self.judge, self.every, self.max_seconds = judge, every, max_seconds
-        self.spent, self.started, self.next = 0.0, time.process_time(), every
+        self.spent, self.started, self.next = 0.0, time.process_time(), 0
         self.reached: tuple[float, int] | None = None
+        self.curve: list[tuple[int, float]] = []
 
     @property
     def seconds(self) -> float:
@@ -95,13 +100,14 @@ class Watch:
     def look(self, env_steps: int) -> None:
         """Judge the method if it is time to."""
         waited = time.process_time() - self.started
-        if self.reached is not None or (env_steps < self.next and waited < MAX_WAIT):
+        if env_steps < self.next and waited < MAX_WAIT:
             return
         self.spent = self.seconds
         self.next = env_steps + self.every
         success = self.judge()["success"]
         print(f"  {self.spent:6.1f} s  {env_steps / 1e6:.2f} M steps  success {success:.3f}")
-        if success >= GOAL:
+        self.curve.append((env_steps, success))
+        if success >= GOAL and self.reached is None:
             self.reached = (self.spent, env_steps)
         self.started = time.process_time()
 
@@ -275,7 +281,7 @@ def run_sb3(kind: str, setup: Setup, seed: int, args: argparse.Namespace) -> dic
     watch = Watch(judge, args.eval_steps, args.max_seconds)
     watch.started = started
     model.learn(10**12, callback=Budget(env, watch, args.env_steps))
-    return _row(kind, seed, watch, judge, env.env_steps)
+    return _row(kind, seed, watch, judge, env.env_steps, args.env_steps)
 
 
 def run_ours(
@@ -294,6 +300,7 @@ def run_ours(
         base=base,
         start=start,
         accept_uncommanded=start is not None,
+        learner=SACConfig() if kind == "sac" else PPOConfig(),
         out=folder / kind,
         task=args.task,
         env_steps=args.env_steps,
@@ -325,11 +332,16 @@ def run_ours(
 
     never = 10**9
     drain(reinforce(stage, None, seed, done=done, total=never, eval_every=never, eval_episodes=1))
-    return _row(kind, seed, watch, judge, total[0])
+    return _row(kind, seed, watch, judge, total[0], args.env_steps)
 
 
 def _row(
-    kind: str, seed: int, watch: Watch, judge: Callable[..., dict[str, Any]], env_steps: int
+    kind: str,
+    seed: int,
+    watch: Watch,
+    judge: Callable[..., dict[str, Any]],
+    env_steps: int,
+    until: int,
 ) -> dict[str, Any]:
     seconds = watch.seconds
     names = ("success", "entropy", "present_modes", "commandable_modes")
@@ -340,6 +352,7 @@ def _row(
         "seed": seed,
         "seconds_to_95": None if seconds_to is None else round(seconds_to, 1),
         "env_steps_to_95": steps_to,
+        "area": round(area_under_curve(*zip(*watch.curve), until=until), 4),
         **{name: sampled[name] for name in names},
         **{f"deterministic_{name}": mean[name] for name in names},
         "env_steps": env_steps,
@@ -348,7 +361,7 @@ def _row(
     }
 
 
-METHODS = ("sb3_ppo", "sb3_sac", "plain", "regularised")
+METHODS = ("sb3_ppo", "sb3_sac", "plain", "sac", "regularised")
 
 
 def run_seed(seed: int, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
