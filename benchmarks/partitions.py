@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
@@ -100,6 +101,7 @@ def judge(folder: Path, name: str, number: int, episodes: int, smoke: bool) -> l
     torch.set_num_threads(1)
     session = Session(folder, name, 0, SMOKE if smoke else Budget())
     session.train()
+    os.chdir(session.home)  # where their owner would be
     sys.path.insert(0, str(session.home))
     made: list[ClusterModeDiscoverer] = []
     for seed in range(number):
