@@ -13,6 +13,7 @@ __all__ = [
     "ShapeError",
     "StochasticSamplerError",
     "TerminalObservationError",
+    "WorkerError",
 ]
 
 
@@ -58,3 +59,7 @@ class MissingDependencyError(ModeregError, ImportError):
 
 class MissingDeviceError(ModeregError, RuntimeError):
     """A device (such as a Vulkan driver) that a simulator needs and this machine lacks."""
+
+
+class WorkerError(ModeregError, RuntimeError):
+    """A process with environments has ended."""

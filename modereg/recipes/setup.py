@@ -19,7 +19,7 @@ from modereg.recipes.config import TaskConfig
 from modereg.residual import ChunkResidual
 from modereg.seeding import isolated_generators
 from modereg.suggestions import with_suggestion
-from modereg.tasks import Task
+from modereg.tasks import Task, WorkerEnv
 from modereg.wrapping import SteeredEnv, steer_env
 
 __all__ = ["Setup", "check_device", "check_trust", "discrete", "set_up"]
@@ -38,6 +38,7 @@ class Setup:
         num_envs: environments B in a batch.
         device: where policies are.
         env_device: where environments are.
+        workers: processes that step them; 1 for this one.
         spent: environment steps that it took to make it.
         residual: moves the base's chunks, None where nothing does.
         tuned: decodes in the base's place, with trained weights; None where the base does.
@@ -51,6 +52,7 @@ class Setup:
     num_envs: int
     device: torch.device
     env_device: torch.device
+    workers: int = 1
     spent: int = 0
     residual: ChunkResidual | None = None
     tuned: DenoisingChain | None = None
@@ -60,14 +62,20 @@ class Setup:
 
         The global generators are left as they were: seed it before it is used.
         """
+        if self.workers == 1:
+            return self._make_env()
+        with isolated_generators():
+            return WorkerEnv(self.task.make_env, self.num_envs, self.workers)
+
+    def _make_env(self) -> EnvBase:
         place = {} if self.env_device.type == "cpu" else {"device": self.env_device}
         with isolated_generators():
             return self.task.make_env(self.num_envs, **place)
 
     @cached_property
     def env(self) -> EnvBase:
-        """A plain environment that is made once, for those who only look."""
-        return self.make_env()
+        """A plain environment that is made once, in this process, for those who only look."""
+        return self._make_env()
 
     def steered(self, prior: Prior | int, gamma: float | None = None) -> SteeredEnv:
         """Return an environment of its own, with the noise as its action and a code an episode.
@@ -93,7 +101,8 @@ def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
 
     Raises:
         ConfigurationError: if the policy's chunks do not fit the layout, the environment lacks an
-            entry that the configuration names, or there is no such device.
+            entry that the configuration names, there is no such device, or workers do not share the
+            environments equally, or are to have a device.
     """
     place = check_device(device)
     task = plugins.resolve_task(config.name, **config.options)
@@ -106,11 +115,28 @@ def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
         fingerprint=policy.fingerprint(),
         num_envs=config.num_envs or task.num_envs,
         device=place,
-        env_device=place if config.device is None else check_device(config.device),
+        env_device=_env_device(config, place),
+        workers=config.workers,
     )
+    if setup.num_envs % setup.workers:
+        raise ConfigurationError(
+            f"expected workers that divide the {setup.num_envs} environments, got {setup.workers}; "
+            "choose another number of either (--task.workers, --task.num-envs)"
+        )
     setup.task = _with_layout(task, config, setup)
     setup.layout = setup.task.layout.for_policy(policy)
     return setup
+
+
+def _env_device(config: TaskConfig, policy: torch.device) -> torch.device:
+    if config.workers == 1:
+        return policy if config.device is None else check_device(config.device)
+    if config.device not in (None, "cpu"):
+        raise ConfigurationError(
+            f"expected environments in workers on the CPU, got --task.device {config.device}; "
+            "leave it out, or leave the workers out"
+        )
+    return torch.device("cpu")
 
 
 def check_device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ from modereg.tasks.base import Demonstrations, Task
 from modereg.tasks.environment import environment_task
 from modereg.tasks.gaussian_mixture import GaussianMixture, gaussian_mixture_task
 from modereg.tasks.gymnasium import GymnasiumEnv, gymnasium_task
+from modereg.tasks.workers import WorkerEnv
 
 __all__ = [
     "Avoid",
@@ -14,6 +15,7 @@ __all__ = [
     "GaussianMixture",
     "GymnasiumEnv",
     "Task",
+    "WorkerEnv",
     "avoid_task",
     "environment_task",
     "gaussian_mixture_task",

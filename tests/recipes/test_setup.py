@@ -15,7 +15,7 @@ from modereg.policies import GenerativePolicy
 from modereg.priors import CategoricalPrior, NormalPrior
 from modereg.recipes.config import TaskConfig
 from modereg.recipes.setup import check_device, check_trust, discrete, set_up
-from modereg.tasks import Task
+from modereg.tasks import Task, WorkerEnv
 from modereg.testing import CountingEnv, TinyPolicy
 from tests.recipes.conftest import TASK
 
@@ -153,3 +153,22 @@ def test_an_environment_of_the_task_is_made_once_for_those_who_look(base: str) -
     setup.task = replace(setup.task, make_env=counted)
     assert setup.env is setup.env
     assert len(made) == 1
+
+
+def test_environments_in_workers_are_on_the_cpu() -> None:
+    setup = set_up(replace(PENDULUM, workers=2), TORQUES)
+    assert isinstance(setup.make_env(), WorkerEnv)
+    assert not isinstance(setup.env, WorkerEnv)
+    assert setup.env_device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workers": 3}, "workers that divide the 2 environments, got 3; .*--task.workers"),
+        ({"workers": 2, "device": "cuda"}, "workers on the CPU, got --task.device cuda; leave"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        set_up(replace(PENDULUM, **changes), TORQUES)

@@ -4,13 +4,14 @@ Needs the extra ``mujoco`` (``pip install modereg[mujoco]``); the names below ar
 are first used. From the command line::
 
     modereg pretrain --task.name mujoco:point_maze --out runs/maze_base
-    modereg discover --task.name mujoco:point_maze --base runs/maze_base/policy --out runs/maze_codes
+    modereg discover --task.name mujoco:point_maze --base runs/maze_base/policy \
+        --out runs/maze_codes
     modereg finetune sac --task.name mujoco:point_maze --base runs/maze_base/policy \
         --start runs/maze_codes --out runs/maze --env-steps 300000
 
-Over three seeds, in routes that pay 1 +- .3, success went from .84 to .86 (base) to .998 to 1.000 with
-all six routes commandable (discovery, 147 to 149 thousand steps, 39 to 45 CPU seconds), and stayed
-there (fine-tuning). Without ``--start`` a fine-tuning ends in a single route.
+Over three seeds, in routes that pay 1 +- .3, success went from .84 to .86 (base) to .998 to 1.000
+with all six routes commandable (discovery, 147 to 149 thousand steps, 39 to 45 CPU seconds), and
+stayed there (fine-tuning). Without ``--start`` a fine-tuning ends in a single route.
 ``benchmarks/foreign_policies.py --tasks mujoco`` does this.
 
 Importing this package registers the maze with Gymnasium, so that

@@ -20,7 +20,9 @@ class TaskConfig:
             ``maniskill:ID``, ``mujoco:point_maze``, or ``module:factory`` of your own.
         options: options of the task, such as ``pay_spread 0.3``.
         num_envs: environments in a batch; None takes what the task suggests.
-        device: where the environments are; None takes the policy's device.
+        workers: processes that step the environments, for simulators that take their time; 1 steps
+            them in the run's own. The seeds of a run give other episodes with another number.
+        device: where the environments are; None takes the policy's device, or the CPU with workers.
         execute: actions of a chunk that are played, open loop; None takes the task's own, as below.
         offset: first played action of a chunk.
         gamma: discount of one environment step.
@@ -37,6 +39,7 @@ class TaskConfig:
     name: str = "task:avoid"
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     num_envs: int | None = None
+    workers: int = 1
     device: str | None = None
     execute: int | None = None
     offset: int | None = None
@@ -49,7 +52,7 @@ class TaskConfig:
     def __post_init__(self) -> None:
         check_numbers(
             self,
-            count=("num_envs", "execute"),
+            count=("num_envs", "workers", "execute"),
             natural=("offset", "feature_dims"),
             share=("gamma",),
             nonnegative=("feature_noise",),

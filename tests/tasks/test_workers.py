@@ -1,0 +1,92 @@
+"""Rows in several processes are a batch as in one."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.envs.utils import check_env_specs
+
+from modereg.errors import ConfigurationError, WorkerError
+from modereg.tasks import GymnasiumEnv, WorkerEnv, gymnasium_task
+
+TASK = gymnasium_task("Pendulum-v1", max_steps=6, success="at_end")
+SHARE = 2
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[WorkerEnv]:
+    """Two workers of two rows each; the last test ends one."""
+    made = WorkerEnv(TASK.make_env, 2 * SHARE, 2)
+    yield made
+    made.close(raise_if_closed=False)
+
+
+def observed(env: WorkerEnv | GymnasiumEnv, actions: torch.Tensor) -> torch.Tensor:
+    """Return what is seen at a reset and after each action ``[T, B, 1]``, ``[T + 1, B, 3]``."""
+    data = env.reset()
+    seen = [data["observation"]]
+    for action in actions:
+        data = env.step(data.set("action", action))["next"]
+        seen.append(data["observation"])
+    return torch.stack(seen)
+
+
+def test_it_is_an_environment(env: WorkerEnv) -> None:
+    check_env_specs(env)
+    assert env.batch_size == (2 * SHARE,)
+    assert env.success_counts == "at_end"  # type: ignore[attr-defined]
+
+
+def test_rows_are_those_of_each_worker_and_no_two_share_a_stream(env: WorkerEnv) -> None:
+    actions = torch.rand(4, 2 * SHARE, 1, generator=torch.Generator().manual_seed(0))
+    env.set_seed(3)
+    seen = observed(env, actions)
+    seed, alone = 3, []
+    for part in actions.split(SHARE, 1):
+        one = TASK.make_env(SHARE)
+        seed = one.set_seed(seed)
+        alone.append(observed(one, part))
+    assert torch.equal(seen, torch.cat(alone, 1))
+    assert len(seen[0].unique(dim=0)) == 2 * SHARE
+    env.set_seed(3)
+    assert torch.equal(observed(env, actions), seen)
+
+
+def test_the_rows_of_a_mask_begin_anew_and_the_others_stay(env: WorkerEnv) -> None:
+    before = env.reset()
+    mask = torch.tensor([[False], [True], [False], [False]])
+    after = env.reset(before.clone().update(TensorDict({"_reset": mask}, [4])))
+    moved = (after["observation"] != before["observation"]).any(-1)
+    assert torch.equal(moved, mask.squeeze(-1))
+
+
+def test_episodes_end_and_begin_anew(env: WorkerEnv) -> None:
+    rolled = env.rollout(14, break_when_any_done=False)
+    assert torch.equal(
+        rolled["next", "done"].squeeze(-1).nonzero()[:, 1], torch.tensor([5, 11] * 4)
+    )
+
+
+@pytest.mark.parametrize(("envs", "workers"), [(4, 1), (4, 3), (4, 0)])
+def test_workers_share_the_rows_equally(envs: int, workers: int) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"that divide .* got {workers} of them and {envs}"
+    ):
+        WorkerEnv(TASK.make_env, envs, workers)
+
+
+def test_one_that_has_ended_is_named(env: WorkerEnv) -> None:
+    """It comes last: the environment is of no use after it."""
+    data = env.rand_action(env.reset())
+    pids = {process.pid for process in env._pool._workers}
+    env._pool._workers[1].kill()
+    env._pool._workers[1].join()
+    with pytest.raises(
+        WorkerError, match=r"number 1 has ended \(exit code -9\).* latest checkpoint"
+    ):
+        env.step(data)
+    assert not pids & {process.pid for process in multiprocessing.active_children()}
