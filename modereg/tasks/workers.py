@@ -87,18 +87,18 @@ class WorkerEnv(EnvBase):
             return question()
         except Exception as error:
             lost = self._lose()
-            if not lost:
+            if not lost and not isinstance(error, EOFError | ConnectionError):  # while they start
                 raise
             raise WorkerError(
-                f"expected {self._split[0]} processes with environments, but {lost}, and its "
-                "episodes are lost; look at its last words, and go on from the latest checkpoint"
+                f"expected {self._split[0]} processes with environments, but {lost or 'one has ended'}, and "
+                "its episodes are lost; look at its last words, and go on from the latest checkpoint"
             ) from error
 
     def _lose(self) -> str:
         """End the other processes if one has ended by itself, and say which."""
         processes = list(self._pool.__dict__.get("_workers", ()))
         dead = [(number, each) for number, each in enumerate(processes) if not _runs(each)]
-        if not dead or self._pool.is_closed:
+        if not dead:
             return ""
         for process in processes:
             if _runs(process):
