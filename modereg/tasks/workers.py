@@ -90,8 +90,9 @@ class WorkerEnv(EnvBase):
             if not lost and not isinstance(error, EOFError | ConnectionError):  # while they start
                 raise
             raise WorkerError(
-                f"expected {self._split[0]} processes with environments, but {lost or 'one has ended'}, and "
-                "its episodes are lost; look at its last words, and go on from the latest checkpoint"
+                f"expected {self._split[0]} processes with environments, but "
+                f"{lost or 'one has ended'}, and its episodes are lost; look at its last words, and "
+                "go on from the latest checkpoint"
             ) from error
 
     def _lose(self) -> str:
