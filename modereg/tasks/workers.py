@@ -91,8 +91,8 @@ class WorkerEnv(EnvBase):
                 raise
             raise WorkerError(
                 f"expected {self._split[0]} processes with environments, but "
-                f"{lost or 'one has ended'}, and its episodes are lost; look at its last words, and "
-                "go on from the latest checkpoint"
+                f"{lost or 'one has ended'}, and its episodes are lost; look at its last words, "
+                "and go on from the latest checkpoint"
             ) from error
 
     def _lose(self) -> str:
