@@ -81,7 +81,7 @@ class Adapter:
         """
         if self.tuned is None:
             return None
-        chain = DenoisingChain(base, self.tuned.steps)
+        chain = DenoisingChain(base, self.tuned.steps, rank=self.tuned.rank)
         chain.load_weights(self.tuned.weights)
         return freeze(chain)
 
@@ -154,7 +154,8 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
     if residual is not None:
         config["residual"] = _residual_config(residual)
     if adapter.tuned is not None:
-        config["tuned"] = {"steps": adapter.tuned.steps}
+        named = {"steps": adapter.tuned.steps, "rank": adapter.tuned.rank}
+        config["tuned"] = {name: value for name, value in named.items() if value is not None}
     write_atomic(Path(folder) / MODEL, save(weights))
     write_json(Path(folder) / CONFIG, config | {"digest": _digest(config, weights)})
 
@@ -345,7 +346,7 @@ def _build_residual(
 
 
 def _build_tuned(config: dict[str, Any] | None, weights: dict[str, Tensor]) -> TunedWeights | None:
-    return None if config is None else TunedWeights(weights, int(config["steps"]))
+    return None if config is None else TunedWeights(weights, config["steps"], config.get("rank"))
 
 
 def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:

@@ -162,10 +162,12 @@ def test_a_residual_comes_back_as_it_was(tmp_path: Path) -> None:
     assert load_adapter(tmp_path).residual is None
 
 
-@pytest.mark.parametrize("steps", [5, 2])
-def test_trained_weights_come_back_beside_their_base_alone(steps: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("steps", "rank"), [(5, None), (2, None), (5, 2)])
+def test_trained_weights_come_back_beside_their_base_alone(
+    steps: int, rank: int | None, tmp_path: Path
+) -> None:
     base, rows, noise = flow(), data(3), torch.randn(3, *SHAPE)
-    chain = changed(DenoisingChain(base, steps))
+    chain = changed(DenoisingChain(base, steps, rank=rank))
     saved = replace(_adapter(), tuned=chain.weights(), base_fingerprint=base.fingerprint())
     save_adapter(tmp_path, saved)
     loaded = load_adapter(tmp_path, base).chain(base)
@@ -175,7 +177,7 @@ def test_trained_weights_come_back_beside_their_base_alone(steps: int, tmp_path:
     with pytest.raises(CheckpointError, match="steers the base policy .* with fingerprint"):
         load_adapter(tmp_path, flow(num_steps=6))
     with pytest.raises(CheckpointError, match="expected the weights of FlowPolicy, got others"):
-        load_adapter(tmp_path).chain(flow(velocity=nn.Linear(3, 2)))
+        load_adapter(tmp_path).chain(flow(velocity=nn.Linear(30, 20)))
     assert _adapter().chain(base) is None
 
 

@@ -99,12 +99,12 @@ def test_it_plays_what_the_steered_environment_plays(kind: str, moved: bool) -> 
     assert chunk[:, policy.played].shape == executed
 
 
-@pytest.mark.parametrize("steps", [5, 2])
-def test_it_plays_trained_weights(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "rank"), [(5, None), (2, None), (2, 2)])
+def test_it_plays_trained_weights(steps: int, rank: int | None) -> None:
     base = flow()
     env, adapter = made(base)
     before = CommandedPolicy(base, adapter).decode(root := env.reset())
-    chain = changed(DenoisingChain(base, steps))
+    chain = changed(DenoisingChain(base, steps, rank=rank))
     env.set_decoder(chain)
     adapter.tuned = chain.weights()
     policy = CommandedPolicy(base, adapter)

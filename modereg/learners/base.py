@@ -156,25 +156,31 @@ class Problem:
             network.features.load_state_dict(actor.features.state_dict())
         return residual.to(device)
 
-    def make_chain(self, steps: int | None, **options: float) -> DenoisingChain:
+    def make_chain(
+        self, steps: int | None, rank: int | None = None, **options: float
+    ) -> DenoisingChain:
         """Return a chain of the base, with the weights that a start brought, if any.
 
         Args:
             steps: of the last denoising steps, how many are trained; None takes those of the start,
                 and all of a base that was not trained.
+            rank: of low-rank adapters; None takes the start's, and trains all weights of a base
+                that was not trained.
             **options: of :class:`~modereg.policies.DenoisingChain`.
 
         Raises:
             ConfigurationError: if the base has no such chain, or the start's weights are of another
-                number of steps.
+                number of steps, or of another rank.
         """
-        there = self.env.tuned
-        number = steps if there is None else there.steps
-        if steps not in (None, number):
-            raise ConfigurationError(
-                f"expected steps as the start trained, {number}, got {steps}; leave them out"
-            )
-        chain = DenoisingChain(self.base, number, **options)
+        there, asked = self.env.tuned, {"steps": steps, "rank": rank}
+        found = asked if there is None else {name: getattr(there, name) for name in asked}
+        for name, value in asked.items():
+            if value not in (None, found[name]):
+                raise ConfigurationError(
+                    f"expected {name} as the start trained, {found[name]}, got {value}; leave them "
+                    "out"
+                )
+        chain = DenoisingChain(self.base, found["steps"], rank=found["rank"], **options)
         if there is not None:
             chain.load_weights(there.weights().weights)
         return chain

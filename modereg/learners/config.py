@@ -167,6 +167,8 @@ class DPPOConfig(OnPolicyConfig):
         kl_coef: weight of the KL of the chain to the base's, nats.
         steps: how many of the last denoising steps are trained, the others are the base's; None
             takes those of ``start``, and all of a base that was not trained.
+        lora_rank: of low-rank adapters that are trained in the place of the weights; None takes
+            that of ``start``, and trains all weights of a base that was not trained.
         noise: eta in (0, 1] of a diffusion, sigma of a flow, while it collects.
         floor: smallest standard deviation of a step at a noise of 1, in the denoiser's units.
         gamma_denoising: discount of a denoising step.
@@ -179,6 +181,7 @@ class DPPOConfig(OnPolicyConfig):
     clip_first: float | None = None
     kl_coef: float = 0.0
     steps: int | None = None
+    lora_rank: int | None = None
     noise: float = 0.3
     floor: float = 0.3
     gamma_denoising: float = 0.99
@@ -188,7 +191,7 @@ class DPPOConfig(OnPolicyConfig):
         super().__post_init__()
         check_numbers(
             self,
-            count=("steps",),
+            count=("steps", "lora_rank"),
             positive=("learning_rate", "noise", "floor", "clip_first"),
             share=("gamma_denoising", "clip_first"),
         )
@@ -389,6 +392,8 @@ class QF3Config(ReplayConfig):
     Attributes:
         steps: how many of the last denoising steps are trained, the others are the base's; None
             takes those of ``start``, and all of a base that was not trained.
+        lora_rank: of low-rank adapters that are trained in the place of the weights; None takes
+            that of ``start``, and trains all weights of a base that was not trained.
         clip: error of the velocity up to which the critic leads it, in the denoiser's units.
         cfm_coef: weight of flow matching on what was played.
         noise: with which it is matched: ``played``, from which it was decoded, so that codes go on
@@ -403,13 +408,15 @@ class QF3Config(ReplayConfig):
     steers: ClassVar[bool] = False
 
     steps: int | None = None
+    lora_rank: int | None = None
     clip: float = 0.3
     cfm_coef: float = 0.05
     noise: Literal["played", "independent"] = "played"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, count=("steps",), positive=("clip",), nonnegative=("cfm_coef",))
+        counts = ("steps", "lora_rank")
+        check_numbers(self, count=counts, positive=("clip",), nonnegative=("cfm_coef",))
         if self.noise not in ("played", "independent"):
             raise ConfigurationError(f"expected noise played or independent, got {self.noise!r}")
 

@@ -30,11 +30,13 @@ class DPPO(OnPolicyLearner):
 
     Raises:
         ConfigurationError: if the base has no chain of denoising steps, or the start's trained
-            another number of them.
+            another number of them, or adapters of another rank.
     """
 
     def __init__(self, problem: Problem, config: DPPOConfig) -> None:
-        self.chain = problem.make_chain(config.steps, noise=config.noise, floor=config.floor)
+        self.chain = problem.make_chain(
+            config.steps, config.lora_rank, noise=config.noise, floor=config.floor
+        )
         critic = problem.make_critic()
         loss = ChainPPOLoss(
             self.chain,

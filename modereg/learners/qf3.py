@@ -28,13 +28,13 @@ class QF3(ReplayLearner):
 
     Raises:
         ConfigurationError: if the base has no chain of denoising steps, or the start's trained
-            another number of them.
+            another number of them, or adapters of another rank.
     """
 
     loss: QF3Loss
 
     def __init__(self, problem: Problem, config: QF3Config) -> None:
-        self.chain = problem.make_chain(config.steps, noise=0.0)
+        self.chain = problem.make_chain(config.steps, config.lora_rank, noise=0.0)
         problem.env.set_decoder(self.chain)
         loss = QF3Loss(
             self.chain,

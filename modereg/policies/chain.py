@@ -17,6 +17,7 @@ from modereg.errors import CheckpointError, ConfigurationError
 from modereg.functional import gaussian_step_log_prob
 from modereg.policies.denoising import Denoising, NoisePath
 from modereg.policies.generative import GenerativePolicy
+from modereg.policies.low_rank import low_rank_copy, merged
 from modereg.storage import uncompiled
 
 __all__ = ["ChainRecorder", "ChainSample", "DenoisingChain", "TunedWeights"]
@@ -40,12 +41,14 @@ class TunedWeights(NamedTuple):
     """The trained part of a :class:`DenoisingChain`, apart from its base.
 
     Attributes:
-        weights: parameters of the policy's copy by name.
+        weights: parameters of the policy's copy by name: those of its adapters, where it has some.
         steps: how many of the last steps they do.
+        rank: of low-rank adapters; None where all weights were trained.
     """
 
     weights: dict[str, Tensor]
     steps: int
+    rank: int | None = None
 
 
 class DenoisingChain(GenerativePolicy):
@@ -68,14 +71,16 @@ class DenoisingChain(GenerativePolicy):
     Args:
         base: the base policy, frozen, which stays as it is.
         steps: K', how many of the last steps are trained; None trains all.
+        rank: of low-rank adapters (:func:`~modereg.policies.low_rank_copy`) that are trained on
+            weights that stay the base's; None trains all weights.
         noise: eta in [0, 1] of a diffusion, sigma of a flow. 0 draws nothing, and has no
             likelihood.
         floor: smallest standard deviation of a step at a noise of 1, in the denoiser's units.
 
     Attributes:
         base: the base policy.
-        tuned: its copy, whose parameters require gradients. Where it does all steps it is the
-            trained policy by itself, and can be saved as the base was.
+        tuned: its copy, whose parameters, or the adapters among them, require gradients. Where it
+            does all steps it is the trained policy by itself.
         first: the first trained step.
         std: of the trained steps, ``[K']`` float64.
 
@@ -90,6 +95,7 @@ class DenoisingChain(GenerativePolicy):
         base: GenerativePolicy,
         steps: int | None = None,
         *,
+        rank: int | None = None,
         noise: float = 0.3,
         floor: float = 0.3,
     ) -> None:
@@ -115,10 +121,11 @@ class DenoisingChain(GenerativePolicy):
             chunk_key=base.chunk_key,
         )
         self.observation_steps = base.observation_steps
-        self.steps, self.noise, self.first = steps, noise, total - steps
-        self.base, self.tuned = base, copy.deepcopy(base)
-        for value in self.tuned.parameters():
-            value.requires_grad_(value.is_floating_point())
+        self.steps, self.noise, self.first, self.rank = steps, noise, total - steps, rank
+        self.base = base
+        self.tuned = _trainable(base) if rank is None else low_rank_copy(base, rank)
+        named = self.tuned.named_parameters()
+        self._learned = [name for name, value in named if rank is None or value.requires_grad]
         self._frozen, self._mean = frozen, self.tuned.denoising(0.0)
         self._drawn, self._anchor = self.tuned.denoising(noise), base.denoising(noise)
         std = self._drawn.std[self.first :].clamp_min(noise * floor)
@@ -127,6 +134,7 @@ class DenoisingChain(GenerativePolicy):
     def configuration(self) -> dict[str, Any]:
         """Add the base's options and the number of trained steps."""
         own = {"steps": self.steps, "base": self.base.configuration()}
+        own |= {} if self.rank is None else {"rank": self.rank}
         return super().configuration() | own
 
     def decode(self, noise: Tensor, *observations: Any) -> Tensor:
@@ -228,7 +236,7 @@ class DenoisingChain(GenerativePolicy):
         """Return a copy of the trained weights, on the CPU."""
         named = self._trained().items()
         copies = {name: value.detach().cpu().clone().contiguous() for name, value in named}
-        return TunedWeights(copies, self.steps)
+        return TunedWeights(copies, self.steps, self.rank)
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -249,18 +257,19 @@ class DenoisingChain(GenerativePolicy):
 
     def _trained(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by names that are the same compiled or not."""
-        return {uncompiled(name): value for name, value in self.tuned.named_parameters()}
+        named = dict(self.tuned.named_parameters())
+        return {uncompiled(name): named[name] for name in self._learned}
 
     def save_whole(self, folder: Path | str) -> bool:
         """Save the trained policy as a policy of its own, and return whether that can be done.
 
         It can where all steps were trained, by a class with ``save_pretrained``, whose folder needs
-        neither the base nor modereg.
+        neither the base nor modereg. Low-rank adapters are merged into its weights.
         """
-        save = getattr(self.tuned, "save_pretrained", None)
-        if self.first or save is None:
+        if self.first or not hasattr(self.tuned, "save_pretrained"):
             return False
-        save(folder)
+        whole: Any = self.tuned if self.rank is None else merged(self.tuned, self.base)
+        whole.save_pretrained(folder)
         return True
 
 
@@ -306,6 +315,14 @@ class ChainRecorder:
         time = batch.ndim - 1
         batch.set(self.chain_key, torch.stack([each.chain for each in drawn], time))
         return batch.set(self.log_prob_key, torch.stack([each.log_prob for each in drawn], time))
+
+
+def _trainable(base: GenerativePolicy) -> GenerativePolicy:
+    """Return a copy all of whose weights require gradients."""
+    made = copy.deepcopy(base)
+    for value in made.parameters():
+        value.requires_grad_(value.is_floating_point())
+    return made
 
 
 def _rows(noise: Tensor, observations: Any) -> tuple[Tensor, list[Any]]:

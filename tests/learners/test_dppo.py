@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,9 +111,31 @@ def test_an_update_makes_good_chains_likelier() -> None:
     assert float((advantage * gain).mean()) > 0.0
 
 
-@pytest.mark.parametrize("decisions", [6, 2])
-def test_a_state_taken_up_goes_on_bit_for_bit(decisions: int) -> None:
-    check_goes_on(lambda: _learner(decisions=decisions), trained_weights, 3)
+@pytest.mark.parametrize(("decisions", "rank"), [(6, None), (2, None), (6, 2)])
+def test_a_state_taken_up_goes_on_bit_for_bit(decisions: int, rank: int | None) -> None:
+    make = partial(_learner, decisions=decisions, lora_rank=rank)
+    check_goes_on(make, trained_weights, 3)
+
+
+def test_adapters_learn_and_nothing_that_they_adapt() -> None:
+    made = _learner(lora_rank=2, kl_coef=0.1)
+    held = {id(value) for group in made.optimizer.param_groups for value in group["params"]}
+    start = copy.deepcopy(made.chain.weights().weights)
+    stays = copy.deepcopy(_named(made.problem.base))
+    root, noise = made.problem.env.reset(), torch.randn(4, *SHAPE)
+    begun = made.problem.base.decode_from(root, noise)
+    assert torch.equal(made.chain.decode_from(root, noise), begun)
+    for _ in range(2):
+        figures = made.update(made.collect())
+    assert figures["loss_kl"] > 0.0, "held at the base, which is not the adapted weights"
+    assert all(value.grad is None for value in made.problem.base.parameters())
+    for name, value in made.chain.tuned.named_parameters():
+        assert (value.grad is not None) == (id(value) in held) == value.requires_grad, name
+    now = made.chain.weights().weights
+    assert not any(torch.equal(start[name], value) for name, value in now.items())
+    pairs = zip(stays, _named(made.problem.base), strict=True)
+    assert all(torch.equal(one, two) for (_, one), (_, two) in pairs)
+    assert not torch.equal(made.chain.decode_from(root, noise), begun)
 
 
 def test_what_is_not_finite_ends_before_the_optimisers_step() -> None:
@@ -126,20 +149,25 @@ def test_what_is_not_finite_ends_before_the_optimisers_step() -> None:
         assert same(before, trained_weights(made))
 
 
-def test_it_goes_on_from_the_weights_of_a_start() -> None:
-    first = _learner(steps=2, learning_rate=1e-2)
+@pytest.mark.parametrize(("rank", "other"), [(None, 2), (2, 1)])
+def test_it_goes_on_from_the_weights_of_a_start(rank: int | None, other: int) -> None:
+    first = _learner(steps=2, lora_rank=rank, learning_rate=1e-2)
     first.update(first.collect())
     on = _problem()
-    started = DenoisingChain(on.base, 2)
+    started = DenoisingChain(on.base, 2, rank=rank)
     started.load_weights(first.chain.weights().weights)
     on.env.set_decoder(freeze(started))
     made = _learner(on)
     assert made.chain.steps == 2
     assert same(made.chain.tuned.state_dict(), first.chain.tuned.state_dict())
-    assert all(value.requires_grad for value in made.chain.tuned.parameters())
+    named = made.chain.tuned.named_parameters()
+    assert {name for name, value in named if value.requires_grad} == {*made.chain.weights().weights}
     sentence = "expected steps as the start trained, 2, got 3; leave them out"
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
         _learner(on, steps=3)
+    sentence = f"expected rank as the start trained, {rank}, got {other}; leave them out"
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        _learner(on, lora_rank=other)
 
 
 def test_a_policy_without_a_chain_is_refused() -> None:
@@ -153,6 +181,7 @@ def test_a_policy_without_a_chain_is_refused() -> None:
         ({"noise": 0.0}, "expected noise above 0 and finite, got 0.0"),
         ({"floor": 0.0}, "expected floor above 0 and finite, got 0.0"),
         ({"steps": 0}, "expected steps of at least 1, got 0"),
+        ({"lora_rank": 0}, "expected lora_rank of at least 1, got 0"),
         ({"clip_first": 1.5}, "expected clip_first in [0, 1], got 1.5"),
         ({"gamma_denoising": 1.5}, "expected gamma_denoising in [0, 1], got 1.5"),
     ],

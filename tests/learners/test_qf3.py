@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,10 +56,24 @@ def test_what_was_trained_is_played_and_its_noise_is_kept(rank: int | None) -> N
     assert (("next", keys.NOISE) in kept.keys(True)) == (rank is not None)
 
 
-@pytest.mark.parametrize("nstep", [1, 3])
-def test_a_state_taken_up_goes_on_bit_for_bit(nstep: int) -> None:
-    found = check_goes_on(lambda: _learner(coef=1.0, buffer=20, nstep=nstep), weights, 4)
+@pytest.mark.parametrize(("nstep", "rank"), [(1, None), (3, None), (1, 2)])
+def test_a_state_taken_up_goes_on_bit_for_bit(nstep: int, rank: int | None) -> None:
+    make = partial(_learner, coef=1.0, buffer=20, nstep=nstep, lora_rank=rank)
+    found = check_goes_on(make, weights, 4)
     assert "loss_actor" in found[-1]
+
+
+def test_adapters_learn_and_nothing_that_they_adapt() -> None:
+    made = _learner(lora_rank=2)
+    start = copy.deepcopy(made.chain.weights().weights)
+    stays = copy.deepcopy(made.problem.base.state_dict())
+    for _ in range(4):
+        turn(made)
+    now = made.chain.weights().weights
+    assert not any(torch.equal(start[name], value) for name, value in now.items())
+    assert same(stays, made.problem.base.state_dict())
+    for name, value in made.chain.tuned.named_parameters():
+        assert (value.grad is not None) == value.requires_grad == (name in now), name
 
 
 def test_it_goes_on_from_the_weights_of_a_start() -> None:
@@ -86,6 +101,7 @@ def test_a_policy_without_a_chain_is_refused() -> None:
     ("option", "sentence"),
     [
         ({"steps": 0}, "expected steps of at least 1, got 0"),
+        ({"lora_rank": 0}, "expected lora_rank of at least 1, got 0"),
         ({"clip": 0.0}, "expected clip above 0 and finite, got 0.0"),
         ({"cfm_coef": -1.0}, "expected cfm_coef of at least 0 and finite, got -1.0"),
         ({"noise": "drawn"}, "expected noise played or independent, got 'drawn'"),

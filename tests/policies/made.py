@@ -59,5 +59,6 @@ def changed(chain: DenoisingChain) -> DenoisingChain:
     """Move the trained weights away from the base's."""
     with torch.no_grad():
         for value in chain.tuned.parameters():
-            value.add_(0.3 * torch.randn_like(value))
+            if value.requires_grad:
+                value.add_(0.3 * torch.randn_like(value))
     return chain

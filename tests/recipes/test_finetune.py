@@ -153,7 +153,7 @@ def test_a_residual_is_learned_and_saved_beside_the_steering_policy_of_stage_one
     "learner",
     [
         DPPOConfig(epochs=2, steps=2),
-        QF3Config(decisions=3, prefill=192, minibatch=64, updates=0.1, steps=2),
+        QF3Config(decisions=3, prefill=192, minibatch=64, updates=0.1, steps=2, lora_rank=4),
     ],
 )
 def test_weights_are_learned_and_saved_behind_the_steering_policy_of_stage_one(
@@ -190,13 +190,22 @@ def test_weights_are_learned_and_saved_behind_the_steering_policy_of_stage_one(
     assert all(torch.equal(kept.weights[name], v) for name, v in adapter.tuned.weights.items())
 
 
-def test_all_weights_make_a_policy_of_its_own_library(base: str, tmp_path: Path) -> None:
-    learner = DPPOConfig(epochs=1)
+@pytest.mark.parametrize("rank", [None, 4])
+def test_all_steps_make_a_policy_of_its_own_library(
+    rank: int | None, base: str, tmp_path: Path
+) -> None:
+    learner = DPPOConfig(epochs=1, lora_rank=rank)
     tuned = finetune_config(base, tmp_path / "a", 3000, std=None, learner=learner)
     summary = finetune(tuned)
     policy = str(tmp_path / "a" / "policy")
     judged = evaluate(EvaluateConfig(base=policy, task=tuned.task, episodes=128, seed=20_000))
     assert judged["sampled"]["success"] == summary["sampled"]["success"]
+    before, after = (DiffusersPolicy.from_pretrained(folder) for folder in (base, policy))
+    assert set(before.state_dict()) == set(after.state_dict())
+    assert after.fingerprint() != before.fingerprint()
+    numbers = load_adapter(tmp_path / "a" / "adapter").tuned.weights.values()
+    whole = sum(value.numel() for value in before.parameters())
+    assert sum(value.numel() for value in numbers) < whole or rank is None
 
 
 def test_a_run_that_ends_before_anything_was_learned_says_so(base: str, tmp_path: Path) -> None:
