@@ -14,27 +14,32 @@ import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
-from modereg import keys
+from modereg._adapter_parts import (
+    build_estimator,
+    build_residual,
+    build_steering,
+    default_mlp,
+    estimator_config,
+    load_weights,
+    residual_config,
+    steering_config,
+)
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators import (
-    NetworkEstimator,
     RewardEstimator,
-    estimator_class,
-    estimator_kind,
 )
 from modereg.files import read_json, write_atomic, write_json
 from modereg.layout import Layout
-from modereg.networks import MLP, InputNoise
 from modereg.policies import DenoisingChain, GenerativePolicy, TunedWeights, freeze
 from modereg.priors import Prior, prior_from_config
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 from modereg.steering import SteeringPolicy
 from modereg.storage import state_fingerprint
 
@@ -43,6 +48,7 @@ __all__ = ["Adapter", "load_adapter", "save_adapter"]
 CONFIG, MODEL = "modereg_config.json", "modereg_model.safetensors"
 BASIS = "layout.noise_basis"
 FORMAT = 2
+RESIDUALS: dict[str, Any] = {"residual": ChunkResidual, "step_residual": StepResidual}
 
 
 @dataclass
@@ -59,6 +65,7 @@ class Adapter:
         extra: whatever else belongs to it, JSON-able.
         residual: moves the base's chunks, behind the same codes; None where nothing does.
         tuned: weights that were trained in the place of the base's; None where none were.
+        step_residual: moves each action when it is played; None where nothing does.
         digest: of the files that it was loaded from.
     """
 
@@ -71,6 +78,7 @@ class Adapter:
     extra: dict[str, Any] = field(default_factory=dict)
     residual: ChunkResidual | None = None
     tuned: TunedWeights | None = None
+    step_residual: StepResidual | None = None
     digest: str = ""
 
     def chain(self, base: GenerativePolicy) -> DenoisingChain | None:
@@ -128,16 +136,17 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
             or a weight is not finite.
     """
     steering = adapter.steering
-    network = _default_mlp(steering.head.network, "a steering policy")
+    network = default_mlp(steering.head.network, "a steering policy")
     weights = {f"steering.{name}": value for name, value in steering.state_dict().items()}
     estimator = adapter.estimator
     if estimator is not None:
         weights |= {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
     if adapter.layout.noise_basis is not None:
         weights[BASIS] = adapter.layout.noise_basis
-    residual = adapter.residual
-    if residual is not None:
-        weights |= {f"residual.{name}": value for name, value in residual.state_dict().items()}
+    residuals = {"residual": adapter.residual, "step_residual": adapter.step_residual}
+    for part, residual in residuals.items():
+        if residual is not None:
+            weights |= {f"{part}.{name}": value for name, value in residual.state_dict().items()}
     if adapter.tuned is not None:
         weights |= {f"tuned.{name}": value for name, value in adapter.tuned.weights.items()}
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
@@ -145,14 +154,15 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
     config = {
         "format": FORMAT,
         "prior": adapter.prior.to_config(),
-        "steering": _steering_config(steering, network),
-        "estimator": None if estimator is None else _estimator_config(estimator),
+        "steering": steering_config(steering, network),
+        "estimator": None if estimator is None else estimator_config(estimator),
         "layout": adapter.layout.to_config(),
         "base": {"reference": adapter.base_reference, "fingerprint": adapter.base_fingerprint},
         "extra": adapter.extra,
     }
-    if residual is not None:
-        config["residual"] = _residual_config(residual)
+    for part, residual in residuals.items():
+        if residual is not None:
+            config[part] = residual_config(residual)
     if adapter.tuned is not None:
         named = {"steps": adapter.tuned.steps, "rank": adapter.tuned.rank}
         config["tuned"] = {name: value for name, value in named.items() if value is not None}
@@ -180,12 +190,15 @@ def load_adapter(
     if not isinstance(named, dict) or set(named) != {"reference", "fingerprint"}:
         raise CheckpointError(f"expected the base's reference in {folder}; save the adapter again")
     try:
-        steering = _build_steering(config["steering"])
-        _load(steering, _part(weights, "steering."))
-        estimator = _build_estimator(config["estimator"], config["prior"])
+        steering = build_steering(config["steering"])
+        load_weights(steering, _part(weights, "steering."))
+        estimator = build_estimator(config["estimator"], config["prior"])
         if estimator is not None:
-            _load(estimator, _part(weights, "estimator."))
-        residual = _build_residual(config.get("residual"), _part(weights, "residual."))
+            load_weights(estimator, _part(weights, "estimator."))
+        residuals = {
+            name: build_residual(config.get(name), _part(weights, f"{name}."), kind)
+            for name, kind in RESIDUALS.items()
+        }
         tuned = _build_tuned(config.get("tuned"), _part(weights, "tuned."))
         prior = prior_from_config(config["prior"])
         made_on = Layout.from_config(config["layout"], weights.get(BASIS))
@@ -203,8 +216,8 @@ def load_adapter(
         base_reference=config["base"]["reference"],
         base_fingerprint=config["base"]["fingerprint"],
         extra=config["extra"],
-        residual=residual,
         tuned=tuned,
+        **residuals,
         digest=config["digest"],
     )
     if base is not None:
@@ -228,7 +241,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"expected {sorted(known)} in {folder / CONFIG}, got {sorted(config)}; save it again"
         )
-    known |= {"residual", "tuned"} & set(config)
+    known |= {*RESIDUALS, "tuned"} & set(config)
     if set(config) - known:
         warnings.warn(
             f"{folder / CONFIG} has entries of a later version, which are left out: "
@@ -268,119 +281,5 @@ def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[start:]: value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load weights in the dtype in which they were saved."""
-    for dtype in {value.dtype for value in weights.values() if value.is_floating_point()}:
-        module.to(dtype)
-    module.load_state_dict(weights)
-
-
-def _default_mlp(network: nn.Module, owner: str) -> MLP:
-    """Return the network, if its configuration says all about it."""
-    layers = network.layers if isinstance(network, MLP) else [network]
-    others = [layer for layer in layers if not isinstance(layer, nn.Linear | nn.Mish)]
-    if not isinstance(network, MLP) or others:
-        found = type(others[0] if isinstance(network, MLP) else network).__name__
-        raise CheckpointError(
-            f"expected {owner} with the default MLP, got {found}; save its state_dict yourself"
-        )
-    return network
-
-
-def _mlp_config(network: MLP) -> dict[str, Any]:
-    linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
-    return {
-        "in_features": network.in_features,
-        "out_features": linear[-1].out_features,
-        "hidden": [layer.out_features for layer in linear[:-1]],
-        "octaves": len(network.features.frequencies),
-        "plain_features": network.plain_features,
-    }
-
-
-def _steering_config(steering: SteeringPolicy, network: MLP) -> dict[str, Any]:
-    return {
-        "network": _mlp_config(network),
-        "observation_keys": [keys.to_json(key) for key in steering.observation_keys],
-        "latent_key": keys.to_json(steering.latent_key),
-        "action_key": keys.to_json(steering.action_key),
-        "latent_dim": steering.head.log_std.in_features,
-        "noise_shape": list(steering.noise_shape),
-        "mean_bound": steering.head.mean_bound,
-        "log_std_range": list(steering.head.log_std_range),
-    }
-
-
-def _build_steering(config: dict[str, Any]) -> SteeringPolicy:
-    network = MLP(**config["network"], zero_init=True)
-    latent_dim = config["latent_dim"]
-    return SteeringPolicy(
-        [keys.from_json(key) for key in config["observation_keys"]],
-        network.in_features - latent_dim,
-        latent_dim,
-        config["noise_shape"],
-        network=network,
-        latent_key=keys.from_json(config["latent_key"]),
-        action_key=keys.from_json(config["action_key"]),
-        mean_bound=config["mean_bound"],
-        log_std_range=tuple(config["log_std_range"]),
-    )
-
-
-def _residual_config(residual: ChunkResidual) -> dict[str, Any]:
-    layers = _default_mlp(residual.network.head.network, "a residual")
-    network = _steering_config(residual.network, layers)
-    return {"network": network, "bound": residual.bound, "offset": residual.offset}
-
-
-def _build_residual(
-    config: dict[str, Any] | None, weights: dict[str, Tensor]
-) -> ChunkResidual | None:
-    if config is None:
-        return None
-    directions = torch.zeros_like(weights["directions"])
-    network = _build_steering(config["network"])
-    residual = ChunkResidual(network, directions, config["bound"], config["offset"])
-    _load(residual, weights)
-    return residual
-
-
 def _build_tuned(config: dict[str, Any] | None, weights: dict[str, Tensor]) -> TunedWeights | None:
     return None if config is None else TunedWeights(weights, config["steps"], config.get("rank"))
-
-
-def _estimator_config(estimator: RewardEstimator) -> dict[str, Any]:
-    noisy = getattr(getattr(estimator, "network", None), "module", None)
-    kind = estimator_kind(estimator)
-    if kind is None or not isinstance(noisy, InputNoise):
-        raise CheckpointError(
-            "expected an estimator of modereg's with InputNoise and the default MLP, got "
-            f"{type(estimator).__name__} of {type(noisy).__name__}; save its state_dict yourself"
-        )
-    return {
-        "kind": kind,
-        "options": cast(NetworkEstimator, estimator).options(),
-        "prior": estimator.prior.to_config(),
-        "source": estimator.source,
-        "network": _mlp_config(_default_mlp(noisy.network, "an inference model")),
-        "noise": noisy.std,
-        "in_keys": [keys.to_json(key) for key in estimator.in_keys],
-        "latent_key": keys.to_json(estimator.latent_key),
-    }
-
-
-def _build_estimator(
-    config: dict[str, Any] | None, prior: dict[str, Any]
-) -> NetworkEstimator | None:
-    if config is None:
-        return None
-    make = estimator_class(config.get("kind", "categorical"))
-    source = {"source": "root"} if config.get("source") == "root" else {}
-    return make(
-        InputNoise(MLP(**config["network"]), config["noise"]),
-        prior_from_config(config.get("prior", prior)),
-        **config.get("options", {}),
-        **source,
-        in_keys=[keys.from_json(key) for key in config["in_keys"]],
-        latent_key=keys.from_json(config.get("latent_key", keys.LATENT)),
-    )

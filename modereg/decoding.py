@@ -7,13 +7,14 @@ from typing import TypeVar
 import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+from torchrl.data import TensorSpec
 from torchrl.envs import EnvBase, Transform
 
 from modereg.errors import ConfigurationError
 from modereg.transforms import ActionChunk, NoiseAction
 from modereg.transforms._action_specs import clip_to
 
-__all__ = ["ChunkDecoder", "find_transform"]
+__all__ = ["ActionClip", "ChunkDecoder", "find_transform"]
 
 Kind = TypeVar("Kind", bound=Transform)
 
@@ -23,6 +24,7 @@ class ChunkDecoder:
 
     What a step of the environment does, and writes as ``executed_chunk``: the noise basis, the
     frozen policy, the residual where there is one, the actions that are played, and their clipping.
+    What a residual of single steps would do to them is not known before they are played.
 
     Args:
         env: steered environment.
@@ -35,6 +37,11 @@ class ChunkDecoder:
         self._noise = find_transform(env, NoiseAction)
         self._chunk = find_transform(env, ActionChunk)
         self._spec = self._chunk.parent.full_action_spec_unbatched[self._chunk.action_key]
+
+    @property
+    def action(self) -> TensorSpec:
+        """Spec of an action ``[A]``."""
+        return self._spec
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -63,6 +70,22 @@ class ChunkDecoder:
         """Return what is executed of a chunk, ``[*B, execute, A]``, with its gradient."""
         window = chunk.narrow(-2, self._chunk.offset, self._chunk.execute)
         return clip_to(self._spec.to(chunk.device), window)
+
+
+class ActionClip:
+    """What is played of an action as it is: it is clipped. For critics of single steps.
+
+    Args:
+        action: spec of an action ``[A]``.
+    """
+
+    def __init__(self, action: TensorSpec) -> None:
+        self._spec = action
+        self.in_keys: list[NestedKey] = []
+
+    def executed(self, actions: Tensor) -> Tensor:
+        """Return what is played of actions ``[*B, n, A]``, with their gradient."""
+        return clip_to(self._spec.to(actions.device), actions)
 
 
 def find_transform(env: EnvBase, kind: type[Kind]) -> Kind:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTION",
+    "BASE_ACTION",
     "CHAIN",
     "CHAIN_LOG_PROB",
     "CHUNK",
@@ -35,6 +36,7 @@ __all__ = [
     "NOISE",
     "NOVELTY_REWARD",
     "OBSERVATION",
+    "PLAYED",
     "REGULARIZED_REWARD",
     "REWARD",
     "STACKED",
@@ -60,6 +62,12 @@ CHUNK = "action_chunk"
 
 EXECUTED = "executed_chunk"
 """The part of the chunk that was played, clipped to the action spec, ``[*B, execute, A]``."""
+
+BASE_ACTION = "base_action"
+"""What the base plays at a single step, before a residual moves it, ``[*B, 1, A]``."""
+
+PLAYED = "played_action"
+"""What was played at a single step, ``[*B, 1, A]``."""
 
 CHAIN = "denoising_chain"
 """What the trained steps of a denoising chain went through, ``[*B, K + 1, H, A]``."""

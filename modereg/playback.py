@@ -18,6 +18,7 @@ from modereg.errors import ConfigurationError
 from modereg.layout import Layout
 from modereg.policies import GenerativePolicy
 from modereg.recordings import Recording
+from modereg.single_steps import StepRecorder
 from modereg.transforms import ActionChunk
 from modereg.wrapping import SteeredEnv, chunk_env
 
@@ -98,6 +99,7 @@ def play_back(
     env: SteeredEnv,
     policy: GenerativePolicy,
     read: Sequence[NestedKey],
+    recorder: StepRecorder | None = None,
 ) -> tuple[TensorDict, Tensor]:
     """Return the decisions that recorded episodes would have been in a steered environment.
 
@@ -109,9 +111,11 @@ def play_back(
         env: the environment that they are of, steered.
         policy: its base policy.
         read: entries of a decision to return, if it has them; others are not kept.
+        recorder: returns single steps in the place of decisions, whose base's action is what was
+            recorded; None returns decisions.
 
     Returns:
-        Decisions ``[n]``, one episode after the other, and the decisions of each, ``[N]`` int64.
+        Decisions, or steps, ``[n]``, one episode after the other, and those of each, ``[N]`` int64.
 
     Raises:
         KeyMismatchError: if an observation that is read was not recorded.
@@ -123,17 +127,25 @@ def play_back(
     recording.check(plain, _needed(env, policy, read))
     played = Playback(_ended(recording, env), plain)
     decisions = chunk_env(played, policy, layout)
+    if recorder is not None:
+        find_transform(decisions, ActionChunk).set_mover(recorder, recorder.rewarded)
     longest, rows, going = int(recording.lengths.max()), [], []
+    needed = read if recorder is None else recorder.decision_keys
     root = decisions.reset()
     for _ in range(-(-longest // layout.played)):
         chunk = played.chunk(layout)
         step = decisions.step(root.set(keys.ACTION, chunk))
         step.get("next").set(keys.CHUNK, chunk)
-        rows.append(step.select(*read, strict=False))
+        rows.append(step.select(*needed, strict=False))
         going.append(~root.get("done").squeeze(-1))
         root = decisions.step_mdp(step)
+    batch: TensorDict = torch.stack(rows, 1)
     valid = torch.stack(going, 1)
-    return torch.stack(rows, 1)[valid], valid.sum(1)
+    if recorder is not None:
+        batch.set(("collector", "mask"), valid)
+        batch = recorder.write(batch, lambda states: states.get(keys.EXECUTED)[:, :1])
+        valid = batch.pop(("collector", "mask"))
+    return batch[valid], valid.sum(1)
 
 
 def _needed(

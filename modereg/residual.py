@@ -1,15 +1,18 @@
-r"""A bounded residual on the base's chunks: :math:`a' = a + \delta(s, z)`.
+r"""Bounded residuals on what the base plays, of a chunk or of a step: :math:`a' = a + \delta`.
 
 For behaviours that no noise reaches: what the environment does after the noise was drawn is met by
 moving the chunk itself, behind the same codes (as in Policy Decorator, arXiv 2412.13630, whose
-residual is bounded too).
+residual is bounded too), and what it does after the chunk was decoded by moving each action when
+it is played (as in ResiP, arXiv 2407.16677, and ResFiT, arXiv 2509.19301).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 
@@ -19,7 +22,7 @@ from modereg.errors import ConfigurationError, ShapeError
 from modereg.networks import MLP
 from modereg.steering import SteeringPolicy
 
-__all__ = ["ChunkResidual"]
+__all__ = ["ChunkResidual", "StepResidual"]
 
 
 class ChunkResidual(nn.Module):
@@ -72,7 +75,7 @@ class ChunkResidual(nn.Module):
         hidden: Sequence[int] = (128, 128),
         octaves: int = 3,
         latent_key: NestedKey = keys.LATENT_FEATURES,
-    ) -> ChunkResidual:
+    ) -> Self:
         """Return one that changes nothing yet.
 
         Args:
@@ -150,3 +153,39 @@ class ChunkResidual(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes and the bound."""
         return f"directions={tuple(self.directions.shape)}, bound={self.bound}"
+
+
+class StepResidual(ChunkResidual):
+    r"""Moves each action when it is played, seeing what is observed then and the base's action.
+
+    .. math:: a'_t = a_t + D^T u(s_t, a_t, z), \quad u = \frac{b m}{\sqrt{b^2 + |m|^2}},
+
+    which is the residual of a chunk of one action. An environment plays it by
+    :meth:`~modereg.transforms.ActionChunk.set_mover`.
+
+    Args:
+        network: reads the base's action, ``[*B, 1, A]``, as the last of its observations.
+        directions: D, ``[k, A]``.
+        bound: b.
+    """
+
+    @property
+    def base_key(self) -> NestedKey:
+        """Entry of the base's action."""
+        return self.network.observation_keys[-1]
+
+    @torch.no_grad()
+    def move(self, state: TensorDictBase, action: Tensor, index: int = 0) -> Tensor:
+        """Return what is played, ``[*B, A]``, not clipped.
+
+        Args:
+            state: what is observed now, and the code's features, ``[*B]``.
+            action: the base's, ``[*B, A]``.
+            index: is not looked at.
+
+        Raises:
+            KeyMismatchError: if an observation or the code's features are missing.
+        """
+        chunk = action.unsqueeze(-2)
+        read = state.select(*self.in_keys, strict=False).set(self.base_key, chunk)
+        return self(read, chunk).squeeze(-2)

@@ -22,7 +22,7 @@ from modereg.layout import Layout
 from modereg.networks import MLP
 from modereg.policies import DenoisingChain, GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, LearnedPrior, Prior, as_prior
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 from modereg.steering import SteeringPolicy
 from modereg.suggestions import with_suggestion
 from modereg.transforms import (
@@ -92,6 +92,17 @@ class SteeredEnv(TransformedEnv):
     def set_decoder(self, decoder: Decoder | None) -> None:
         """Let this decode in the base's place from now on; None lets the base."""
         find_transform(self, NoiseAction).set_decoder(decoder)
+
+    @property
+    def step_residual(self) -> StepResidual | None:
+        """What moves each action when it is played, to save with an adapter; None if nothing."""
+        owner = getattr(find_transform(self, ActionChunk).mover, "__self__", None)
+        return owner if isinstance(owner, StepResidual) else None
+
+    def set_step_residual(self, residual: StepResidual | None) -> None:
+        """Let this move each action when it is played; None moves none."""
+        mover = None if residual is None else residual.move
+        find_transform(self, ActionChunk).set_mover(mover)
 
 
 def steer_env(

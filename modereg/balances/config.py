@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from modereg.errors import ConfigurationError
-from modereg.learners.config import check_numbers
+from modereg.numbers import check_numbers
 
 if TYPE_CHECKING:
     from modereg.balances.base import Balance

@@ -18,12 +18,15 @@ from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.layout import Layout
 from modereg.networks import MLP, EnsembleMLP
 from modereg.policies import DenoisingChain, GenerativePolicy
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
 from modereg.wrapping import SteeredEnv, observation_size
 
 __all__ = ["Learner", "Problem", "advantage_estimator", "descend"]
+
+STEP_BOUND = 0.5
+"""Of a residual of single steps that is new."""
 
 
 class Learner(Protocol):
@@ -113,6 +116,23 @@ class Problem:
         network.to(next(self.steering.parameters()).device)
         return TensorDictModule(network, [*observed, self.steering.latent_key], ["state_value"])
 
+    def make_step_critic(self, octaves: int = 4) -> TensorDictModule:
+        """Return V(s, a, z) of single steps, a the base's action, as :meth:`make_critic` V(s, z).
+
+        Inputs are standardised once ``module.features.fit`` was given some.
+        """
+        observed, latent_dim = self.layout.steered_by, self.steering.head.log_std.in_features
+        size = observation_size(self.env, observed) + self.action_size + latent_dim
+        network = MLP(size, 1, self.hidden, octaves=octaves, plain_features=latent_dim)
+        network.to(module_device(self.steering))
+        read = [*observed, keys.BASE_ACTION, self.steering.latent_key]
+        return TensorDictModule(network, read, ["state_value"])
+
+    @property
+    def action_size(self) -> int:
+        """Numbers of an action that is played."""
+        return self.env.observation_spec[keys.EXECUTED].shape[-1]
+
     def make_qvalue(self, members: int, octaves: int = 4) -> TensorDictModule:
         """Return Q(s, z, w), which writes ``state_action_value`` ``[*B, E]``, one of each member.
 
@@ -127,9 +147,23 @@ class Problem:
 
         It reads ``executed_chunk`` ``[*B, execute, A]``, standardised once ``module.scaled.fit``
         was given some, ``[n, execute * A]``.
+
+        Raises:
+            ConfigurationError: if a residual moves single steps of them.
         """
+        if self.env.step_residual is not None:
+            raise ConfigurationError(
+                "expected chunks that are executed as they are decoded, got a start whose residual "
+                "moves each action when it is played; go on with resip or resfit, or with ppo, sac "
+                "or dppo"
+            )
         size = observation_size(self.env, [keys.EXECUTED])
         return self._ensemble(keys.EXECUTED, size, members, octaves, scaled_features=size)
+
+    def make_step_qvalue(self, members: int, octaves: int = 4) -> TensorDictModule:
+        """Return Q(s, z, a) of single played actions, as :meth:`make_chunk_qvalue` of chunks."""
+        size = self.action_size
+        return self._ensemble(keys.PLAYED, size, members, octaves, scaled_features=size)
 
     def make_residual(self, directions: int, bound: float) -> ChunkResidual:
         """Return a residual behind the codes of the steering policy that moves nothing yet.
@@ -155,6 +189,37 @@ class Problem:
         if isinstance(actor, MLP) and isinstance(network, MLP):
             network.features.load_state_dict(actor.features.state_dict())
         return residual.to(device)
+
+    def make_step_residual(self, bound: float | None) -> StepResidual:
+        """Return the residual of single steps that a start brings, or one that moves nothing yet.
+
+        The inputs of a new one are not standardised, and its directions are zeros, for the learner
+        to fill in.
+
+        Args:
+            bound: of its length; None takes the start's, and 0.5 for a new one.
+
+        Raises:
+            ConfigurationError: if the start's has another bound.
+        """
+        there = self.env.step_residual
+        if there is None:
+            observed, size = self.layout.steered_by, self.action_size
+            return StepResidual.at_zero(
+                [*observed, keys.BASE_ACTION],
+                observation_size(self.env, observed) + size,
+                self.steering.head.log_std.in_features,
+                torch.zeros(size, size),
+                bound=STEP_BOUND if bound is None else bound,
+                hidden=self.hidden,
+                latent_key=self.steering.latent_key,
+            ).to(module_device(self.steering))
+        if bound not in (None, there.bound):
+            raise ConfigurationError(
+                f"expected the bound of the step residual that the start brings, {there.bound}, "
+                f"got {bound}; leave it out"
+            )
+        return there
 
     def make_chain(
         self, steps: int | None, rank: int | None = None, **options: float

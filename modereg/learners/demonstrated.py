@@ -17,7 +17,7 @@ from modereg.learners.replay import ReplayLearner
 from modereg.objectives import ChunkReplayLoss
 from modereg.playback import play_back
 from modereg.priors import CategoricalPrior
-from modereg.recordings import load_recording
+from modereg.recordings import Recording, load_recording
 from modereg.seeding import derived_seed, isolated_generators
 from modereg.transforms import LatentConditioner
 
@@ -61,7 +61,11 @@ class DemonstratedLearner(ReplayLearner):
         self.shown: TensorDictBase | None = None  # as the buffer keeps its own
         if config.demonstrations is not None:
             recording = load_recording(config.demonstrations)
-            self._played = play_back(recording, problem.env, problem.base, self.read)
+            self._played = self.played_back(recording)
+
+    def played_back(self, recording: Recording) -> tuple[TensorDictBase, Tensor]:
+        """Return what is read of recorded episodes, ``[n]``, and how many rows each is, ``[N]``."""
+        return play_back(recording, self.problem.env, self.problem.base, self.read)
 
     def sample(self) -> TensorDictBase:
         """Return what a gradient step learns from, its own decisions first."""
@@ -87,11 +91,15 @@ class DemonstratedLearner(ReplayLearner):
             self._set_codes(data, self._codes(data[last]).repeat_interleave(decisions))
             if self.problem.mi_reward is not None:
                 data = self.problem.mi_reward(data)
-            parts = [self.prepared(part) for part in data.split(self.config.minibatch)]
+            parts = [self.prepared_shown(part) for part in data.split(self.config.minibatch)]
         data = torch.cat(parts).select(*self.stored)
         if self.windows is None:
             return data
         return data[windows_within(decisions, self.windows.length)]
+
+    def prepared_shown(self, data: TensorDictBase) -> TensorDictBase:
+        """Return demonstrations ``[n]`` with codes as :meth:`prepared` returns what is played."""
+        return self.prepared(data)
 
     def _codes(self, last: TensorDictBase) -> Tensor:
         """Return the codes ``[N]`` of episodes that ended with these decisions."""

@@ -63,7 +63,7 @@ def folded(
     reward_key: NestedKey,
     gamma: float,
     steps_key: NestedKey = keys.STEPS,
-    played: Sequence[NestedKey] = (keys.CHUNK, keys.NOISE, keys.EXECUTED),
+    played: Sequence[NestedKey] = (keys.CHUNK, keys.NOISE, keys.EXECUTED, keys.PLAYED),
 ) -> TensorDictBase:
     r"""Return a transition over n decisions of each window, fewer where the episode ends before.
 

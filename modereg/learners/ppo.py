@@ -99,7 +99,7 @@ class OnPolicyLearner:
     def _step(self, minibatch: TensorDictBase) -> TensorDictBase:
         losses = self.loss(minibatch)
         total = losses["loss_objective"] + losses["loss_critic"]
-        if self.config.kl_coef:
+        if "loss_kl" in losses:
             total = total + losses["loss_kl"]
         descend(self.optimizer, total, self.config.max_grad_norm, f"batch {self.batches}")
         return losses.detach()

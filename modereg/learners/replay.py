@@ -28,6 +28,8 @@ __all__ = ["ReplayLearner", "loss_options", "standardise_chunks", "steering_opti
 BATCHES = 6
 """Sets the seeds of batches apart from those of other parts of a run."""
 
+VALID = "_modereg_valid"
+
 CHECKPOINT_EPISODES = 4
 """Longest episodes between two checkpoints, which hold the buffer."""
 
@@ -127,18 +129,30 @@ class ReplayLearner:
     def _transitions(self, batch: TensorDictBase) -> TensorDictBase:
         """Return what is kept of a batch: transitions ``[n]``, or windows ``[n, nstep]``."""
         data, valid = batch.select(*self.read).reshape(-1), valid_rows(batch.reshape(-1))
-        data = (data if valid is None else data[valid]).to(self.device)
-        require_finite(data, self.read, f"batch {self.batches}")
-        if len(data):
-            data = self.prepared(data).select(*self.stored)
+        require_finite(data, self.read, f"batch {self.batches}", valid=valid)
         if self.windows is None:
-            return data
-        if len(data) < batch.numel():
+            data = data if valid is None else data[valid]
+            return self._kept(data) if len(data) else data
+        self._refuse_gaps(batch)
+        valid = torch.ones(len(data), dtype=torch.bool) if valid is None else valid
+        rows = self._kept(data).set(VALID, valid.to(self.device)).reshape(batch.shape)
+        windows = self.windows.add(rows)
+        return windows[windows.get(VALID)[:, 0]].exclude(VALID)
+
+    def _kept(self, data: TensorDictBase) -> TensorDictBase:
+        return self.prepared(data.to(self.device)).select(*self.stored)
+
+    def _refuse_gaps(self, batch: TensorDictBase) -> None:
+        """Refuse a batch ``[B, T]`` whose padding comes before the end of an episode."""
+        if (valid := valid_rows(batch)) is None:
+            return
+        done = batch.get(("next", "done")).reshape(batch.shape)
+        over = torch.cat([torch.zeros_like(done[:, :1]), done[:, :-1] | ~valid[:, :-1]], 1)
+        if gaps := int((~valid & ~over).sum()):
             raise ConfigurationError(
                 f"expected decisions that follow one another for nstep={self.config.nstep}, got "
-                f"a batch with {batch.numel() - len(data)} that are padding; choose nstep=1"
+                f"a batch with {gaps} that are padding; choose nstep=1"
             )
-        return self.windows.add(data.reshape(batch.shape))
 
     def _learn(self, *, critic_only: bool) -> list[dict[str, Tensor]]:
         """Take the gradient steps that are owed."""

@@ -9,6 +9,7 @@ from modereg.objectives.qf3 import QF3Loss
 from modereg.objectives.replay import ChunkReplayLoss, ReplayLoss
 from modereg.objectives.residual import ChunkResidualLoss
 from modereg.objectives.sac import NoiseSACLoss
+from modereg.objectives.step_residual import StepResidualLoss
 
 __all__ = [
     "ChainPPOLoss",
@@ -21,4 +22,5 @@ __all__ = [
     "NoiseSACLoss",
     "QF3Loss",
     "ReplayLoss",
+    "StepResidualLoss",
 ]

@@ -167,8 +167,12 @@ class ReplayLoss(PlainLoss):
         reward = require(after, accepted.reward, reader).squeeze(-1)
         ended = require(after, accepted.terminated, reader).squeeze(-1)
         steps = require(after, accepted.steps, reader).squeeze(-1)
-        value = self._reduced(self.values(self.target_network, after, self.next_taken(after)))
+        value = self.bootstrapped(self.values(self.target_network, after, self.next_taken(after)))
         return reward + self.gamma**steps * value.masked_fill(ended, 0.0)
+
+    def bootstrapped(self, values: Tensor) -> Tensor:
+        """Return the value of x' in y, ``[n]``, of what each member gives it, ``[n, E]``."""
+        return self._reduced(values)
 
     def climb(
         self,

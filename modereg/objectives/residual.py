@@ -14,6 +14,7 @@ from modereg.decoding import ChunkDecoder
 from modereg.devices import module_device
 from modereg.errors import ConfigurationError
 from modereg.objectives.replay import ChunkReplayLoss
+from modereg.reading import require
 from modereg.residual import ChunkResidual
 from modereg.steering import SteeringPolicy
 
@@ -47,7 +48,8 @@ class ChunkResidualLoss(ChunkReplayLoss):
 
     Args:
         residual: u, whose network gives mu.
-        steering_network: psi(w | s, z), which is not learned.
+        steering_network: psi(w | s, z), which is not learned; None where the base's chunks always
+            stand with the states.
         qvalue_network: reads what psi reads and ``executed_chunk``, and writes ``[*B, E]``.
         decoder: D, a :class:`~modereg.decoding.ChunkDecoder`; no part of the parameters and state.
         spread: root mean square length of the noise on m, in bounds of the residual: sigma is
@@ -70,12 +72,12 @@ class ChunkResidualLoss(ChunkReplayLoss):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     residual: ChunkResidual
-    steering_network: SteeringPolicy
+    steering_network: SteeringPolicy | None
 
     def __init__(
         self,
         residual: ChunkResidual,
-        steering_network: SteeringPolicy,
+        steering_network: SteeringPolicy | None,
         qvalue_network: TensorDictModuleBase,
         decoder: ChunkDecoder,
         *,
@@ -92,7 +94,8 @@ class ChunkResidualLoss(ChunkReplayLoss):
     @property
     def state_keys(self) -> list[NestedKey]:
         """Entries of a state that are read: those of residual, steering policy and decoder."""
-        return list(dict.fromkeys([*super().state_keys, *self.steering_network.in_keys]))
+        steered = [] if self.steering_network is None else self.steering_network.in_keys
+        return list(dict.fromkeys([*super().state_keys, *steered]))
 
     def _written_keys(self) -> list[str]:
         return [*super()._written_keys(), "residual_length"]
@@ -135,10 +138,15 @@ class ChunkResidualLoss(ChunkReplayLoss):
     @torch.no_grad()
     def base_chunk(self, state: TensorDictBase) -> Tensor:
         """Return a draw of D(s, w), ``[n, H, A]``, to store with states as ``base_chunk``."""
+        if self.steering_network is None:
+            return require(state, self.tensor_keys.base, type(self).__name__)
         return self.decoder.decode(state, self.steering_network.distribution(state).sample())
 
     def _played(self, state: TensorDictBase, mean: Tensor) -> Tensor:
+        return self._moved(state, self.drawn(mean))
+
+    def _moved(self, state: TensorDictBase, shift: Tensor) -> Tensor:
+        """Return what is executed of the base's chunk, moved by m, ``[n, k]``."""
         chunk = state.get(self.tensor_keys.base, None)
         chunk = self.base_chunk(state) if chunk is None else chunk
-        move = self.residual.bounded(self.drawn(mean))
-        return self.decoder.executed(self.residual.moved(chunk, move))
+        return self.decoder.executed(self.residual.moved(chunk, self.residual.bounded(shift)))

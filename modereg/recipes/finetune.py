@@ -173,6 +173,7 @@ def make_stage(config: FinetuneConfig, setup: Setup) -> Stage:
     learner = config.learner.make(problem)
     judge_env.set_residual(env.residual)  # which the learner may have made, and trains in place
     judge_env.set_decoder(env.tuned)  # likewise
+    judge_env.set_step_residual(env.step_residual)
     return Stage(
         setup, env, judge_env, prior, steering, learner,
         estimator, online, mi_reward, spent,
@@ -295,6 +296,7 @@ def close(stage: Stage, config: Any, env_steps: int, *, method: str) -> Steps:
         | ({NAMES: stage.names} if stage.names else {}),
         residual=stage.env.residual,
         tuned=None if stage.env.tuned is None else stage.env.tuned.weights(),
+        step_residual=stage.env.step_residual,
     )
     save_adapter(Path(config.out) / "adapter", adapter)
     summary: dict[str, Any] = {"method": method, "env_steps": env_steps}

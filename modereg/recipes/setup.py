@@ -16,7 +16,7 @@ from modereg.layout import Layout
 from modereg.policies import DenoisingChain, GenerativePolicy, freeze
 from modereg.priors import CategoricalPrior, Prior
 from modereg.recipes.config import TaskConfig
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 from modereg.seeding import isolated_generators
 from modereg.suggestions import with_suggestion
 from modereg.tasks import Task, WorkerEnv
@@ -42,6 +42,7 @@ class Setup:
         spent: environment steps that it took to make it.
         residual: moves the base's chunks, None where nothing does.
         tuned: decodes in the base's place, with trained weights; None where the base does.
+        step_residual: moves each action when it is played, None where nothing does.
     """
 
     task: Task
@@ -56,6 +57,7 @@ class Setup:
     spent: int = 0
     residual: ChunkResidual | None = None
     tuned: DenoisingChain | None = None
+    step_residual: StepResidual | None = None
 
     def make_env(self) -> EnvBase:
         """Return a plain environment of its own, batch ``[B]``, whose steps are its own.
@@ -87,6 +89,7 @@ class Setup:
         layout = self.layout if gamma is None else replace(self.layout, gamma=gamma)
         env = steer_env(self.make_env(), self.base, prior, layout, self.residual)
         env.set_decoder(self.tuned)
+        env.set_step_residual(self.step_residual)
         return env
 
     def final_keys(self, env: EnvBase) -> list[NestedKey]:

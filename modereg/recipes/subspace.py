@@ -68,9 +68,12 @@ def load_run(folder: Path | str, setup: Setup) -> tuple[Adapter, Setup]:
         ConfigurationError: if the adapter was made on another layout.
     """
     adapter = load_adapter(Path(folder) / "adapter", setup.base)
-    residual = None if adapter.residual is None else adapter.residual.to(setup.device)
-    tuned = adapter.chain(setup.base)
-    setup = replace(_within(setup, adapter.layout.noise_basis), residual=residual, tuned=tuned)
+    found = {"residual": adapter.residual, "step_residual": adapter.step_residual}
+    placed: dict[str, Any] = {
+        name: part if part is None else part.to(setup.device) for name, part in found.items()
+    }
+    placed["tuned"] = adapter.chain(setup.base)
+    setup = replace(_within(setup, adapter.layout.noise_basis), **placed)
     if setup.task.layout.feature_dims is None:
         setup = looking_at(setup, adapter.layout.feature_dims)
     adapter.check_layout(setup.layout, Path(folder) / "adapter")

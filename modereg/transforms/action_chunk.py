@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -17,12 +18,26 @@ from modereg.errors import ConfigurationError, ShapeError
 from modereg.suggestions import with_shape_suggestion
 from modereg.transforms._action_specs import chunk_spec, clip_to, single_action
 from modereg.transforms._attaching import check_attached, check_order
-from modereg.transforms._common import any_flag, expand_mask, merge_rows, require, transforms_within
+from modereg.transforms._common import any_flag, require, transforms_within
+from modereg.transforms._decision import Decision
 from modereg.transforms._vector_gym import check_terminal_observations, restarted_rows
 
-__all__ = ["ActionChunk"]
+__all__ = ["ActionChunk", "Mover"]
 
 _WINDOW, _CLIPPED = "_modereg_window", "_modereg_clipped_window"
+
+
+class Mover(Protocol):
+    """What may move an action when it is played, as :class:`~modereg.residual.StepResidual`."""
+
+    def __call__(self, state: TensorDictBase, action: Tensor, index: int) -> Tensor:
+        """Return what is played instead, ``[*B, A]``, before it is clipped.
+
+        Args:
+            state: entries as they are now, ``[*B]``, of which it writes none.
+            action: of the chunk, clipped, ``[*B, A]``.
+            index: number of the step in its decision.
+        """
 
 
 class ActionChunk(Transform):
@@ -38,7 +53,8 @@ class ActionChunk(Transform):
     rows repeat their last entries with reward 0 whatever they are told, and spares the masking.
 
     Each step sees the root of the decision with the entries of the step before in place of its own,
-    as a rollout of single steps would have it, and an action of its own, which it may change.
+    as a rollout of single steps would have it, and an action of its own, which it may change; so
+    does what :meth:`set_mover` lets move each action then.
 
     The reward becomes the sum of ``gamma ** i`` times the reward of played action ``i``. Further
     entries are written into ``next`` (zeros at reset):
@@ -49,9 +65,9 @@ class ActionChunk(Transform):
       workers of a ``ParallelEnv``, use ``set_keys(steps_to_next_obs=("next", steps_key))``, which
       is right everywhere.
     - ``executed_key``: ``[*B, execute, A]``, the window after clipping, of which the first
-      ``steps_key`` actions were played.
-    - ``clipped_key``: ``[*B, 1]`` in [0, 1], share of the played action components that had to be
-      clipped.
+      ``steps_key`` actions were played, as they were moved.
+    - ``clipped_key``: ``[*B, 1]`` in [0, 1], share of the components of the window, as far as it
+      was played, that had to be clipped.
 
     Args:
         execute: actions that are played.
@@ -110,7 +126,25 @@ class ActionChunk(Transform):
         if success not in (None, "once", "at_end"):
             raise ConfigurationError(f"expected success of 'once' or 'at_end', got {success!r}")
         self.success_key, self.success = success_key, success
+        self.__dict__["_moving"] = {"mover": None, "rewarded": None}  # shared by clones
         self._forget_layout()
+
+    @property
+    def mover(self) -> Mover | None:
+        """What moves each action, None if nothing does."""
+        return self.__dict__["_moving"]["mover"]
+
+    def set_mover(
+        self, mover: Mover | None, rewarded: Callable[[Tensor], None] | None = None
+    ) -> None:
+        """Let this move each action from now on; None plays them as they are.
+
+        Args:
+            mover: is none of the submodules.
+            rewarded: called after each decision with the rewards of its steps, ``[*B, n]``, 0 for
+                rows that had ended before.
+        """
+        self.__dict__["_moving"].update(mover=mover, rewarded=rewarded)
 
     # --- attaching
 
@@ -207,24 +241,34 @@ class ActionChunk(Transform):
             raise ShapeError(with_shape_suggestion(sentence, chunk.shape, expected))
         window = chunk.narrow(-2, self.offset, self.execute)
         tensordict.set(_WINDOW, window)
-        tensordict.set(_CLIPPED, clip_to(self._spec, window))
-        first = tensordict.get(_CLIPPED).select(-2, 0)
+        played = clip_to(self._spec, window)
+        tensordict.set(_CLIPPED, played if self.mover is None else played.clone())
+        first = self._moved(tensordict, tensordict.get(_CLIPPED), 0)
         return tensordict.set(self.action_key, first.clone())  # the environment may change it
+
+    def _moved(self, state: TensorDictBase, played: Tensor, index: int) -> Tensor:
+        """Return the action of a step, ``[*B, A]``, which is written into ``[*B, execute, A]``."""
+        action = played.select(-2, index)
+        if self.mover is not None:
+            moved = self.mover(state, action.clone(), index).unsqueeze(-2)
+            action.copy_(clip_to(self._spec, moved).squeeze(-2))
+        return action
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         played = tensordict.get(_CLIPPED)
-        decision = _Decision(self, tensordict, next_tensordict)
+        decision = Decision(self, tensordict, next_tensordict)
         for index in range(1, self.execute):
             if decision.over:
                 break
-            decision.play(played.select(-2, index), self.gamma**index)
+            decision.play(played, index)
         decision.settle()
         return self._report(tensordict, decision)
 
-    def _report(self, tensordict: TensorDictBase, decision: _Decision) -> TensorDictBase:
+    def _report(self, tensordict: TensorDictBase, decision: Decision) -> TensorDictBase:
         window, played = tensordict.get(_WINDOW), tensordict.get(_CLIPPED)
         counted = torch.arange(self.execute, device=window.device) < decision.steps
-        share = (window != played).to(window.dtype).mean(-1) * counted
+        within = played if self.mover is None else clip_to(self._spec, window)
+        share = (window != within).to(window.dtype).mean(-1) * counted
         out = decision.latest
         out.set(self.reward_key, decision.reward)
         out.set(self.steps_key, decision.steps)
@@ -299,69 +343,3 @@ class ActionChunk(Transform):
             f"ActionChunk(execute={self.execute}, offset={self.offset}, gamma={self.gamma}, "
             f"horizon={self.horizon})"
         )
-
-
-class _Decision:
-    """The environment steps of one decision: what they returned and which rows have ended."""
-
-    def __init__(self, chunk: ActionChunk, root: TensorDictBase, first: TensorDictBase) -> None:
-        self.chunk, self.root, self.latest = chunk, root.copy(), first
-        self.reward = first.get(chunk.reward_key).clone()  # environments may reuse their buffers
-        self.steps = torch.ones(
-            (*first.batch_size, 1), dtype=torch.int64, device=self.reward.device
-        )
-        self.success = chunk._succeeded(root, first)
-        self.ended = any_flag(first, chunk._done_keys)  # rows whose latest step was their last
-        skipped = root.get("_step", None)
-        rest = None if skipped is None else skipped.reshape(first.batch_size).logical_not()
-        self.finished = self.ended.clone() if rest is None else self.ended | rest
-        self.early = torch.zeros_like(self.finished)  # finished before the latest step
-        self._count()
-
-    def _count(self) -> None:
-        finished = int(self.finished.sum())
-        self.any_finished, self.over = finished > 0, finished == self.finished.numel()
-
-    def play(self, action: Tensor, discount: float) -> None:
-        """Play one further action ``[*B, A]``."""
-        chunk = self.chunk
-        masked = self.any_finished and not chunk._rows_stay
-        kept = self.latest.clone() if masked else self.latest
-        fresh = self._environment_step(action, masked)
-        self.ended, reward = any_flag(fresh, chunk._done_keys), fresh.get(chunk.reward_key)
-        self.early = self.finished
-        if masked:
-            fresh = merge_rows(self.finished, kept, fresh)
-            reward = reward.masked_fill(expand_mask(self.finished, reward), 0.0)
-        if self.any_finished:
-            self.steps = self.steps + self.finished.logical_not().unsqueeze(-1)
-        else:
-            self.steps = self.steps + 1
-        self.finished = self.finished | self.ended
-        self.latest, self.reward = fresh, torch.add(self.reward, reward, alpha=discount)
-        if self.success is not None:
-            self.success = torch.maximum(self.success, fresh.get(chunk.success_key))
-        self._count()
-
-    def _environment_step(self, action: Tensor, masked: bool) -> TensorDictBase:
-        """Step with the root, in which the latest entries stand in the place of its own."""
-        steps = self.chunk._steps
-        data = self.root.copy() if steps.inner else self.root
-        data.update(self.latest).set(self.chunk.action_key, action.clone())
-        if masked:
-            self._leave_out_finished(data)
-        return steps(data)
-
-    def _leave_out_finished(self, data: TensorDictBase) -> None:
-        if self.chunk._rows is not None:
-            self.chunk._rows.before_step(self.ended)
-        elif self.chunk._steps.env.batch_locked:
-            alive = self.finished.logical_not()
-            if alive.ndim > 1:  # workers are stepped as a whole
-                alive = alive.flatten(1).any(1).view(-1, *[1] * (alive.ndim - 1)).expand_as(alive)
-            data.set("_step", alive)
-
-    def settle(self) -> None:
-        """Make the rows that ended before the latest step ready for their reset."""
-        if self.chunk._rows is not None and bool(self.early.any()):
-            self.chunk._rows.settle(self.early, self.finished)

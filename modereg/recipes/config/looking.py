@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 
 from modereg.errors import ConfigurationError
-from modereg.learners.config import check_numbers
+from modereg.numbers import check_numbers
 from modereg.recipes.config.parts import ProgressConfig, TaskConfig
 
 __all__ = [

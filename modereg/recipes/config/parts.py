@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modereg.errors import ConfigurationError
-from modereg.learners.config import check_numbers
+from modereg.numbers import check_numbers
 
 __all__ = ["LogConfig", "NoiseConfig", "ProgressConfig", "TaskConfig"]
 
