@@ -29,7 +29,8 @@ class CommandedPolicy(TensorDictModuleBase):
 
     :math:`a = f(s, w), w \sim \psi(\cdot | s, z)`, with the residual and with trained weights if
     there are any. It is what is played in the steered environment, without the environment: no
-    transform, no history, no q.
+    transform, no history, no q. Where each action is moved when it is played, :meth:`corrected`
+    does that.
 
     Args:
         base: the base policy, which is frozen here.
@@ -81,7 +82,8 @@ class CommandedPolicy(TensorDictModuleBase):
         self.played = slice(layout.offset, layout.offset + layout.played)
         self.base: GenerativePolicy = adapter.chain(freeze(base)) or base
         self.steering, self.residual = adapter.steering, adapter.residual
-        for part in (self.steering, self.residual):
+        self.step_residual = adapter.step_residual
+        for part in (self.steering, self.residual, self.step_residual):
             if part is not None:
                 part.requires_grad_(False)
         self._noise = NoiseAction(base, layout.noise_basis)
@@ -114,10 +116,7 @@ class CommandedPolicy(TensorDictModuleBase):
         tensordict = self._with_stacks(tensordict)
         for key in self._observed:
             require(tensordict, key, "the commanded policy")
-        rows = tensordict.select(*self._observed).reshape(-1).to(module_device(steering))
-        codes = self._codes(tensordict).reshape(-1).to(rows.device)
-        one_hot = torch.nn.functional.one_hot(codes, self.prior.num_codes).float()
-        rows.set(steering.latent_key, one_hot)
+        rows, codes = self._with_code(tensordict, self._observed)
         dist = steering.distribution(rows)
         action, steered = dist.deterministic_sample, steering.head.steered[codes] > 0
         if not self.deterministic:
@@ -129,6 +128,41 @@ class CommandedPolicy(TensorDictModuleBase):
             chunk = self.residual(rows, chunk)
         chunk = chunk.reshape(*shape, *chunk.shape[1:])
         return chunk if tensordict.device is None else chunk.to(tensordict.device)
+
+    @torch.no_grad()
+    def corrected(self, tensordict: TensorDictBase, action: Tensor) -> Tensor:
+        """Return what is to be played now in the place of an action of a chunk, ``[*B, A]``.
+
+        It differs where the run moves each action when it is played (``finetune resip`` and
+        ``resfit``): call it before each of the actions in :attr:`played`.
+
+        Args:
+            tensordict: what is observed now, ``[*B]``, and the code unless it is fixed.
+            action: of the chunk, ``[*B, A]``, within the bounds of what can be played.
+
+        Returns:
+            Not clipped to these bounds.
+
+        Raises:
+            KeyMismatchError: if an entry is missing.
+        """
+        residual = self.step_residual
+        if residual is None:
+            return action
+        observed = [key for key in residual.network.observation_keys if key != residual.base_key]
+        for key in observed:
+            require(tensordict, key, "the commanded policy")
+        rows, _ = self._with_code(tensordict, observed)
+        return residual.move(rows, action.reshape(len(rows), -1)).reshape(action.shape)
+
+    def _with_code(
+        self, tensordict: TensorDictBase, observed: list[NestedKey]
+    ) -> tuple[TensorDictBase, Tensor]:
+        """Return observations of rows ``[n]`` with the code's features, and the codes."""
+        rows = tensordict.select(*observed).reshape(-1).to(module_device(self.steering))
+        codes = self._codes(tensordict).reshape(-1).to(rows.device)
+        one_hot = torch.nn.functional.one_hot(codes, self.prior.num_codes).float()
+        return rows.set(self.steering.latent_key, one_hot), codes
 
     def _with_stacks(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Return observations with the stacks where the steered environment has them."""

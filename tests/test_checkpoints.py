@@ -21,7 +21,7 @@ from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
 from modereg.policies import DenoisingChain
 from modereg.priors import CategoricalPrior, LearnedPrior
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 from modereg.steering import SteeringPolicy
 from modereg.testing import TinyPolicy
 from tests.policies.made import SHAPE, changed, data, flow
@@ -179,6 +179,21 @@ def test_trained_weights_come_back_beside_their_base_alone(
     with pytest.raises(CheckpointError, match="expected the weights of FlowPolicy, got others"):
         load_adapter(tmp_path).chain(flow(velocity=nn.Linear(30, 20)))
     assert _adapter().chain(base) is None
+
+
+def test_a_residual_of_single_steps_comes_back_beside_one_of_chunks(tmp_path: Path) -> None:
+    read = [PLACE, "time", keys.BASE_ACTION]
+    options = {"bound": 0.4, "hidden": (8,), "latent_key": ("code", "one_hot")}
+    moving = StepResidual.at_zero(read, 5, 4, torch.diag(torch.rand(2)), **options)
+    torch.nn.init.normal_(moving.network.head.network.layers[-1].weight)
+    chunks = ChunkResidual.at_zero([PLACE, "time"], 3, 4, torch.randn(2, 6), bound=0.5, offset=1)
+    assert _adapter().step_residual is None
+    save_adapter(tmp_path, replace(_adapter(), residual=chunks, step_residual=moving))
+    loaded = load_adapter(tmp_path)
+    action, state = torch.randn(3, 2), _data()[:3]
+    assert torch.equal(loaded.step_residual.move(state, action), moving.move(state, action))
+    assert isinstance(loaded.step_residual, StepResidual)
+    assert type(loaded.residual) is ChunkResidual
 
 
 def test_a_second_save_replaces_the_first(folder: Path) -> None:

@@ -19,7 +19,7 @@ from modereg.layout import Layout
 from modereg.modes import edit_modes
 from modereg.policies import DenoisingChain, GenerativePolicy
 from modereg.priors import CategoricalPrior, NormalPrior
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 from modereg.testing import CountingEnv, TinyPolicy
 from modereg.wrapping import SteeredEnv, make_steering, steer_env
 from tests.policies.made import changed, flow
@@ -114,6 +114,32 @@ def test_it_plays_trained_weights(steps: int, rank: int | None) -> None:
     assert not torch.equal(played, before)
     adapter.tuned = edit_modes(adapter, names={2: "left"}).tuned
     assert torch.equal(CommandedPolicy(base, adapter).decode(root), played)
+
+
+@pytest.mark.parametrize("code", [None, 2])
+def test_it_corrects_each_action_as_the_steered_environment_does(code: int | None) -> None:
+    base = TinyPolicy(3)
+    env, adapter = made(base)
+    read = [keys.OBSERVATION, keys.BASE_ACTION]
+    moving = StepResidual.at_zero(read, 5, CODES, 0.3 * torch.eye(2), bound=0.5, hidden=(8,))
+    torch.nn.init.normal_(moving.network.head.network.layers[-1].weight)
+    plain = CommandedPolicy(base, adapter, code)
+    adapter.step_residual = moving
+    env.set_step_residual(moving)
+    policy = CommandedPolicy(base, adapter, code)
+    with env.transform[-1].force(torch.tensor([2, 2, 2, 2])):
+        root = env.reset()
+    with set_exploration_type(ExplorationType.DETERMINISTIC), torch.no_grad():
+        played = env.step(adapter.steering(root.clone()))["next", keys.EXECUTED]
+    first = policy.decode(root)[:, policy.played][:, 0].clamp(-0.5, 0.5)
+    found = policy.corrected(root, first)
+    torch.testing.assert_close(found.clamp(-0.5, 0.5), played[:, 0])
+    assert float((found - first).abs().max()) > 0.01
+    assert torch.equal(plain.corrected(root, first), first)
+    one = policy.corrected(root[0], first[0])
+    torch.testing.assert_close(one, found[0])
+    with pytest.raises(KeyMismatchError, match="the commanded policy reads 'observation'"):
+        policy.corrected(root.exclude(keys.OBSERVATION), first)
 
 
 def test_one_code_may_be_fixed() -> None:

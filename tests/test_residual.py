@@ -1,15 +1,16 @@
-"""The residual on chunks: what it adds, to what, and how far."""
+"""The residuals on chunks and on steps: what they add, to what, and how far."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import nn
 
 from modereg import keys
 from modereg.discovery.chunk_features import ChunkFeatures
 from modereg.errors import ConfigurationError, KeyMismatchError, ShapeError
-from modereg.residual import ChunkResidual
+from modereg.residual import ChunkResidual, StepResidual
 
 CODES, PLAYED, WIDTH, OFFSET, HORIZON = 3, 4, 2, 1, 6
 
@@ -85,3 +86,27 @@ def test_what_does_not_fit_is_refused() -> None:
         ChunkResidual(residual(torch.eye(3, 8)).network, torch.eye(2, 4), 1.0)
     with pytest.raises(ConfigurationError, match=r"a bound above 0 and finite, got 0"):
         residual(bound=0.0)
+
+
+def test_a_residual_of_steps_sees_the_bases_action_and_is_bounded() -> None:
+    torch.manual_seed(0)
+    scale, bound = torch.tensor([0.5, 2.0]), 0.3
+    read = [keys.OBSERVATION, keys.BASE_ACTION]
+    made = StepResidual.at_zero(read, 5, 2, torch.diag(scale), bound=bound, hidden=(8,))
+    state = TensorDict(
+        {keys.OBSERVATION: torch.randn(50, 3), keys.LATENT_FEATURES: torch.eye(2)[[0, 1] * 25]},
+        [50],
+    )
+    action = torch.randn(50, 2)
+    assert torch.equal(made.move(state, action), action), "it begins at the base"
+    nn.init.normal_(made.network.head.network.layers[-1].weight, std=3.0)
+    moved = made.move(state, action)
+    length = ((moved - action) / scale).norm(dim=-1)
+    assert 0.9 * bound < float(length.max()) <= bound * (1 + 1e-5)
+    other = made.move(state, action + 1.0) - action - 1.0
+    assert float((other - moved + action).abs().max()) > 0.01, "by what the base does"
+    flipped = state.clone().set(keys.LATENT_FEATURES, 1.0 - state[keys.LATENT_FEATURES])
+    assert float((made.move(flipped, action) - moved).abs().max()) > 0.01, "by the code"
+    assert keys.BASE_ACTION not in state
+    with pytest.raises(KeyMismatchError, match="reads 'observation'"):
+        made.move(state.exclude(keys.OBSERVATION), action)

@@ -104,8 +104,8 @@ class ReplayLearner:
 
         Raises:
             NonFiniteError: before anything is kept or learned from that is not finite.
-            ConfigurationError: for a batch with padding, where ``nstep`` needs decisions that
-                follow one another.
+            ConfigurationError: for a batch with padding before the end of an episode, where
+                ``nstep`` needs decisions that follow one another.
         """
         data = self._transitions(batch)
         if not len(data):

@@ -22,12 +22,15 @@ from modereg.commands.modes import export
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.files import write_json
 from modereg.learners.config import (
+    DemonstratedConfig,
     DPPOConfig,
     DSRLConfig,
     LearnerConfig,
     PPOConfig,
     QF3Config,
+    ResFiTConfig,
     ResidualConfig,
+    ResiPConfig,
     SACConfig,
 )
 from modereg.recipes.config import EvaluateConfig, ExportConfig, FinetuneConfig, from_yaml
@@ -103,9 +106,9 @@ def test_learners_with_a_buffer_go_on_from_stage_one(
     assert read_summary(tmp_path / "a")["env_steps"] == summary["env_steps"]
 
 
-@pytest.mark.parametrize("kind", [DSRLConfig, ResidualConfig])
+@pytest.mark.parametrize("kind", [DSRLConfig, ResidualConfig, ResFiTConfig])
 def test_what_was_recorded_is_learned_from_beside_what_is_collected(
-    kind: type[DSRLConfig | ResidualConfig], cloned: Path, tmp_path: Path
+    kind: type[DemonstratedConfig], cloned: Path, tmp_path: Path
 ) -> None:
     shown = cloned / "demonstrations.safetensors"
     learner = kind(decisions=3, prefill=192, minibatch=64, updates=0.2, demonstrations=shown)
@@ -147,6 +150,36 @@ def test_a_residual_is_learned_and_saved_beside_the_steering_policy_of_stage_one
     finetune(replace(shorter, env_steps=spent + 8000, resume=True))
     name = "adapter/modereg_model.safetensors"
     assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_a_residual_of_steps_is_learned_and_saved_beside_the_steering_policy_of_stage_one(
+    clusters: Path, base: str, tmp_path: Path
+) -> None:
+    spent, out = read_summary(clusters)["env_steps"], tmp_path / "a"
+    start = {"start": str(clusters), "learner": ResiPConfig(epochs=2), "std": None}
+    summary = finetune(finetune_config(base, out, spent + 3000, **start))
+    before, adapter = load_adapter(clusters / "adapter"), load_adapter(out / "adapter")
+    steering = adapter.steering.state_dict()
+    assert all(torch.equal(steering[name], v) for name, v in before.steering.state_dict().items())
+    assert before.step_residual is None
+    judged = evaluate(EvaluateConfig(run=str(out), out=tmp_path, episodes=128, seed=20_000))
+    for how in ("sampled", "deterministic"):
+        assert judged[how] == summary[how]
+    export(ExportConfig(str(out), ("0",), tmp_path / "ship"))
+    policy = CommandedPolicy(DiffusersPolicy.from_pretrained(base), tmp_path / "ship")
+    root = GaussianMixture(3, seed=0).reset()
+    action = policy.decode(root)[:, 0]
+    assert not torch.equal(policy.corrected(root, action), action)
+
+    shorter = finetune_config(base, tmp_path / "b", spent + 1500, **start)
+    finetune(shorter)
+    finetune(replace(shorter, env_steps=spent + 3000, resume=True))
+    name = "adapter/modereg_model.safetensors"
+    assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
+    noise = {"start": str(out), "learner": PPOConfig(epochs=1)}
+    finetune(finetune_config(base, tmp_path / "c", summary["env_steps"] + 1000, **noise))
+    kept, was = (load_adapter(folder / "adapter").step_residual for folder in (tmp_path / "c", out))
+    assert all(torch.equal(kept.state_dict()[name], v) for name, v in was.state_dict().items())
 
 
 @pytest.mark.parametrize(

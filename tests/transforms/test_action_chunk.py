@@ -284,3 +284,40 @@ def test_a_single_environment_is_not_taken_for_a_vector_one() -> None:
 
     env = TransformedEnv(SerialEnv(2, make), ActionChunk(execute=2))
     assert env.rollout(2)["next", keys.STEPS].flatten().tolist() == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["batched", "serial", "gymnasium_disabled"])
+def test_a_mover_sees_each_step_and_what_it_returns_is_played_clipped(name: str) -> None:
+    """Of an environment whose first observation counts; each action is moved by a tenth of that."""
+    chunk = ActionChunk(4, gamma=0.9)
+    env = TransformedEnv(ENVIRONMENTS[name](), chunk)
+    seen: list[tuple[int, torch.Tensor]] = []
+    paid: list[torch.Tensor] = []
+
+    def move(state: TensorDict, action: torch.Tensor, index: int) -> torch.Tensor:
+        seen.append((index, state["observation"][..., 0].clone()))
+        return action + 0.1 * state["observation"][..., :1]
+
+    chunk.set_mover(move, paid.append)
+    root = env.reset()
+    actions = 0.1 * torch.randn(3, 4, 2)
+    after = env.step(root.set("action", actions.clone()))["next"]
+    assert [index for index, _ in seen] == [0, 1, 2, 3]
+    for step, (_, count) in enumerate(seen):
+        assert count.tolist() == [min(step, length) for length in LENGTHS]
+    moved = actions + 0.1 * torch.arange(4.0)[:, None]
+    alive = torch.arange(4) < torch.tensor(LENGTHS)[:, None]
+    executed = after[keys.EXECUTED]
+    torch.testing.assert_close(executed[alive], moved.clamp(-0.5, 0.5)[alive])
+    assert float(after[keys.CLIPPED].max()) == 0.0, "of the chunk itself nothing was"
+    each = (1 + moved.clamp(-0.5, 0.5).sum(-1)) * alive
+    torch.testing.assert_close(paid[0], each)
+    total = (each * 0.9 ** torch.arange(4)).sum(1, keepdim=True)
+    torch.testing.assert_close(after["reward"], total)
+    assert torch.equal(root["action"], actions), "the agent keeps its own"
+
+    chunk.set_mover(None)
+    assert chunk.mover is None
+    plain = env.step(env.reset().set("action", actions.clone()))["next"]
+    torch.testing.assert_close(plain[keys.EXECUTED], actions.clamp(-0.5, 0.5))
+    assert len(paid) == 1
