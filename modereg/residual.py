@@ -75,6 +75,7 @@ class ChunkResidual(nn.Module):
         hidden: Sequence[int] = (128, 128),
         octaves: int = 3,
         latent_key: NestedKey = keys.LATENT_FEATURES,
+        log_std_range: tuple[float, float] = (-3.0, 0.3),
     ) -> Self:
         """Return one that changes nothing yet.
 
@@ -88,6 +89,7 @@ class ChunkResidual(nn.Module):
             hidden: widths of the MLP.
             octaves: of its observations' :class:`~modereg.networks.FourierFeatures`.
             latent_key: entry of the code's features.
+            log_std_range: of the network's "noise", where draws of it are played.
         """
         size, number = observation_dim + latent_dim, len(directions)
         layers = MLP(
@@ -100,6 +102,7 @@ class ChunkResidual(nn.Module):
             (number,),
             network=layers,
             latent_key=latent_key,
+            log_std_range=log_std_range,
         )
         return cls(network, directions, bound, offset)
 

@@ -213,6 +213,7 @@ class Problem:
                 bound=STEP_BOUND if bound is None else bound,
                 hidden=self.hidden,
                 latent_key=self.steering.latent_key,
+                log_std_range=(-8.0, 0.3),
             ).to(module_device(self.steering))
         if bound not in (None, there.bound):
             raise ConfigurationError(

@@ -41,9 +41,7 @@ class ResiP(OnPolicyLearner):
         self.is_new = problem.env.step_residual is None
         self.residual = problem.make_step_residual(config.bound)
         actor, critic = self.residual.network, problem.make_step_critic()
-        actor.set_std(
-            config.spread * self.residual.bound / self.residual.directions.shape[0] ** 0.5
-        )
+        actor.set_std(config.spread * self.residual.bound / len(self.residual.directions) ** 0.5)
         loss = LeanPPOLoss(
             actor, critic, clip_epsilon=config.clip, entropy_coeff=0.0, loss_critic_type="l2"
         )
@@ -63,7 +61,7 @@ class ResiP(OnPolicyLearner):
         )
         read = [*actor.in_keys, *critic.in_keys]
         written = [actor.action_key, actor.log_prob_keys[0]]
-        self.steps = SingleSteps(problem, self.residual, self._drawn, read, written)
+        self.single = SingleSteps(problem, self.residual, self._drawn, read, written)
 
     def _drawn(self, state: TensorDictBase) -> Tensor:
         """Return what is played in a state ``[*B]``, ``[*B, 1, A]``, and write its draw."""
@@ -76,16 +74,16 @@ class ResiP(OnPolicyLearner):
 
     def collect(self) -> TensorDictBase:
         """Return a batch ``[B, T]`` of draws, whose steps are kept for :meth:`update`."""
-        with self.steps.recorded():
+        with self.single.recorded():
             return super().collect()
 
     def update(self, batch: TensorDictBase) -> dict[str, float]:
         """Go over the steps of a batch a few times; return the mean of the last pass's figures."""
-        steps = self.steps.write(batch)
+        steps = self.single.write(batch)
         if self.first:
             rows = steps[valid_rows(steps)]
             if self.is_new:
-                self.steps.fit(rows)
+                self.single.fit(rows)
             seen = [require(rows, key, "the critic") for key in self.critic.in_keys[:-1]]
             self.critic.module.features.fit(torch.cat([value.flatten(1) for value in seen], -1))
         return super().update(steps)

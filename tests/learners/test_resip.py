@@ -67,7 +67,7 @@ def test_draws_are_played_while_it_collects_and_the_mean_between() -> None:
     for _ in range(3):
         turn(made)
     batch = made.collect()
-    steps = made.steps.write(batch)
+    steps = made.single.write(batch)
     mask, residual = steps["collector", "mask"], made.residual
     shift = residual.bounded(steps[made.residual.network.action_key])
     moved = (steps[keys.BASE_ACTION] + (shift @ residual.directions).unsqueeze(-2)).clamp(-0.5, 0.5)
@@ -96,14 +96,21 @@ def test_the_ratio_of_a_collected_batch_is_one_and_updates_make_good_draws_likel
     turn(made)
     batch = made.collect()
     kept: list[Any] = []
-    write = made.steps.write
-    made.steps.write = lambda batch: kept.append(write(batch)) or kept[0]
+    write = made.single.write
+    made.single.write = lambda batch: kept.append(write(batch)) or kept[0]
     made.update(batch)
     rows = kept[0][kept[0]["collector", "mask"]]
     dist = made.residual.network.distribution(rows)
     gain = (dist.log_prob(rows[keys.ACTION]) - rows["action_log_prob"]).detach()
     advantage = rows["advantage"].squeeze(-1)
     assert float(((advantage - advantage.mean()) * gain).mean()) > 0.0
+
+
+def test_it_may_explore_by_little() -> None:
+    made = _learner(bound=0.01)
+    made.collect()
+    drawn = made.single.recorder._decisions[0].states[0][keys.ACTION]
+    assert float(drawn.abs().max()) < 0.02
 
 
 @pytest.mark.parametrize(("decisions", "coef"), [(None, 1.0), (2, None)])
