@@ -72,6 +72,8 @@ LEARNERS = {
     "residual": Learner(300_000, 300_000, 5),
     "dppo": Learner(600_000, 300_000, 2),
     "qf3": Learner(300_000, 300_000, 5),
+    "resip": Learner(1_000_000, 500_000, 2),
+    "resfit": Learner(300_000, 150_000, 10),
     "ticket": Learner(2_000_000, 0, 2),
     "matching": Learner(2_000_000, 0, 4),
 }
@@ -92,7 +94,9 @@ class Method:
     uses: str | None = None
 
 
-ACTORS = {name: name for name in ("ppo", "sac", "dsrl", "residual", "dppo", "qf3")}
+ACTORS = {
+    name: name for name in ("ppo", "sac", "dsrl", "residual", "dppo", "qf3", "resip", "resfit")
+}
 METHODS = {
     "plain": Method(ACTORS),
     "modereg": Method(ACTORS, uses="start"),
@@ -130,7 +134,8 @@ SMOKE = Budget(
     0.05,
     (("episodes", 200), ("steps", 20)),
     (("num_codes", 4), ("method__episodes", 512), ("method__refinements", 1)),
-    dict.fromkeys(("sac", "dsrl", "residual", "qf3"), FEW) | {"matching": {"learner__group": 2}},
+    dict.fromkeys(("sac", "dsrl", "residual", "qf3", "resfit"), FEW)
+    | {"matching": {"learner__group": 2}},
 )
 SMOKES = (("dsrl", "modereg"), ("ppo", "ips"), ("ticket", "ticket"))
 
