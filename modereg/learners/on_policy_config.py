@@ -140,6 +140,7 @@ class ResiPConfig(OnPolicyConfig):
 
     Attributes:
         minibatch: environment steps in a gradient step.
+        lmbda: lambda of the generalised advantage, an environment step.
         bound: how far an action is moved at most, in standard deviations of the base's own actions;
             None takes that of the step residual that ``start`` brings, and 0.5 for a new one.
         spread: root mean square length of the noise by which it explores, in bounds.
@@ -149,10 +150,12 @@ class ResiPConfig(OnPolicyConfig):
     name: ClassVar[str] = "resip"
     steers: ClassVar[bool] = False
 
+    epochs: int = 10
     minibatch: int = 4096
+    lmbda: float = 0.99
     bound: float | None = None
     spread: float = 0.5
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -143,10 +143,12 @@ class ChunkResidualLoss(ChunkReplayLoss):
         return self.decoder.decode(state, self.steering_network.distribution(state).sample())
 
     def _played(self, state: TensorDictBase, mean: Tensor) -> Tensor:
-        return self._moved(state, self.drawn(mean))
+        return self._moved(self._base(state), self.drawn(mean))
 
-    def _moved(self, state: TensorDictBase, shift: Tensor) -> Tensor:
-        """Return what is executed of the base's chunk, moved by m, ``[n, k]``."""
+    def _base(self, state: TensorDictBase) -> Tensor:
         chunk = state.get(self.tensor_keys.base, None)
-        chunk = self.base_chunk(state) if chunk is None else chunk
+        return self.base_chunk(state) if chunk is None else chunk
+
+    def _moved(self, chunk: Tensor, shift: Tensor) -> Tensor:
+        """Return what is executed of the base's chunk, moved by m, ``[n, k]``."""
         return self.decoder.executed(self.residual.moved(chunk, self.residual.bounded(shift)))

@@ -94,7 +94,7 @@ class StepResidualLoss(ChunkResidualLoss):
         """Return what would be played afterwards, with the noise of the target."""
         mean = self.target_actor_network.distribution(after).mean
         noise = torch.randn_like(mean).clamp(-NOISE_CLIP, NOISE_CLIP)
-        return self._moved(after, mean + self.smoothing * self.std * noise)
+        return self._moved(self._base(after), mean + self.smoothing * self.std * noise)
 
     def bootstrapped(self, values: Tensor) -> Tensor:
         """Return the least of a random subset of the ensemble, ``[n]`` of ``[n, E]``."""
@@ -104,7 +104,7 @@ class StepResidualLoss(ChunkResidualLoss):
         return values.amin(-1)
 
     def _played(self, state: TensorDictBase, mean: Tensor) -> Tensor:
-        return self._moved(state, mean)
+        return self._moved(self._base(state), mean)
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:

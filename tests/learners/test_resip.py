@@ -113,6 +113,30 @@ def test_it_may_explore_by_little() -> None:
     assert float(drawn.abs().max()) < 0.02
 
 
+def test_advantages_are_those_of_single_steps_and_time_outs_are_bootstrapped() -> None:
+    """By a loop over the steps that were played, with one episode that ran out of time."""
+    made = _learner()
+    turn(made)
+    batch = made.collect()
+    ended = batch["next", "done"].squeeze(-1).nonzero()[0].tolist()
+    batch["next", "terminated"][tuple(ended)] = False
+    steps = made.single.write(batch)
+    with torch.no_grad():
+        made.advantage(steps)
+        value, after = (made.critic(part.clone())["state_value"] for part in (steps, steps["next"]))
+    mask, nxt = steps["collector", "mask"], steps["next"]
+    gamma, cut = made.problem.layout.gamma, 0
+    for row in range(4):
+        following = 0.0
+        for at in reversed(mask[row].nonzero().squeeze(-1).tolist()):
+            done, terminated = bool(nxt["done"][row, at]), bool(nxt["terminated"][row, at])
+            cut += done and not terminated
+            target = nxt[keys.REWARD][row, at] + gamma * after[row, at] * (not terminated)
+            following = target - value[row, at] + gamma * 0.99 * following * (not done)
+            torch.testing.assert_close(steps["advantage"][row, at], following, rtol=1e-4, atol=1e-4)
+    assert cut == 1
+
+
 @pytest.mark.parametrize(("decisions", "coef"), [(None, 1.0), (2, None)])
 def test_a_state_taken_up_goes_on_bit_for_bit(decisions: int | None, coef: float | None) -> None:
     make = lambda: _learner(coef, decisions=decisions)  # noqa: E731
