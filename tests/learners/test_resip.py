@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from tensordict import TensorDictBase
 
 from modereg import keys
 from modereg.errors import ConfigurationError
+from modereg.layout import Layout
+from modereg.learners.base import Problem
 from modereg.learners.config import QF3Config, ResiPConfig
 from modereg.learners.resip import ResiP
+from modereg.policies import as_generative_policy
 from modereg.residual import StepResidual
+from modereg.testing import CountingEnv
 from modereg.transforms import MIReward
+from modereg.wrapping import make_steering, steer_env
 from tests.learners.made import check_goes_on, problem, same, trained_weights, turn
 from tests.policies.made import flow
 
@@ -141,6 +147,37 @@ def test_advantages_are_those_of_single_steps_and_time_outs_are_bootstrapped() -
 def test_a_state_taken_up_goes_on_bit_for_bit(decisions: int | None, coef: float | None) -> None:
     make = lambda: _learner(coef, decisions=decisions)  # noqa: E731
     check_goes_on(make, trained_weights, 2)
+
+
+class Gusts(CountingEnv):
+    """Pushes the sum of the actions at every step; what is paid is that it stays at zero."""
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        out = super()._step(tensordict)
+        self._state[..., 1:] += 0.1 * torch.randn_like(self._state[..., 1:])
+        out.set(keys.OBSERVATION, self._state.clone())
+        return out.set(keys.REWARD, -self._state[..., 1:].square().sum(-1, keepdim=True))
+
+
+def test_it_learns_to_meet_what_happens_within_a_chunk() -> None:
+    """Of a base that corrects once in eight steps what it saw before them."""
+    torch.manual_seed(0)
+    base = as_generative_policy(
+        lambda noise, seen: 0.1 * noise - 0.1 * seen[..., None, 1:],
+        in_keys=[keys.OBSERVATION],
+        noise_shape=(8, 2),
+        chunk_shape=(8, 2),
+    )
+    env = steer_env(Gusts([16] * 64), base, 1, Layout(16, execute=8, gamma=0.97))
+    steering = make_steering(env, base, 1, hidden=(16,))
+    on = Problem(env, steering, base, keys.REWARD, hidden=(32,))
+    made = ResiPConfig(bound=1.5, minibatch=512, learning_rate=3e-3).make(on)
+    paid = []
+    for _ in range(10):
+        batch = made.collect()
+        made.update(batch)
+        paid.append(float(batch["next", keys.REWARD].mean()))
+    assert sum(paid[-2:]) > 0.8 * sum(paid[:2])  # which are negative
 
 
 def test_it_goes_on_from_the_residual_of_a_start() -> None:
