@@ -23,8 +23,9 @@ a mean), env_steps and cpu_seconds (those of stage 1 included), predicted_reach 
 - best_of: of 16 noises the one that the outcome model of the base's episodes likes best.
 - stage1: guided discovery. residual: the same with a residual on the chunk of codes that no noise
   commands. stage2: soft actor-critic from stage1, with the intrinsic reward. stage2_residual: a
-  residual on the chunks of all codes, learned from there on the same reward. stage2_qf3: a copy of
-  the denoiser's weights by the critic's gradient (QF3), where its steps are known (maze).
+  residual on the chunks of all codes, learned from there on the same reward. stage2_resfit: one on
+  each action when it is played. stage2_qf3: a copy of the denoiser's weights by the critic's
+  gradient (QF3), where its steps are known (maze).
 
 Beds beside the four have fewer rows: for the prediction (``prediction.py``) the crossing with other
 gusts, and its policy with a noise that is not read (``fixed``) or hardly (``narrow``); and tasks
@@ -54,11 +55,16 @@ from modereg.files import read_json, write_json
 QUIET = ("--log.no-progress", "--log.no-tensorboard", "--no-page")
 METHODS = (
     "base", "inspect", "stage1", "best_of", "residual", "plain", "plain_sac", "stage2",
-    "stage2_residual", "stage2_qf3", "cluster",
+    "stage2_residual", "stage2_resfit", "stage2_qf3", "cluster",
 )  # fmt: skip
 EVALUATED = ("base", "best_of")
 SMOKED = ("base", "inspect", "stage1", "best_of", "stage2_residual")
-FROM_STAGE1 = {"stage2": "sac", "stage2_residual": "residual", "stage2_qf3": "qf3"}
+FROM_STAGE1 = {
+    "stage2": "sac",
+    "stage2_residual": "residual",
+    "stage2_resfit": "resfit",
+    "stage2_qf3": "qf3",
+}
 """The learners that go on from stage 1."""
 
 
