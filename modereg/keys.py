@@ -33,6 +33,7 @@ __all__ = [
     "LOGITS",
     "MI_REWARD",
     "MODE",
+    "MODE_EMBEDDING",
     "NOISE",
     "NOVELTY_REWARD",
     "OBSERVATION",
@@ -83,6 +84,9 @@ LATENT = "latent"
 
 LATENT_FEATURES = "latent_features"
 """What networks read of the code: one-hot, or the code itself, ``[*B, D]``."""
+
+MODE_EMBEDDING = "mode_embedding"
+"""What a policy reads that can be told which mode to show, ``[*B, D]``; zeros leave it free."""
 
 LOGITS = "logits"
 """Unnormalised log-probabilities over codes, ``[*B, K]``."""

@@ -34,6 +34,11 @@ from modereg.functional.denoising import (
     gaussian_step_kl,
     gaussian_step_log_prob,
 )
+from modereg.functional.distributional import (
+    categorical_mean,
+    lower_categorical,
+    project_categorical,
+)
 from modereg.functional.neighbours import (
     kozachenko_leonenko_terms,
     ksg_rectangle_terms,
@@ -61,6 +66,7 @@ from modereg.functional.paths import along_path
 from modereg.functional.points import (
     nearest_centroid,
     silhouette,
+    silhouette_of_distances,
     squared_distances,
 )
 from modereg.functional.variational import (
@@ -79,6 +85,7 @@ __all__ = [
     "aliased_codes",
     "along_path",
     "categorical_log_ratio",
+    "categorical_mean",
     "centred_codes",
     "clipped_surrogate",
     "constraint_slack",
@@ -106,6 +113,7 @@ __all__ = [
     "ksg_rectangle_terms",
     "ksg_terms",
     "log_mean_exp",
+    "lower_categorical",
     "merged_log_probs",
     "mine",
     "mutual_information",
@@ -117,10 +125,12 @@ __all__ = [
     "pair_scores",
     "particle_reward",
     "pooled_moments",
+    "project_categorical",
     "ross_terms",
     "score_function_loss",
     "shaping",
     "silhouette",
+    "silhouette_of_distances",
     "smile",
     "soft_range",
     "sphere_log_area",

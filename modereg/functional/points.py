@@ -9,6 +9,7 @@ from torch.nn import functional as F
 __all__ = [
     "nearest_centroid",
     "silhouette",
+    "silhouette_of_distances",
     "squared_distances",
 ]
 
@@ -53,15 +54,28 @@ def silhouette(features: Tensor, labels: Tensor) -> Tensor:
     Returns:
         A scalar in [-1, 1]; 0 where there is a single cluster.
     """
+    return silhouette_of_distances(squared_distances(features, features).sqrt(), labels)
+
+
+def silhouette_of_distances(distances: Tensor, labels: Tensor) -> Tensor:
+    """Return :func:`silhouette` where the distances between points are known.
+
+    Args:
+        distances: ``[N, N]``, symmetric, with zeros on the diagonal.
+        labels: ``[N]`` int64, not negative; numbers may be missing.
+
+    Returns:
+        A scalar in [-1, 1]; 0 where there is a single cluster.
+    """
     _, labels = labels.unique(return_inverse=True)
-    members = F.one_hot(labels).to(features.dtype)
+    members = F.one_hot(labels).to(distances.dtype)
     if members.shape[-1] < 2:
-        return features.new_zeros(())
+        return distances.new_zeros(())
     sizes = members.sum(0)
-    totals = squared_distances(features, features).sqrt() @ members
+    totals = distances @ members
     own = labels.unsqueeze(-1)
     own_size = sizes[labels]
     within = totals.gather(-1, own).squeeze(-1) / (own_size - 1).clamp_min(1.0)
     between = (totals / sizes).scatter(-1, own, torch.inf).amin(-1)
-    largest = torch.maximum(within, between).clamp_min(torch.finfo(features.dtype).tiny)
+    largest = torch.maximum(within, between).clamp_min(torch.finfo(distances.dtype).tiny)
     return torch.where(own_size > 1, (between - within) / largest, 0.0).mean()
