@@ -24,6 +24,7 @@ from modereg.recipes.config import (
     EvaluateConfig,
     ExportConfig,
     FinetuneConfig,
+    FromScratchConfig,
     InspectConfig,
     ModesConfig,
     PretrainConfig,
@@ -38,6 +39,7 @@ REPORT_EXTRA = "modereg[report]"
 
 COMMANDS: dict[str, type] = {
     "pretrain": PretrainConfig,
+    "from-scratch": FromScratchConfig,
     "discover": DiscoverConfig,
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
@@ -162,13 +164,13 @@ def _run(config: Any) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    if isinstance(config, PretrainConfig | DiscoverConfig | FinetuneConfig):
+    if isinstance(config, PretrainConfig | FromScratchConfig | DiscoverConfig | FinetuneConfig):
         from modereg.recipes import follow
 
         if getattr(config, "page", False):  # before hours of training
             for library in ("matplotlib", "jinja2"):
                 optional(library, "The page at the end (--no-page leaves it out)", REPORT_EXTRA)
-        summary: dict[str, Any] = getattr(follow, _name(config))(config)
+        summary: dict[str, Any] = getattr(follow, _name(config).replace("-", "_"))(config)
         if getattr(config, "page", False):
             from modereg.commands.report import report_run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,7 +14,7 @@ from modereg import keys
 from modereg.errors import ConfigurationError, ShapeError
 from modereg.policies import GenerativePolicy
 
-__all__ = ["ActionBox", "Commanded", "ModeActor"]
+__all__ = ["ActionBox", "Change", "Commanded", "ModeActor"]
 
 
 class Cloneable(Protocol):
@@ -139,26 +140,53 @@ class ModeActor(nn.Module):
         self.averaged.update_parameters(self.policy)
 
 
+@dataclass(frozen=True)
+class Change:
+    """Another command on the way.
+
+    Attributes:
+        embeddings: of each row, ``[B, D]``.
+        when: decision from which they are read, ``[B]`` int64.
+    """
+
+    embeddings: Tensor
+    when: Tensor
+
+
 class Commanded:
-    """Plays each row of an environment by an embedding of its own; for collection and evaluation.
+    """Plays each row of an environment by an embedding of its own, from one reset of all on.
 
     Args:
         actor: what plays.
         embeddings: of each row, ``[B, D]``.
-        noise: standard deviation, of each row ``[B]``, of what is added to a whole chunk and to
-            each of its actions, in units of [-1, 1]; None adds nothing.
+        noise: standard deviation, of each row ``[B]``, of what is added to a whole chunk, and in
+            half to each of its actions, in units of [-1, 1]; None adds nothing.
+        change: another command on the way, or None.
     """
 
     def __init__(
-        self, actor: ModeActor, embeddings: Tensor, noise: Tensor | None = None
+        self,
+        actor: ModeActor,
+        embeddings: Tensor,
+        noise: Tensor | None = None,
+        change: Change | None = None,
     ) -> None:
-        self.actor, self.embeddings, self.noise = actor, embeddings, noise
+        self.actor, self.embeddings, self.noise, self.change = actor, embeddings, noise, change
+        self.decision = 0
+
+    def command(self, tensordict: TensorDictBase) -> Tensor:
+        """Return what is commanded at this decision, ``[B, D]``."""
+        told, change = self.embeddings, self.change
+        if change is None:
+            return told
+        return torch.where((change.when <= self.decision)[:, None], change.embeddings, told)
 
     @torch.no_grad()
     def __call__(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the action, a chunk ``[B, H, A]``."""
         box = self.actor.box
-        flat = self.actor.act(tensordict, self.embeddings)
+        flat = self.actor.act(tensordict, self.command(tensordict))
+        self.decision += 1
         if self.noise is not None:
             steady = torch.randn(len(flat), len(box.low)).repeat(1, box.horizon)
             shaken = steady + 0.5 * torch.randn_like(flat)

@@ -2,70 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict
 from torch import Tensor
-from torchrl.envs import EnvBase
 
-from modereg import functional, keys
-from modereg.ddiffpg.actor import Commanded, ModeActor
+from modereg import functional
+from modereg.ddiffpg.actor import Change, Commanded, ModeActor
+from modereg.ddiffpg.collecting import EpisodeCollector, random_chunks, states_of
 from modereg.ddiffpg.critics import ModeCritics
-from modereg.ddiffpg.modes import ModeTable
-from modereg.ddiffpg.replay import EXPLORE, OWN, TrajectoryReplay
+from modereg.ddiffpg.modes import ModeTable, paths_of
+from modereg.ddiffpg.options import DDiffPGOptions
+from modereg.ddiffpg.replay import TrajectoryReplay, own_place
 from modereg.ddiffpg.targets import climb
-from modereg.errors import ConfigurationError
 from modereg.learners.base import descend
 from modereg.novelty import RandomNetworkDistillation
-from modereg.rollouts import Episodes, collect_episodes
-from modereg.seeding import derived_seed, isolated_generators
 
-__all__ = ["DDiffPG", "DDiffPGOptions"]
+__all__ = ["DDiffPG"]
 
-COLLECTION = 7
-"""Sets the seeds of collected batches apart from those of other parts of a run."""
+ALPHA = 0.5
+"""Of NovelD, as in DDiffPG."""
 
-MARGIN = 1.25
-"""How far a support reaches beyond the returns that were seen."""
+MARGIN, WIDE = 1.25, 4.0
+"""How far a support reaches beyond the returns that were seen, and how many times too wide it may
+be before it is narrowed."""
 
-
-@dataclass(frozen=True)
-class DDiffPGOptions:
-    """Numbers of :class:`DDiffPG`.
-
-    Attributes:
-        gamma: discount of an environment step.
-        batch: decisions of a gradient step, shared equally by the modes and exploration.
-        tau: of the target critics.
-        climb_steps: of Adam that a target action takes each time it is drawn.
-        climb_rate: of each.
-        explore: share of the episodes that explore, while the others are commanded; the rest of it
-            is shared equally by the modes.
-        explore_noise: standard deviation of what is added to chunks that explore, in units of the
-            actions' range halved.
-        command_noise: the same of commanded ones.
-        intrinsic: weight of the novelty beside the reward in the critics of modes.
-        actor_rate: learning rate of the actor.
-        critic_rate: of the critics and the novelty's predictor.
-        max_grad_norm: to which gradients are clipped.
-        novelty_steps: gradient steps of the predictor on each batch of episodes.
-    """
-
-    gamma: float = 0.99
-    batch: int = 256
-    tau: float = 0.01
-    climb_steps: int = 10
-    climb_rate: float = 0.03
-    explore: float = 0.5
-    explore_noise: float = 0.5
-    command_noise: float = 0.1
-    intrinsic: float = 0.01
-    actor_rate: float = 1e-3
-    critic_rate: float = 1e-3
-    max_grad_norm: float = 10.0
-    novelty_steps: int = 5
+NOVELTY_ROWS = 512
+"""States of a gradient step of the novelty's predictor."""
 
 
 class DDiffPG:
@@ -76,171 +41,103 @@ class DDiffPG:
     each batch: what :meth:`state_dict` returned goes on to the same numbers.
 
     Args:
-        env: batch ``[B]``, whose action is a chunk and which keeps a history.
+        collector: plays episodes.
         actor: what acts.
         critics: of the modes, with slot 0 for exploration.
         novelty: tells what is new, of ``state_keys``.
         modes: the table of modes.
         replay: of trajectories.
         state_keys: what critics and novelty read.
-        max_decisions: of the longest episode.
-        options: see :class:`DDiffPGOptions`.
-        seed: of the environments.
+        options: see :class:`~modereg.ddiffpg.options.DDiffPGOptions`.
     """
 
     def __init__(
         self,
-        env: EnvBase,
+        collector: EpisodeCollector,
         actor: ModeActor,
         critics: ModeCritics,
         novelty: RandomNetworkDistillation,
         modes: ModeTable,
         replay: TrajectoryReplay,
         *,
-        state_keys: list[NestedKey],
-        max_decisions: int,
+        state_keys: Sequence[NestedKey],
         options: DDiffPGOptions | None = None,
-        seed: int = 0,
     ) -> None:
-        self.env, self.actor, self.critics, self.novelty = env, actor, critics, novelty
-        self.modes, self.replay, self.state_keys = modes, replay, state_keys
-        self.max_decisions = max_decisions
-        self.options, self.seed = options or DDiffPGOptions(), seed
-        self.batches = self.env_steps = 0
-        self.actor_optimizer = torch.optim.Adam(actor.policy.parameters(), self.options.actor_rate)
-        self.novelty_optimizer = torch.optim.Adam(
-            novelty.predictor.parameters(), self.options.critic_rate
-        )
+        self.collector, self.actor, self.critics, self.novelty = collector, actor, critics, novelty
+        self.modes, self.replay, self.state_keys = modes, replay, list(state_keys)
+        self.options = options or DDiffPGOptions()
+        rates = self.options.actor_rate, self.options.critic_rate
+        self.actor_optimizer = torch.optim.Adam(actor.policy.parameters(), rates[0])
+        self.novelty_optimizer = torch.optim.Adam(novelty.predictor.parameters(), rates[1])
         self._renew_optimizer()
 
     def _renew_optimizer(self) -> None:
-        self.critic_optimizer = torch.optim.Adam(
-            self.critics.networks.parameters(), self.options.critic_rate
-        )
+        parameters, rate = self.critics.networks.parameters(), self.options.critic_rate
+        self.critic_optimizer = torch.optim.Adam(parameters, rate)
 
     # --- collecting
+
+    def prefill(self, batches: int) -> None:
+        """Keep batches of random episodes, and scale what critics read by them."""
+        for _ in range(batches):
+            kept = self.collector.play(random_chunks(self.actor.box))
+            none = torch.zeros(len(kept), dtype=torch.int64)
+            self.replay.extend(kept.set("pure", none == 0), none)
+            self._learn_novelty(kept)
+        states = self._inside(self.replay.episodes[: len(self.replay)])
+        self.critics.features.fit(states)
+        self._fit_supports(set())
 
     def collect(self) -> dict[str, float]:
         """Play an episode in each row, some to explore and some by command, and keep them.
 
         Returns:
-            Success of all, of those that explored and of the commanded, and novelty.
+            Success of those that explored and of the commanded, and novelty.
         """
-        size, options = self.env.batch_size.numel(), self.options
-        commands = self._commands(size)
-        exploring = commands == 0
+        first, later, when = self._commands(self.collector.rows)
+        exploring, options, embeddings = first == 0, self.options, self.modes.embeddings
         noise = torch.where(exploring, options.explore_noise, options.command_noise)
-        policy = Commanded(self.actor, self.modes.embeddings[commands], noise)
-        episodes = self._play(policy)
-        kept = self._as_kept(episodes)
-        self.replay.extend(kept, self._groups(kept, commands))
+        change = Change(embeddings[later], when)
+        kept = self.collector.play(Commanded(self.actor, embeddings[first], noise, change))
+        pure = (first == later) | (kept["length"] <= when)
+        groups = torch.where(pure, first, later)
+        rows = (kept.get("success") & pure).nonzero().squeeze(-1)
+        groups[rows] = self.modes.modes_of(paths_of(kept, rows))
+        self.replay.extend(kept.set("pure", pure), groups)
         solved = kept.get("success").float()
-        told = solved[~exploring]
-        return {
-            "success": float(solved.mean()),
-            "explored_success": float(solved[exploring].mean()) if bool(exploring.any()) else 0.0,
-            "commanded_success": float(told.mean()) if len(told) else 0.0,
-            "novelty": self._learn_novelty(kept),
-        }
+        parts = {"explored": solved[exploring], "commanded": solved[~exploring & pure]}
+        success = {f"{name}_success": float(part.mean()) for name, part in parts.items() if len(part)}
+        return success | {"novelty": self._learn_novelty(kept)}
 
-    def prefill(self) -> None:
-        """Play random chunks, half of them steady, and keep them."""
-        box = self.actor.box
+    def _commands(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the modes that rows show first and later, and from which decision on, ``[size]``.
 
-        def policy(tensordict: Any) -> Any:
-            rows = len(tensordict)
-            loose = 2.0 * torch.rand(rows, box.size) - 1.0
-            steady = loose[:, : len(box.low)].repeat(1, box.horizon)
-            flat = torch.where(torch.rand(rows, 1) < 0.5, steady, loose)
-            return tensordict.set(keys.ACTION, box.chunk(flat))
+        0 explores, to the end.
+        """
+        number = self.modes.number
+        when = torch.randint(1, max(self.collector.max_decisions // 2, 1) + 1, (size,))
+        explorers = round(self.options.explore * size) if number else size
+        turn = self.collector.batches + torch.arange(size - explorers)
+        none = torch.zeros(explorers, dtype=torch.int64)
+        first = torch.cat([none, 1 + turn % max(number, 1)])
+        other = 1 + (first - 1 + torch.randint(1, max(number, 2), (size,))) % max(number, 1)
+        changes = (first > 0) & (torch.rand(size) < self.options.switch)
+        return first, torch.where(changes, other, first), when
 
-        kept = self._as_kept(self._play(policy))
-        self.replay.extend(kept, torch.zeros(len(kept), dtype=torch.int64))
-        self._learn_novelty(kept)
-
-    def _play(self, policy: Any) -> Episodes:
-        """Play an episode in each row from a seeded reset."""
-        self.env.set_seed(derived_seed(self.seed, COLLECTION, self.batches))
-        self.batches += 1
-        read = list(dict.fromkeys([*self.actor.observation_keys, *self.state_keys]))
-        after = [("next", keys.EXECUTED), ("next", keys.REWARD), ("next", keys.STEPS)]
-        final = [*read, keys.HISTORY, "terminated", *self._labels()]
-        episodes = collect_episodes(
-            self.env,
-            self.env.batch_size.numel(),
-            max_decisions=self.max_decisions,
-            policy=policy,
-            keep=[*read, *after],
-            final=final,
-        )
-        self.env_steps += episodes.spent
-        return episodes
-
-    def _labels(self) -> list[NestedKey]:
-        there = self.env.observation_spec.keys(True, True)
-        if keys.SUCCESS not in there:
-            raise ConfigurationError(
-                f"expected an environment that says {keys.SUCCESS!r}, without which no trajectory "
-                "can be told to have reached its goal; name its entry by the task's option "
-                "success_key"
-            )
-        return [key for key in (keys.SUCCESS, keys.MODE) if key in there]
-
-    def _as_kept(self, episodes: Episodes) -> TensorDict:
-        """Return what the replay keeps of episodes, ``[N]``: one state more than decisions."""
-        decisions, valid, final = episodes.decisions, episodes.valid, episodes.final
-        lengths, rows = valid.sum(1), torch.arange(len(valid))
-        kept: dict[Any, Any] = {}
-        for key in dict.fromkeys([*self.actor.observation_keys, *self.state_keys]):
-            value = decisions.get(key)
-            value = torch.cat([value, value[:, :1]], 1)
-            value[rows, lengths] = final.get(key)
-            kept[key] = value
-        history = final.get(keys.HISTORY)
-        length = valid.shape[1]
-        terminated = torch.zeros_like(valid)
-        terminated[rows, lengths - 1] = final.get("terminated").squeeze(-1)
-        after = decisions.get("next")
-        return TensorDict(
-            {
-                "observed": TensorDict(kept, [*valid.shape[:1], length + 1]),
-                "actions": self.actor.box.flat(after.get(keys.EXECUTED)),
-                "rewards": after.get(keys.REWARD).squeeze(-1) * valid,
-                "steps": after.get(keys.STEPS).squeeze(-1) * valid,
-                "terminated": terminated,
-                "length": lengths,
-                "success": final.get(keys.SUCCESS).squeeze(-1),
-                "path": history.unflatten(-1, (length + 1, -1)),
-            },
-            valid.shape[:1],
-        )
-
-    def _commands(self, size: int) -> Tensor:
-        """Return the modes that rows are to show, ``[size]``; 0 explores."""
-        if not self.modes.number:
-            return torch.zeros(size, dtype=torch.int64)
-        explorers = round(self.options.explore * size)
-        turn = self.batches + torch.arange(size - explorers)
-        commanded = 1 + turn % self.modes.number
-        return torch.cat([torch.zeros(explorers, dtype=torch.int64), commanded])
-
-    def _groups(self, kept: TensorDict, commands: Tensor) -> Tensor:
-        """Return the modes of episodes: of successes where they went, else what was commanded."""
-        groups, solved = commands.clone(), kept.get("success")
-        rows = solved.nonzero().squeeze(-1)
-        paths = [kept["path"][row, : int(kept["length"][row]) + 1] for row in rows.tolist()]
-        groups[rows] = self.modes.modes_of(paths)
-        return groups
+    def _inside(self, kept: TensorDict) -> Tensor:
+        """Return the states of episodes, ``[n, S]``, without padding."""
+        observed = kept["observed"]
+        inside = torch.arange(observed.shape[1]) <= kept["length"][:, None]
+        return self._states(observed)[inside]
 
     def _learn_novelty(self, kept: TensorDict) -> float:
         """Let the novelty's predictor learn states, and return their mean novelty before."""
-        inside = torch.arange(kept["observed"].shape[1]) <= kept["length"][:, None]
-        states = self._states(kept["observed"])[inside]
+        states = self._inside(kept)
         with torch.no_grad():
             self.novelty.observe(states)
-            before = float(self.novelty.novelty(states).mean())
+        before = float(self.novelty.novelty(states).mean())
         for _ in range(self.options.novelty_steps):
-            rows = torch.randint(len(states), (min(512, len(states)),))
+            rows = torch.randint(len(states), (min(NOVELTY_ROWS, len(states)),))
             self._descend(self.novelty_optimizer, self.novelty(states[rows]).mean(), "novelty")
         return before
 
@@ -248,132 +145,114 @@ class DDiffPG:
 
     def learn(self) -> dict[str, Tensor]:
         """Take a gradient step of all critics and the actor; return the losses, detached."""
-        groups = self._drawable()
-        places, steps = self.replay.sample(groups, max(self.options.batch // len(groups), 1))
+        groups = torch.arange(self.modes.number + 1)
+        size = max(self.options.batch // len(groups), 1)
+        places, steps = self.replay.sample(groups.tolist(), size)
         data = self._transitions(groups, places, steps)
         critic_loss = self._learn_critics(data)
-        targets = self._climb(data)
-        own = torch.tensor([OWN if group else EXPLORE for group in groups])[:, None]
-        self.replay.episodes["targets"][places, steps, own.expand_as(places)] = targets
-        actor_loss = self._learn_actor(data, targets)
-        return {"critic_loss": critic_loss, "actor_loss": actor_loss}
+        targets = self._climb(data["states"], data["targets"])
+        self.replay.episodes["targets"][places, steps, own_place(groups, places)] = targets
+        return {"critic_loss": critic_loss, "actor_loss": self._learn_actor(data, targets)}
 
-    def _drawable(self) -> list[int]:
-        """Return the groups in the order of the critics' slots; each mode has an episode."""
-        return list(range(self.modes.number + 1))
-
-    def _transitions(self, groups: list[int], places: Tensor, steps: Tensor) -> dict[str, Any]:
+    def _transitions(self, groups: Tensor, places: Tensor, steps: Tensor) -> dict[str, Any]:
         """Return what gradient steps read of decisions ``[G, n]``."""
         episodes, options = self.replay.episodes, self.options
-        observed = episodes["observed"]
-        now, after = observed[places, steps], observed[places, steps + 1]
+        now, after = (episodes["observed"][places, steps + ahead] for ahead in (0, 1))
         states, next_states = self._states(now), self._states(after)
-        intrinsic = self._intrinsic(states, next_states)
-        own = torch.tensor([float(group > 0) for group in groups])[:, None]
-        rewards = episodes["rewards"][places, steps] * own
-        rewards = rewards + intrinsic * torch.where(own > 0, options.intrinsic, 1.0)
+        mode = (groups > 0)[:, None].expand_as(places)
+        earned = episodes["rewards"][places, steps] * mode
+        weight = torch.where(mode, options.intrinsic, 1.0)
         going_on = ~episodes["terminated"][places, steps]
-        place = torch.tensor([OWN if group else EXPLORE for group in groups])[:, None]
         return {
             "now": now,
             "after": after,
             "states": states,
             "next_states": next_states,
             "actions": episodes["actions"][places, steps],
-            "targets": episodes["targets"][places, steps, place.expand_as(places)],
-            "rewards": rewards,
+            "targets": episodes["targets"][places, steps, own_place(groups, places)],
+            "rewards": earned + weight * self._intrinsic(states, next_states),
             "discounts": going_on * options.gamma ** episodes["steps"][places, steps],
             "embeddings": self.modes.embeddings[groups][:, None].expand(*places.shape, -1),
-            "free": (own > 0).expand_as(places),
+            "mode": mode,
         }
 
     def _intrinsic(self, states: Tensor, next_states: Tensor) -> Tensor:
-        """NovelD of steps, ``[*B]``."""
-        both = self.novelty.novelty(torch.stack([states, next_states]))
-        return functional.novel_d(both[1], both[0], 0.5)
+        """Return NovelD of steps, ``[*B]``."""
+        before, after = self.novelty.novelty(torch.stack([states, next_states]))
+        return functional.novel_d(after, before, ALPHA)
 
     def _learn_critics(self, data: dict[str, Any]) -> Tensor:
         chosen = self.actor.act(data["after"], data["embeddings"])
-        wanted = self.critics.backup(
-            data["rewards"], data["discounts"], data["next_states"], chosen
-        )
+        earned = data["rewards"], data["discounts"]
+        wanted = self.critics.backup(*earned, data["next_states"], chosen)
         loss = self.critics.loss(data["states"], data["actions"], wanted)
         self._descend(self.critic_optimizer, loss, "the critics")
         self.critics.update_targets(self.options.tau)
         return loss.detach()
 
-    def _climb(self, data: dict[str, Any]) -> Tensor:
+    def _climb(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Return target actions ``[G, n, C]`` that are higher up the critics of their slots."""
         steps, rate = self.options.climb_steps, self.options.climb_rate
         self.critics.networks.requires_grad_(False)
-        states = data["states"]
         moved = climb(
-            lambda actions: self.critics.value(states, actions),
-            data["targets"],
-            steps=steps,
-            rate=rate,
+            lambda actions: self.critics.value(states, actions), targets, steps=steps, rate=rate
         )
         self.critics.networks.requires_grad_(True)
         return moved
 
     def _learn_actor(self, data: dict[str, Any], targets: Tensor) -> Tensor:
-        loss = self.actor.loss(
-            targets.flatten(0, 1),
-            data["now"].flatten(0, 1),
-            data["embeddings"].flatten(0, 1),
-            data["free"].flatten(),
-        )
+        parts = (targets, data["now"], data["embeddings"], data["mode"])
+        loss = self.actor.loss(*(part.flatten(0, 1) for part in parts))
         self._descend(self.actor_optimizer, loss, "the actor")
         self.actor.average()
         return loss.detach()
 
     def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor, what: str) -> None:
-        where = f"{what}, after batch {self.batches}"
+        where = f"{what}, after batch {self.collector.batches}"
         descend(optimizer, loss, self.options.max_grad_norm, where)
 
     def _states(self, observed: Any) -> Tensor:
-        """Return what critics read of entries ``[*B]``, ``[*B, S]``."""
-        dims = observed.batch_dims
-        return torch.cat([observed.get(key).flatten(dims) for key in self.state_keys], -1)
+        return states_of(observed, self.state_keys)
 
     # --- modes
 
     def find_modes(self) -> None:
         """Cluster the successes anew, and let critics begin where their modes come from."""
         sources = self.modes.update(self.replay)
+        begun: set[int] = set()
         if sources is not None:
             self.critics = self.critics.rearranged(sources)
             self._renew_optimizer()
-        self._fit_supports({slot for slot, source in enumerate(sources or ()) if source == 0 < slot})
+            begun = {slot for slot, source in enumerate(sources) if slot and not source}
+        self._fit_supports(begun)
 
     def _fit_supports(self, begun: set[int]) -> None:
         """Let each slot's atoms span the returns that were seen, and somewhat more.
 
-        One that covers them, and is not four times as wide, stays, unless it has just begun.
+        One that covers them, and is not far too wide, stays, unless it has just begun.
         """
         for slot in range(self.critics.slots):
-            seen = self._returns(slot)
+            seen, atoms = self._returns(slot), self.critics.atoms[slot]
             low, high = min(float(seen.min()), 0.0), max(float(seen.max()), 1e-3)
             span = MARGIN * (high - low)
-            atoms = self.critics.atoms[slot]
-            fits = self.critics.covers(slot, seen) and float(atoms[-1] - atoms[0]) < 4.0 * span
-            if not fits or slot in begun:
+            fits = self.critics.covers(slot, seen) and float(atoms[-1] - atoms[0]) < WIDE * span
+            if slot in begun or not fits:
                 self.critics.set_support(slot, low if low == 0.0 else high - span, low + span)
 
     @torch.no_grad()
     def _returns(self, slot: int) -> Tensor:
-        """Return what each decision of a slot's episodes went on to earn, discounted."""
-        every, options = self.replay.episodes[: len(self.replay)], self.options
+        """Return what decisions of a slot's episodes went on to earn, discounted, ``[T, n]``."""
+        episodes, options = self.replay.episodes[: len(self.replay)], self.options
         if slot:
-            every = every[self.replay.groups[: len(self.replay)] == slot]
-        states = self._states(every["observed"])
-        inside = torch.arange(every["rewards"].shape[1]) < every["length"][:, None]
+            episodes = episodes[self.replay.groups[: len(self.replay)] == slot]
+        states, steps = self._states(episodes["observed"]), episodes["steps"]
+        inside = torch.arange(steps.shape[1]) < episodes["length"][:, None]
         rewards = self._intrinsic(states[:, :-1], states[:, 1:]) * inside
         if slot:
-            rewards = every["rewards"] + options.intrinsic * rewards
-        discounts = options.gamma ** every["steps"]
+            rewards = episodes["rewards"] + options.intrinsic * rewards
         returns, earned = [], torch.zeros_like(rewards[:, 0])
         for step in reversed(range(rewards.shape[1])):
-            earned = rewards[:, step] + discounts[:, step] * earned
+            earned = rewards[:, step] + options.gamma ** steps[:, step] * earned
             returns.append(earned)
         return torch.stack(returns)
 
@@ -390,8 +269,8 @@ class DDiffPG:
             "modes": self.modes.state_dict(),
             "replay": self.replay.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "batches": self.batches,
-            "env_steps": self.env_steps,
+            "batches": self.collector.batches,
+            "env_steps": self.collector.env_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -403,4 +282,5 @@ class DDiffPG:
         optimizers = (self.actor_optimizer, self.critic_optimizer, self.novelty_optimizer)
         for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        self.batches, self.env_steps = state["batches"], state["env_steps"]
+        self.collector.batches = state["batches"]
+        self.collector.env_steps = state["env_steps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg.ddiffpg.clustering import PathClusters
@@ -10,7 +11,7 @@ from modereg.ddiffpg.matching import match_clusters
 from modereg.ddiffpg.replay import TrajectoryReplay
 from modereg.errors import ConfigurationError
 
-__all__ = ["ModeTable"]
+__all__ = ["ModeTable", "paths_of"]
 
 
 class ModeTable:
@@ -61,7 +62,7 @@ class ModeTable:
         places = replay.successes(self.paths)
         if not len(places):
             return None
-        paths = paths_of(replay, places)
+        paths = paths_of(replay.episodes, places)
         labels = self.clusters.fit(replay.numbers[places].tolist(), paths)
         labels = self._largest(labels)
         old = replay.groups[places] - 1
@@ -94,12 +95,12 @@ class ModeTable:
             if before:
                 renumbered[before] = now
         replay.groups = renumbered[replay.groups]
-        rest = replay.episodes.get("success")[: len(replay)].clone()
+        rest = replay.solved()
         rest[places] = False
         others = rest.nonzero().squeeze(-1)
         replay.regroup(places, modes)
         if len(others):
-            replay.regroup(others, self.modes_of(paths_of(replay, others)))
+            replay.regroup(others, self.modes_of(paths_of(replay.episodes, others)))
 
     def state_dict(self) -> dict[str, object]:
         """Return everything that changes."""
@@ -114,9 +115,9 @@ class ModeTable:
         self.clusters.representatives = state["representatives"]  # type: ignore[assignment]
 
 
-def paths_of(replay: TrajectoryReplay, places: Tensor) -> list[Tensor]:
+def paths_of(episodes: TensorDictBase, places: Tensor) -> list[Tensor]:
     """Return the paths of episodes, ``[T + 1, d]`` each, of as many points as they have."""
-    found = replay.episodes[places]
+    found = episodes[places]
     points, lengths = found.get("path"), found.get("length").tolist()
     return [path[: length + 1].clone() for path, length in zip(points, lengths)]
 

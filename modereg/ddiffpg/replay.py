@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modereg.errors import ConfigurationError
 
-__all__ = ["TrajectoryReplay"]
+__all__ = ["TrajectoryReplay", "own_place"]
 
 EXPLORE, OWN = 0, 1
 """Places of a decision's two target actions: that of exploration, and that of its mode."""
@@ -52,8 +52,9 @@ class TrajectoryReplay:
         """Add episodes ``[n]`` of groups ``[n]``.
 
         Args:
-            episodes: with ``length`` int64, ``success`` bool, and ``actions`` ``[n, T, C]``, which
-                are the first target actions too; what else there is, is kept.
+            episodes: with ``length`` int64, ``success`` bool, ``pure`` bool, whether a single mode
+                was commanded, and ``actions`` ``[n, T, C]``, which are the first target actions
+                too; what else there is, is kept.
             groups: int64, 0 for none.
         """
         targets = torch.stack([episodes.get("actions")] * 2, 2)
@@ -89,9 +90,8 @@ class TrajectoryReplay:
         self.groups[rows] = groups
 
     def successes(self, most: int) -> Tensor:
-        """Return the places of successful episodes, ``[n]``, the latest of each group alike."""
-        solved = self.episodes.get("success")[: self._size]
-        places = solved.nonzero().squeeze(-1)
+        """Return the places of pure successful episodes, ``[n]``, the latest of each group alike."""
+        places = self.solved().nonzero().squeeze(-1)
         if len(places) <= most:
             return places
         groups, numbers = self.groups[places], self.numbers[places]
@@ -102,6 +102,10 @@ class TrajectoryReplay:
             rank[mine] = torch.arange(len(mine))
         chosen = (rank * (self.came + 1) - numbers).argsort()[:most]
         return places[chosen].sort().values
+
+    def solved(self) -> Tensor:
+        """Return which episodes succeeded, by one mode or by exploring, ``[len(self)]`` bool."""
+        return (self.episodes.get("success") & self.episodes.get("pure"))[: self._size]
 
     def sample(self, groups: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
         """Draw decisions of each group alike; of group 0, from all episodes.
@@ -154,3 +158,8 @@ def _draw(weights: Tensor, size: int) -> Tensor:
     """Draw rows in proportion to weights ``[N]``."""
     ends = weights.cumsum(0)
     return torch.searchsorted(ends, torch.rand(size, dtype=ends.dtype) * ends[-1], right=True)
+
+
+def own_place(groups: Tensor, places: Tensor) -> Tensor:
+    """Return which of a decision's two targets is that of a slot, ``[G, n]``, of groups ``[G]``."""
+    return torch.where(groups > 0, OWN, EXPLORE)[:, None].expand_as(places)

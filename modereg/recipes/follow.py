@@ -8,10 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from modereg.errors import ConfigurationError
-from modereg.recipes.config import DiscoverConfig, FinetuneConfig, PretrainConfig
+from modereg.recipes.config import (
+    DiscoverConfig,
+    FinetuneConfig,
+    FromScratchConfig,
+    PretrainConfig,
+)
 from modereg.recipes.discover import discover_steps
 from modereg.recipes.events import Advanced, Event, Finished, Planned, Progressed, Started, Steps
 from modereg.recipes.finetune import finetune_steps
+from modereg.recipes.from_scratch import from_scratch_steps
 from modereg.recipes.pretrain import pretrain_steps
 from modereg.recipes.progress import Progress
 from modereg.recipes.runs import Run
@@ -23,12 +29,13 @@ from modereg.seeding import (
     set_generator_state,
 )
 
-__all__ = ["discover", "finetune", "follow", "pretrain"]
+__all__ = ["discover", "finetune", "follow", "from_scratch", "pretrain"]
 
 RECIPES: dict[type, Callable[..., Steps]] = {
     PretrainConfig: pretrain_steps,
     DiscoverConfig: discover_steps,
     FinetuneConfig: finetune_steps,
+    FromScratchConfig: from_scratch_steps,
 }
 SHOWN = ("success", "entropy", "bound", "loss", "hits", "commanded")
 """Figures beside the progress."""
@@ -49,13 +56,20 @@ def finetune(config: FinetuneConfig) -> Summary:
     return _last(config)
 
 
+def from_scratch(config: FromScratchConfig) -> Summary:
+    """Learn from nothing; the policy lies in ``out/policy``. See :class:`FromScratchConfig`."""
+    return _last(config)
+
+
 def _last(config: Any) -> Summary:
     *_, finished = follow(config)
     return finished.summary  # type: ignore[union-attr]
 
 
-def follow(config: PretrainConfig | DiscoverConfig | FinetuneConfig) -> Iterator[Event]:
-    """Iterate over what happens in a run of ``pretrain``, ``discover`` or ``finetune``.
+def follow(
+    config: PretrainConfig | DiscoverConfig | FinetuneConfig | FromScratchConfig,
+) -> Iterator[Event]:
+    """Iterate over what happens in a run of one of the recipes above.
 
     Work is done between the events, so nothing happens while nobody asks for the next. Whoever
     stops asking (``break``, or :meth:`close` of the iterator) leaves a run that goes on where it
@@ -79,7 +93,7 @@ def follow(config: PretrainConfig | DiscoverConfig | FinetuneConfig) -> Iterator
     """
     if type(config) not in RECIPES:
         raise ConfigurationError(
-            "expected a PretrainConfig, a DiscoverConfig or a FinetuneConfig, got "
+            f"expected one of {', '.join(kind.__name__ for kind in RECIPES)}, got "
             f"{type(config).__name__}, whose work has no steps to follow"
         )
     return _with_generators_of_its_own(_run(config), config.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from modereg.suggestions import with_suggestion
 from modereg.tasks import Task, WorkerEnv
 from modereg.wrapping import SteeredEnv, steer_env
 
-__all__ = ["Setup", "check_device", "check_trust", "discrete", "set_up"]
+__all__ = ["Setup", "check_device", "check_trust", "discrete", "set_up", "with_layout"]
 
 
 @dataclass
@@ -126,7 +126,7 @@ def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
             f"expected workers that divide the {setup.num_envs} environments, got {setup.workers}; "
             "choose another number of either (--task.workers, --task.num-envs)"
         )
-    setup.task = _with_layout(task, config, setup)
+    setup.task = with_layout(task, config, lambda: setup.env)
     setup.layout = setup.task.layout.for_policy(policy)
     return setup
 
@@ -187,8 +187,17 @@ def discrete(prior: Prior) -> CategoricalPrior:
     return prior
 
 
-def _with_layout(task: Task, config: TaskConfig, setup: Setup) -> Task:
-    """Return the task with what the configuration asks to differ."""
+def with_layout(task: Task, config: TaskConfig, make_env: Callable[[], EnvBase]) -> Task:
+    """Return the task with what the configuration asks to differ.
+
+    Args:
+        task: as it is resolved.
+        config: what differs.
+        make_env: returns an environment of it, to look for entries that are named.
+
+    Raises:
+        ConfigurationError: if the environment lacks one.
+    """
     changes = {
         name: getattr(config, name)
         for name in ("execute", "offset", "gamma", "feature_dims")
@@ -196,9 +205,9 @@ def _with_layout(task: Task, config: TaskConfig, setup: Setup) -> Task:
     }
     if config.feature_keys is not None:
         changes["feature_dims"] = config.feature_dims
-        changes["feature_keys"] = _entries("feature_keys", config.feature_keys, setup)
+        changes["feature_keys"] = _entries("feature_keys", config.feature_keys, task, make_env())
     if config.steering_keys is not None:
-        changes["steering_keys"] = _entries("steering_keys", config.steering_keys, setup)
+        changes["steering_keys"] = _entries("steering_keys", config.steering_keys, task, make_env())
     if "feature_keys" in changes:
         task = replace(task, plot=None)
     if "feature_dims" in changes:
@@ -208,18 +217,20 @@ def _with_layout(task: Task, config: TaskConfig, setup: Setup) -> Task:
     return task.with_layout(**changes)
 
 
-def _entries(option: str, names: Sequence[str], setup: Setup) -> tuple[NestedKey, ...]:
+def _entries(
+    option: str, names: Sequence[str], task: Task, env: EnvBase
+) -> tuple[NestedKey, ...]:
     """Return the environment's entries of some dotted names.
 
     Raises:
         ConfigurationError: if it lacks one.
     """
-    present = setup.env.observation_spec.keys(include_nested=True, leaves_only=True)
+    present = env.observation_spec.keys(include_nested=True, leaves_only=True)
     known = {key if isinstance(key, str) else ".".join(key): key for key in present}
     missing = [name for name in names if name not in known]
     if missing:
         sentence = (
-            f"expected {option} among the entries of task {setup.task.name!r}, "
+            f"expected {option} among the entries of task {task.name!r}, "
             f"{', '.join(sorted(known))}, got {', '.join(missing)}"
         )
         raise ConfigurationError(with_suggestion(sentence, missing, sorted(known)))

@@ -17,6 +17,7 @@ from modereg.recipes.config.looking import (
     ReportConfig,
 )
 from modereg.recipes.config.parts import LogConfig, NoiseConfig, ProgressConfig, TaskConfig
+from modereg.recipes.config.scratch import FromScratchConfig
 from modereg.recipes.config.text import from_yaml, to_yaml
 from modereg.recipes.config.training import (
     ClusterConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FinetuneConfig",
+    "FromScratchConfig",
     "GuidedConfig",
     "InspectConfig",
     "LogConfig",

@@ -15,6 +15,7 @@ from modereg.balances.config import BALANCES
 from modereg.errors import ConfigurationError
 from modereg.files import read_text
 from modereg.learners.config import learner_configs
+from modereg.recipes.config.scratch import FromScratchConfig
 from modereg.recipes.config.training import (
     METHODS,
     DiscoverConfig,
@@ -25,9 +26,14 @@ from modereg.suggestions import with_suggestion
 
 __all__ = ["CHOSEN", "KINDS", "RunConfig", "choices", "fits", "from_yaml", "read_config", "to_yaml"]
 
-RunConfig = DiscoverConfig | FinetuneConfig | PretrainConfig
+RunConfig = DiscoverConfig | FinetuneConfig | PretrainConfig | FromScratchConfig
 
-KINDS = {"finetune": FinetuneConfig, "discover": DiscoverConfig, "pretrain": PretrainConfig}
+KINDS: dict[str, type[Any]] = {
+    "finetune": FinetuneConfig,
+    "discover": DiscoverConfig,
+    "pretrain": PretrainConfig,
+    "from-scratch": FromScratchConfig,
+}
 """The commands whose runs have a folder."""
 
 CHOSEN = ("learner", "balance", "method")
