@@ -159,8 +159,9 @@ class Commanded:
     Args:
         actor: what plays.
         embeddings: of each row, ``[B, D]``.
-        noise: standard deviation, of each row ``[B]``, of what is added to a whole chunk, and in
-            half to each of its actions, in units of [-1, 1]; None adds nothing.
+        noise: standard deviation, of each row ``[B]``, of what is added to all actions of the
+            episode, which leads elsewhere, in half to those of a chunk, and in a quarter to each,
+            in units of [-1, 1]; None adds nothing.
         change: another command on the way, or None.
     """
 
@@ -172,7 +173,7 @@ class Commanded:
         change: Change | None = None,
     ) -> None:
         self.actor, self.embeddings, self.noise, self.change = actor, embeddings, noise, change
-        self.decision = 0
+        self.decision, self._drift = 0, torch.zeros(())
 
     def command(self, tensordict: TensorDictBase) -> Tensor:
         """Return what is commanded at this decision, ``[B, D]``."""
@@ -186,9 +187,10 @@ class Commanded:
         """Write the action, a chunk ``[B, H, A]``."""
         box = self.actor.box
         flat = self.actor.act(tensordict, self.command(tensordict))
-        self.decision += 1
         if self.noise is not None:
-            steady = torch.randn(len(flat), len(box.low)).repeat(1, box.horizon)
-            shaken = steady + 0.5 * torch.randn_like(flat)
+            drift, turn = torch.randn(2, len(flat), len(box.low)).repeat(1, 1, box.horizon)
+            self._drift = self._drift if self.decision else drift
+            shaken = self._drift + 0.5 * turn + 0.25 * torch.randn_like(flat)
             flat = flat + self.noise.unsqueeze(-1) * shaken
+        self.decision += 1
         return tensordict.set(keys.ACTION, box.chunk(flat.clamp(-1.0, 1.0)))

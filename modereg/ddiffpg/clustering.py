@@ -26,8 +26,8 @@ __all__ = [
 APART = 0.6
 """Mean silhouette of a division from which its parts count as ways of their own."""
 
-FEWEST = 5
-"""Paths that a way must have; fewer that stand apart go with the nearest."""
+FEWEST = 3
+"""Paths that a way must have; fewer that stand apart are of none."""
 
 MOST = 8
 """Parts into which a node of the hierarchy falls at once."""
@@ -39,7 +39,7 @@ REPRESENTATIVES = 5
 def split_hierarchy(
     distances: Tensor, *, apart: float = APART, fewest: int = FEWEST, most: int = MOST
 ) -> Tensor:
-    """Return which cluster each path belongs to, ``[N]`` int64 from 0; one where nothing is apart.
+    """Return which cluster each path belongs to, ``[N]`` int64 from 0, or -1; at least one cluster.
 
     The tree of average linkage is cut into 2 to ``most`` parts; the cut of the highest silhouette
     counts if it is at least ``apart``, and each part is looked at again. A share of the tallest
@@ -48,7 +48,7 @@ def split_hierarchy(
     Args:
         distances: ``[N, N]``, symmetric.
         apart: silhouette of a division that counts.
-        fewest: members of a cluster; fewer go with the nearest.
+        fewest: members of a cluster; fewer that stand apart belong to none, until they are more.
         most: parts of one division.
 
     Raises:
@@ -66,12 +66,13 @@ def split_hierarchy(
         if part is None:
             labels[rows], found = found, found + 1
         else:
-            pending += [rows[part == label] for label in part.unique()]
+            labels[rows[part < 0]] = -1
+            pending += [rows[part == label] for label in part.unique() if label >= 0]
     return labels
 
 
 def _divided(distances: Tensor, apart: float, fewest: int, most: int) -> Tensor | None:
-    """Return the best division of a node's paths, ``[n]``, None if it is one way."""
+    """Return the best division of a node's paths, ``[n]`` from -1, None if it is one way."""
     if len(distances) < 2 * fewest:
         return None
     tree = linkage(squareform(distances.numpy(), checks=False), "average")
@@ -85,15 +86,10 @@ def _divided(distances: Tensor, apart: float, fewest: int, most: int) -> Tensor 
         rows = whole.nonzero().squeeze(-1)
         among = distances[rows[:, None], rows]
         found = float(functional.silhouette_of_distances(among, labels[rows]))
+        found *= len(rows) / len(distances)  # the others count as 0
         if found > score:
-            best, score = _with_stragglers(distances, labels, whole), found
+            best, score = torch.where(whole, labels, -1), found
     return best
-
-
-def _with_stragglers(distances: Tensor, labels: Tensor, whole: Tensor) -> Tensor:
-    """Return labels in which paths of small parts go with their nearest of a large one."""
-    nearest = distances.masked_fill(~whole[None], torch.inf).argmin(1)
-    return torch.where(whole, labels, labels[nearest])
 
 
 class PathClusters(ABC):
@@ -110,10 +106,10 @@ class PathClusters(ABC):
             paths: ``[T, d]`` each, at least one.
 
         Returns:
-            ``[N]`` int64, from 0.
+            ``[N]`` int64, from 0; -1 for those of none.
         """
-        labels = self._labels(ids, paths)
-        distances = self._distances(paths, paths)
+        distances = self._among(ids, paths)
+        labels = self._labels(distances, paths)
         self.representatives = []
         for label in range(int(labels.max()) + 1):
             rows = (labels == label).nonzero().squeeze(-1)
@@ -131,9 +127,13 @@ class PathClusters(ABC):
         )
         return owner[self._distances(paths, known).argmin(1)]
 
+    def _among(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
+        """Return the distances among paths, ``[N, N]`` float64."""
+        return self._distances(paths, paths)
+
     @abstractmethod
-    def _labels(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
-        """Return the cluster of each path, ``[N]`` int64 from 0."""
+    def _labels(self, distances: Tensor, paths: Sequence[Tensor]) -> Tensor:
+        """Return the cluster of each path, ``[N]`` int64 from 0, or -1."""
 
     @abstractmethod
     def _distances(self, paths: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
@@ -156,8 +156,11 @@ class WarpedClusters(PathClusters):
         self.distances, self.apart = WarpedDistances(capacity), apart
         warped_distances([torch.zeros(1, 1)], [torch.zeros(1, 1)])
 
-    def _labels(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
-        return split_hierarchy(self.distances.of(ids, paths), apart=self.apart)
+    def _among(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
+        return self.distances.of(ids, paths)
+
+    def _labels(self, distances: Tensor, paths: Sequence[Tensor]) -> Tensor:
+        return split_hierarchy(distances, apart=self.apart)
 
     def _distances(self, paths: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
         return warped_distances(paths, others)
@@ -177,7 +180,7 @@ class BehaviourClusters(PathClusters):
         super().__init__()
         self.points, self.seed = points, seed
 
-    def _labels(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
+    def _labels(self, distances: Tensor, paths: Sequence[Tensor]) -> Tensor:
         features = self._read(paths)
         if len(features) < 16:  # as many as two clusters need
             return torch.zeros(len(features), dtype=torch.int64)
@@ -207,7 +210,7 @@ class BehaviourClusters(PathClusters):
 class OneCluster(PathClusters):
     """All trajectories in one, for the ablation with a single critic."""
 
-    def _labels(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
+    def _labels(self, distances: Tensor, paths: Sequence[Tensor]) -> Tensor:
         return torch.zeros(len(paths), dtype=torch.int64)
 
     def _distances(self, paths: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:

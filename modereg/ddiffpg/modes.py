@@ -79,12 +79,12 @@ class ModeTable:
 
     def _largest(self, labels: Tensor) -> Tensor:
         """Return labels without gaps of the largest clusters, the others' being -1."""
-        sizes = torch.bincount(labels)
+        sizes = torch.bincount(labels[labels >= 0])
         order = sizes.argsort(descending=True, stable=True)[: self.most].sort().values
         renamed = torch.full_like(sizes, -1)
         renamed[order] = torch.arange(len(order))
         self.clusters.representatives = [self.clusters.representatives[k] for k in order.tolist()]
-        return renamed[labels]
+        return torch.where(labels >= 0, renamed[labels], -1)
 
     def _regroup(
         self, replay: TrajectoryReplay, kept: list[int], places: Tensor, modes: Tensor
