@@ -117,6 +117,10 @@ class PathClusters(ABC):
             self.representatives.append([paths[row] for row in rows[central].tolist()])
         return labels
 
+    def restore(self, representatives: list[list[Tensor]]) -> None:
+        """Go on from representatives of before, and forget whatever else is known of paths."""
+        self.representatives = representatives
+
     def assign(self, paths: Sequence[Tensor]) -> Tensor:
         """Return the nearest cluster of each path, ``[N]`` int64; -1 where there is none."""
         if not self.representatives or not len(paths):
@@ -155,6 +159,11 @@ class WarpedClusters(PathClusters):
         super().__init__()
         self.distances, self.apart = WarpedDistances(capacity), apart
         warped_distances([torch.zeros(1, 1)], [torch.zeros(1, 1)])
+
+    def restore(self, representatives: list[list[Tensor]]) -> None:
+        """Go on from representatives of before, with no distance computed yet."""
+        super().restore(representatives)
+        self.distances.of([], [])
 
     def _among(self, ids: Sequence[int], paths: Sequence[Tensor]) -> Tensor:
         return self.distances.of(ids, paths)

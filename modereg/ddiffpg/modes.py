@@ -112,7 +112,7 @@ class ModeTable:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Take up a state of :meth:`state_dict`."""
         self.embeddings = state["embeddings"]  # type: ignore[assignment]
-        self.clusters.representatives = state["representatives"]  # type: ignore[assignment]
+        self.clusters.restore(state["representatives"])  # type: ignore[arg-type]
 
 
 def paths_of(episodes: TensorDictBase, places: Tensor) -> list[Tensor]:

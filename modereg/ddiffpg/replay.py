@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from modereg.errors import ConfigurationError
@@ -149,6 +149,9 @@ class TrajectoryReplay:
         self._size = 0
         if filled:
             episodes = TensorDict(filled).auto_batch_size_(1)  # type: ignore[arg-type]
+            for value in episodes.values():
+                if isinstance(value, TensorDictBase):  # of episodes and decisions
+                    value.auto_batch_size_(2)
             self._size = len(episodes)
             self.episodes = episodes[:1].expand(self.capacity).clone()
             self.episodes[: self._size] = episodes

@@ -66,8 +66,9 @@ def from_scratch_steps(config: FromScratchConfig, state: dict[str, Any] | None) 
             seed = derived_seed(config.seed + EVALUATION_SEED, batches)
             judged = yield from judge.figures(learner, config.eval_episodes, seed)
             row |= _columns(judged)
-        saved = (lambda: _state(learner, batches)) if judged else None  # noqa: B023
         done = learner.collector.env_steps
+        saves = judged or done >= config.env_steps
+        saved = (lambda: _state(learner, batches)) if saves else None  # noqa: B023
         yield Advanced("learning", row, done, max(config.env_steps, done), saved)
         if judged:
             yield Evaluated(done, judged["sampled"])
@@ -216,7 +217,7 @@ def _columns(judged: dict[str, Any]) -> dict[str, Any]:
 
 
 def _close(config: FromScratchConfig, learner: DDiffPG, judge: Judge) -> Steps:
-    """Find modes once more, save the policy in its two forms, judge it, and return the summary."""
+    """Save the policy in its two forms, judge it, and return the summary."""
     out, policy = Path(config.out), learner.actor.acting
     loader = plugins.policy_loader("diffusers")
     free: Any = loader.without(policy, keys.MODE_EMBEDDING)
