@@ -84,13 +84,17 @@ def main() -> None:
         for seed in given.seeds[: 1 if given.smoke else None]:
             for method in given.methods:
                 out = Path(folder) / f"{method}-{seed}"
-                row = {"method": method, "seed": seed} | run(configuration(given, method, seed, out), given)
+                row = {"method": method, "seed": seed} | run(
+                    configuration(given, method, seed, out), given
+                )
                 print(row, flush=True)
                 rows.append(row)
                 write_results(given.json, "DDiffPG from scratch", {"rows": rows})
 
 
-def configuration(given: argparse.Namespace, method: str, seed: int, out: Path) -> FromScratchConfig:
+def configuration(
+    given: argparse.Namespace, method: str, seed: int, out: Path
+) -> FromScratchConfig:
     task, steps = (MAZE, 300_000) if given.maze else (MIXTURE, 50_000)
     if given.maze:
         sys.path.insert(0, str(Path(__file__).parent / "foreign_maze"))
@@ -178,8 +182,16 @@ def make_task(config: FromScratchConfig) -> Any:
 def stage_2(base: str, config: FromScratchConfig, smoke: bool) -> dict[str, Any]:
     """Find codes of the learned policy, and fine-tune them with unequal pay."""
     task, out = replace(config.task, num_envs=256), config.out
-    method = GuidedConfig(episodes=512, refinements=1, refine_episodes=64, outcome_steps=20,
-                          guide_steps=20, student_steps=20) if smoke else GuidedConfig()  # fmt: skip
+    method = GuidedConfig()
+    if smoke:
+        method = GuidedConfig(
+            episodes=512,
+            refinements=1,
+            refine_episodes=64,
+            outcome_steps=20,
+            guide_steps=20,
+            student_steps=20,
+        )
     first = discover(
         DiscoverConfig(
             base=base, out=out / "stage1", task=task, method=method, seed=config.seed, log=QUIET

@@ -88,8 +88,8 @@ class ModeActor(nn.Module):
             )
         if not (0.0 <= ema < 1.0 and 0.0 <= dropout < 1.0):
             raise ConfigurationError(
-                f"expected ema and dropout in [0, 1), got {ema} and {dropout}; where embeddings are "
-                "always dropped, nothing commands"
+                f"expected ema and dropout in [0, 1), got {ema} and {dropout}; where "
+                "embeddings are always dropped, nothing commands"
             )
         self.policy, self.box, self.dropout = policy, box, dropout
         self.averaged = AveragedModel(policy, multi_avg_fn=get_ema_multi_avg_fn(ema))
@@ -113,7 +113,9 @@ class ModeActor(nn.Module):
             embeddings: ``[*B, D]``.
         """
         values = [observations.get(key) for key in self.observation_keys]
-        noise = torch.randn(*embeddings.shape[:-1], *self.policy.noise_shape, device=embeddings.device)
+        noise = torch.randn(
+            *embeddings.shape[:-1], *self.policy.noise_shape, device=embeddings.device
+        )
         return self.box.flat(self.acting.decode(noise, *values, embeddings))
 
     def loss(

@@ -105,9 +105,7 @@ class ModeCritics(nn.Module):
         return -(wanted * logits.log_softmax(-1)).sum(-1).mean()
 
     @torch.no_grad()
-    def backup(
-        self, rewards: Tensor, discounts: Tensor, states: Tensor, actions: Tensor
-    ) -> Tensor:
+    def backup(self, rewards: Tensor, discounts: Tensor, states: Tensor, actions: Tensor) -> Tensor:
         r"""Return the distribution of :math:`r + \gamma Z(s', a')`, projected, ``[G, n, N]``.
 
         Z is the whole distribution of the twin with the lower mean.

@@ -106,7 +106,9 @@ class DDiffPG:
         self.replay.extend(kept.set("pure", pure), groups)
         solved = kept.get("success").float()
         parts = {"explored": solved[exploring], "commanded": solved[~exploring & pure]}
-        success = {f"{name}_success": float(part.mean()) for name, part in parts.items() if len(part)}
+        success = {
+            f"{name}_success": float(part.mean()) for name, part in parts.items() if len(part)
+        }
         return success | {"novelty": self._learn_novelty(kept)}
 
     def _commands(self, size: int) -> tuple[Tensor, Tensor, Tensor]:

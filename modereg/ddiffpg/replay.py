@@ -90,7 +90,7 @@ class TrajectoryReplay:
         self.groups[rows] = groups
 
     def successes(self, most: int) -> Tensor:
-        """Return the places of pure successful episodes, ``[n]``, the latest of each group alike."""
+        """Return the places of pure successes, ``[n]``, the latest of each group alike."""
         places = self.solved().nonzero().squeeze(-1)
         if len(places) <= most:
             return places
@@ -148,7 +148,7 @@ class TrajectoryReplay:
         filled: dict[str, object] = state["episodes"]  # type: ignore[assignment]
         self._size = 0
         if filled:
-            episodes = TensorDict(filled).auto_batch_size_(1)  # type: ignore[arg-type]
+            episodes = TensorDict(filled).auto_batch_size_(1)
             for value in episodes.values():
                 if isinstance(value, TensorDictBase):  # of episodes and decisions
                     value.auto_batch_size_(2)

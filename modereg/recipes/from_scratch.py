@@ -138,12 +138,15 @@ class Judge:
         are :func:`mode_hits`. Modes are told by the task's label, and where it has none by the
         clusters.
         """
-        number, found = learner.modes.number, {}
+        number = learner.modes.number
+        found: dict[str, Any] = {}
         ways: dict[str, Tensor] = {"sampled": torch.zeros_like(learner.modes.embeddings[:1])}
         if number:
             ways["commanded"] = learner.modes.embeddings[1:]
         for name, embeddings in ways.items():
-            played = yield from self.play(learner, embeddings, episodes, derived_seed(seed, len(found)))
+            played = yield from self.play(
+                learner, embeddings, episodes, derived_seed(seed, len(found))
+            )
             found[name] = self.judge(learner, *played, len(embeddings))
         if number:
             found["hits"] = mode_hits(found["commanded"])
@@ -173,7 +176,7 @@ class Judge:
     def judge(
         self, learner: DDiffPG, episodes: Episodes, codes: Tensor, num_codes: int
     ) -> dict[str, Any]:
-        """Return the figures of episodes, by their label or the cluster that they are nearest to."""
+        """Return the figures of episodes, by their label or their nearest cluster."""
         final, number = episodes.final, learner.modes.number
         modes, num_modes = final.get(keys.MODE, None), self.task.num_modes
         lengths = episodes.valid.sum(1)

@@ -217,9 +217,7 @@ def with_layout(task: Task, config: TaskConfig, make_env: Callable[[], EnvBase])
     return task.with_layout(**changes)
 
 
-def _entries(
-    option: str, names: Sequence[str], task: Task, env: EnvBase
-) -> tuple[NestedKey, ...]:
+def _entries(option: str, names: Sequence[str], task: Task, env: EnvBase) -> tuple[NestedKey, ...]:
     """Return the environment's entries of some dotted names.
 
     Raises:

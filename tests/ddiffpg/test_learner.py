@@ -80,7 +80,9 @@ def test_exploration_learns_from_novelty_alone() -> None:
     data = made._transitions(groups, places, steps)
     novelty = made._intrinsic(data["states"], data["next_states"])
     torch.testing.assert_close(data["rewards"][0], novelty[0])
-    torch.testing.assert_close(data["rewards"][1:], made.replay.episodes["rewards"][places, steps][1:])
+    torch.testing.assert_close(
+        data["rewards"][1:], made.replay.episodes["rewards"][places, steps][1:]
+    )
     ended = made.replay.episodes["terminated"][places, steps]
     assert torch.equal(data["discounts"] == 0.0, ended)
 
