@@ -75,6 +75,13 @@ def test_a_checkpoint_on_a_goal_dictionary(run: Any) -> None:
     assert made["rollout"]["stacked", "desired_goal"].shape[-2:] == (2, 2)
 
 
+def test_from_scratch(run: Any) -> None:
+    small = "env_steps=9_000, updates=2, cluster_every=1, final_episodes=64"
+    made = run("tutorials/from_scratch.md", smaller={"env_steps=50_000": small})
+    assert made["summary"]["modes"] == len(made["embeddings"]) >= 1
+    assert made["chunks"].shape == (32, 4, 2)
+
+
 def test_a_gymnasium_environment(run: Any) -> None:
     try:
         made = run("tutorials/gymnasium_environment.md", smaller={"episodes=1024": "episodes=256"})
