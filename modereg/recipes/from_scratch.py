@@ -20,6 +20,7 @@ from modereg.ddiffpg.actor import Commanded
 from modereg.ddiffpg.learner import DDiffPG
 from modereg.ddiffpg.making import Sizes, chunked_env, fit_scales, make_clusters, make_learner
 from modereg.ddiffpg.modes import paths_of
+from modereg.errors import ConfigurationError
 from modereg.files import write_atomic
 from modereg.metrics import behaviour_metrics
 from modereg.recipes.config import FromScratchConfig
@@ -53,6 +54,7 @@ def from_scratch_steps(config: FromScratchConfig, state: dict[str, Any] | None) 
     if state is None:
         yield Progressed("random episodes", 0, config.env_steps)
         learner.prefill(config.prefill)
+        _check_budget(config, learner.collector.env_steps)
         fit_scales(learner)
     else:
         batches = state["batches"]
@@ -96,6 +98,14 @@ def make(config: FromScratchConfig) -> tuple[DDiffPG, Judge]:
     )
     judged = chunked_env(judge_env, task.layout, learner.actor.policy, 1.0)
     return learner, Judge(task, judged)
+
+
+def _check_budget(config: FromScratchConfig, spent: int) -> None:
+    if config.env_steps <= spent:
+        raise ConfigurationError(
+            f"expected env_steps of more than the {spent} that the random episodes took, got "
+            f"{config.env_steps}; give more, or lower prefill or task.num_envs"
+        )
 
 
 def _batch(learner: DDiffPG, config: FromScratchConfig, batches: int) -> dict[str, float]:

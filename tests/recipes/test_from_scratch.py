@@ -78,6 +78,11 @@ def test_an_interrupted_run_ends_with_the_same_bytes(learned: Path, tmp_path: Pa
     assert len(prints) == 1
 
 
+def test_a_budget_for_random_episodes_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="lower prefill or task.num_envs"):
+        from_scratch(_config(tmp_path / "run", env_steps=100, prefill=1))
+
+
 def test_hits_are_of_the_mode_that_a_command_shows_most() -> None:
     figures = {
         "episodes": 40,
