@@ -12,17 +12,20 @@ No policy is given. The Gaussian mixture has four goals around the start, of whi
 Each row: seed; modes that were found; of the policy without commands, on 2048 episodes, success,
 entropy over log 4 and present_modes; of commanded episodes success, commandable_modes, and
 worst_hits, the share of its episodes in which a command shows its mode with success, of the mode
-where that is the smallest; env_steps, and CPU minutes on one thread, evaluations included. Then
+where that is the smallest; env_steps, and CPU minutes on one thread, evaluations included. Of
+``modes`` also
 
 - replanned: an obstacle stands in the way of the commanded mode, in the middle of the path that it
   usually takes; the share of episodes that reach a goal all the same, where a row that is stuck
   commands another mode; blocked beside it is the same without replanning, of at most 72 steps both.
-- stage 2 (``modes``, seed 0): the policy without commands as the base of ``modereg discover`` and
-  ``finetune``, with the same unequal pay: success, modes present and commandable after each.
 
-With ``--maze --seeds 0 --methods modes`` the task is PointMaze of gymnasium-robotics, six routes to
-one goal, one pay. Its rows are added to those that the file has, as those of any seed or method.
-Stage 2 and replanning are the mixture's.
+``modes, then stage 2``: the policy without commands as the base of ``modereg discover cluster`` and
+then ``finetune`` with the same unequal pay; the figures are those of sampled noise after stage 2,
+beside those after stage 1, and steps and minutes those of the two.
+
+Rows that the file has already are kept, so others are added, such as those of ``--task maze --seeds
+0 --methods modes``: PointMaze of gymnasium-robotics, six routes to one goal that pay alike; or of
+``--task avoid``, 24 routes that pay alike. Replanning is the mixture's.
 """
 
 from __future__ import annotations
@@ -45,12 +48,11 @@ from modereg.ddiffpg.actor import Commanded
 from modereg.ddiffpg.learner import DDiffPG
 from modereg.ddiffpg.making import chunked_env
 from modereg.ddiffpg.replanning import Replanning, usual_progress
-from modereg.learners.config import PPOConfig
 from modereg.recipes.config import (
+    ClusterConfig,
     DiscoverConfig,
     FinetuneConfig,
     FromScratchConfig,
-    GuidedConfig,
     LogConfig,
     TaskConfig,
 )
@@ -61,15 +63,23 @@ from modereg.rollouts import collect_episodes
 from modereg.seeding import isolated_generators
 
 QUIET = LogConfig(tensorboard=False, progress=False)
-MIXTURE = TaskConfig("task:gaussian_mixture", {"pay_spread": 0.3}, num_envs=64)
 MAZE = TaskConfig(
     "gymnasium:maze:SixRoutes-v0",
     {"gusts": 0.0, "with_route": True, "mode_key": "route", "num_modes": 6},
     num_envs=32,
     feature_keys=("achieved_goal",),
 )
-METHODS = {"modes": "warped", "behaviours": "behaviours", "one critic": "one"}
+TASKS = {
+    "mixture": (TaskConfig("task:gaussian_mixture", {"pay_spread": 0.3}, num_envs=64), 40_000),
+    "maze": (MAZE, 300_000),
+    "avoid": (TaskConfig("task:avoid", {"pay_spread": 0.0}, num_envs=128), 500_000),
+}
+"""Each with its environment steps."""
+
+STAGE_2 = "modes, then stage 2"
+METHODS = {"modes": "warped", "one critic": "one", "behaviours": "behaviours", STAGE_2: "warped"}
 DISC, REPLAN_STEPS, REPLANS = 0.12, 72, 256
+STAGE_2_STEPS = 200_000
 
 
 def main() -> None:
@@ -78,7 +88,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--env-steps", type=int)
-    parser.add_argument("--maze", action="store_true", help="PointMaze in the mixture's place")
+    parser.add_argument("--runs", type=Path, help="where the runs are kept; else nowhere")
+    parser.add_argument("--task", choices=list(TASKS), default="mixture")
     parser.add_argument("--smoke", action="store_true", help="a tiny budget, to see that it runs")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -87,15 +98,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in given.seeds[: 1 if given.smoke else None]:
             for method in given.methods:
-                out = Path(folder) / f"{method}-{seed}"
-                named = {
-                    "task": "maze" if given.maze else "mixture",
-                    "method": method,
-                    "seed": seed,
-                }
+                out = (given.runs or Path(folder)) / f"{given.task}-{METHODS[method]}-{seed}"
+                named = {"task": given.task, "method": method, "seed": seed}
                 if tuple(named.values()) in done:
                     continue
-                row = named | run(configuration(given, method, seed, out), given)
+                config = configuration(given, method, seed, out)
+                if method == STAGE_2:
+                    row = named | stage_2(from_scratch(config)["policy"], config, given.smoke)
+                else:
+                    row = named | run(config, given)
                 print(row, flush=True)
                 rows.append(row)
                 write_results(given.json, "DDiffPG from scratch", {"rows": rows})
@@ -112,8 +123,8 @@ def kept_rows(path: Path | None) -> list[dict[str, Any]]:
 def configuration(
     given: argparse.Namespace, method: str, seed: int, out: Path
 ) -> FromScratchConfig:
-    task, steps = (MAZE, 300_000) if given.maze else (MIXTURE, 50_000)
-    if given.maze:
+    task, steps = TASKS[given.task]
+    if given.task == "maze":
         sys.path.insert(0, str(Path(__file__).parent / "foreign_maze"))
     config = FromScratchConfig(
         out=out,
@@ -131,7 +142,7 @@ def configuration(
 
 
 def run(config: FromScratchConfig, given: argparse.Namespace) -> dict[str, Any]:
-    """Learn, judge, replan and go on to stage 2."""
+    """Learn, judge and replan."""
     began = time.process_time()
     summary = from_scratch(config)
     minutes = (time.process_time() - began) / 60
@@ -145,11 +156,8 @@ def run(config: FromScratchConfig, given: argparse.Namespace) -> dict[str, Any]:
         "env_steps": summary["env_steps"],
         "cpu_minutes": minutes,
     }
-    if config.clusters == "warped" and not given.maze:
-        if summary["modes"] > 1:
-            row |= replan(load(config), config)
-        if config.seed == 0:
-            row |= stage_2(summary["policy"], config, given.smoke)
+    if config.clusters == "warped" and given.task == "mixture" and summary["modes"] > 1:
+        row |= replan(load(config), config)
     return row
 
 
@@ -197,42 +205,30 @@ def make_task(config: FromScratchConfig) -> Any:
 
 def stage_2(base: str, config: FromScratchConfig, smoke: bool) -> dict[str, Any]:
     """Find codes of the learned policy, and fine-tune them with unequal pay."""
-    task, out = replace(config.task, num_envs=256), config.out
-    method = GuidedConfig()
-    if smoke:
-        method = GuidedConfig(
-            episodes=512,
-            refinements=1,
-            refine_episodes=64,
-            outcome_steps=20,
-            guide_steps=20,
-            student_steps=20,
-        )
-    first = discover(
-        DiscoverConfig(
-            base=base, out=out / "stage1", task=task, method=method, seed=config.seed, log=QUIET
-        )
+    began, out = time.process_time(), config.out
+    task = replace(config.task, num_envs=256)
+    method = ClusterConfig(
+        episodes=2048, imitation_steps=600, refinements=3, refine_episodes=1024, refine_steps=200
     )
-    more = 6_000 if smoke else 200_000
+    if smoke:
+        method = replace(method, episodes=256, imitation_steps=20, refinements=1)
+    common: dict[str, Any] = {"base": base, "task": task, "seed": config.seed, "log": QUIET}
+    first = discover(DiscoverConfig(out=out / "stage1", method=method, **common))
     second = finetune(
         FinetuneConfig(
-            base=base,
             start=str(out / "stage1"),
             out=out / "stage2",
-            task=task,
-            learner=PPOConfig(),
-            env_steps=first["env_steps"] + more,
+            env_steps=first["env_steps"] + (6_000 if smoke else STAGE_2_STEPS),
             accept_uncommanded=smoke,
-            seed=config.seed,
-            log=QUIET,
+            **common,
         )
     )
-    found: dict[str, Any] = {}
-    for name, summary in (("stage1", first), ("stage2", second)):
-        figures = summary["sampled"]
-        for figure in ("success", "present_modes", "commandable_modes"):
-            found[f"{name}_{figure}"] = figures[figure]
-    return found
+    row: dict[str, Any] = {}
+    for name, summary in (("", second), ("stage1_", first)):
+        for figure in ("success", "entropy", "present_modes", "commandable_modes"):
+            row[name + figure] = summary["sampled"][figure]
+    minutes = (time.process_time() - began) / 60
+    return row | {"env_steps": second["env_steps"], "cpu_minutes": minutes}
 
 
 if __name__ == "__main__":
