@@ -12,12 +12,13 @@ No policy is given. The Gaussian mixture has four goals around the start, of whi
 Each row: seed; modes that were found; of the policy without commands, on 2048 episodes, success,
 entropy over log 4 and present_modes; of commanded episodes success, commandable_modes, and
 worst_hits, the share of its episodes in which a command shows its mode with success, of the mode
-where that is the smallest; env_steps, and CPU minutes on one thread, evaluations included. Of
-``modes`` also
+where that is the smallest; env_steps, and CPU minutes on one thread, evaluations included.
 
-- replanned: a disc of a radius of .2 that cannot be entered stands in the way of the commanded mode,
-  .45 of the way to its goal; the share of episodes that reach a goal all the same within 72 steps,
-  where a row that is stuck commands another mode; blocked is the same without replanning.
+Of ``modes`` also:
+
+- replanned: a disc of a radius of .2 that cannot be entered stands in the way of the commanded
+  mode, .45 of the way to its goal; the share of episodes that reach a goal all the same within 72
+  steps, where a row that is stuck commands another mode; blocked is the same without replanning.
 
 ``modes, then stage 2``: the policy without commands as the base of ``modereg discover cluster`` and
 then ``finetune`` with the same unequal pay; the figures are those of sampled noise after stage 2,
