@@ -244,7 +244,7 @@ def _of_run(config: EvaluateConfig, folder: str) -> tuple[TaskConfig, str]:
     made = read_config(Path(folder))
     if not isinstance(made, DiscoverConfig | FinetuneConfig):
         raise ConfigurationError(
-            f"expected a run of discover or finetune, got {folder} of pretrain; judge its policy "
+            f"expected a run of discover or finetune, got {folder}, which made a base; judge it "
             f"with --base {Path(folder) / 'policy'}"
         )
     usual = TaskConfig()

@@ -176,7 +176,7 @@ def test_what_cannot_be_reported(
     other = copy_of(tuned, tmp_path / "other", "base: ", "base: /elsewhere")
     for runs, sentence in [
         ([], "got none; name one"),
-        ([cloned], "of pretrain; name a run on it"),
+        ([cloned], "made a base; name a run on it"),
         ([unfinished], "without summary.json; repeat its command with --resume first"),
         ([tmp_path], "without one; name the --out of a run"),
         ([tuned, other], "report them one by one"),

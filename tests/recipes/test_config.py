@@ -20,6 +20,7 @@ from modereg.recipes.config import (
     DiscoverConfig,
     EvaluateConfig,
     FinetuneConfig,
+    FromScratchConfig,
     GuidedConfig,
     LogConfig,
     PretrainConfig,
@@ -30,7 +31,10 @@ from modereg.recipes.config import (
 )
 from modereg.recipes.config.text import read_config
 
-KINDS = [PretrainConfig, DiscoverConfig, FinetuneConfig, EvaluateConfig, DemoConfig]
+KINDS = [
+    *(PretrainConfig, FromScratchConfig, DiscoverConfig, FinetuneConfig),
+    *(EvaluateConfig, DemoConfig),
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,14 +129,17 @@ def test_mistakes_are_answered_in_a_sentence(text: str, sentence: str) -> None:
 
 
 def test_a_run_is_read_as_what_it_is_and_its_faults_are_named_with_the_file(tmp_path: Path) -> None:
-    for config in (PretrainConfig(seed=1), DiscoverConfig(seed=2), FinetuneConfig(seed=3)):
+    for config in (
+        *(PretrainConfig(seed=1), DiscoverConfig(seed=2), FinetuneConfig(seed=3)),
+        FromScratchConfig(seed=4),
+    ):
         (tmp_path / "config.yaml").write_text(to_yaml(config))
         assert read_config(tmp_path) == config
     for text, sentence in (
         ("learner: {name: ppo, clip: 0}", "expected clip above 0 and finite, got 0 .in "),
         ("start: a\nlearner: {name: ppo, clip: much}", "expected learner.clip in .* of the type"),
         ("start: a\nnum_codes: 3", "expected start or num_codes, got both"),
-        ("colour: red", "expected the options of finetune, discover, pretrain in "),
+        ("colour: red", "expected the options of finetune, discover, pretrain, from-scratch in "),
     ):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ConfigurationError, match=sentence) as caught:
