@@ -76,8 +76,8 @@ def _finished(folder: Path) -> RunConfig:
     config = read_config(folder)
     if not isinstance(config, RunConfig):
         raise ConfigurationError(
-            f"expected a run of discover or finetune, got {folder}, which made a base; name a run on "
-            "it"
+            f"expected a run of discover or finetune, got {folder}, which made a base; name a run "
+            "on it"
         )
     path = folder / "summary.json"
     if not path.is_symlink() and not path.exists():

@@ -25,7 +25,7 @@ from modereg.files import write_atomic
 from modereg.metrics import behaviour_metrics
 from modereg.recipes.config import FromScratchConfig
 from modereg.recipes.events import Advanced, Evaluated, Event, Progressed, Steps, counted
-from modereg.recipes.setup import with_layout
+from modereg.recipes.setup import make_envs, with_layout
 from modereg.rollouts import Episodes, iterate_episodes
 from modereg.seeding import (
     derived_seed,
@@ -83,7 +83,7 @@ def make(config: FromScratchConfig) -> tuple[DDiffPG, Judge]:
     task = plugins.resolve_task(config.task.name, **config.task.options)
     envs = config.task.num_envs or min(task.num_envs, MOST_ENVS)
     with isolated_generators(derived_seed(config.seed, 2)):
-        env, judge_env = task.make_env(envs), task.make_env(envs)
+        env, judge_env = (make_envs(task, envs, config.task.workers) for _ in range(2))
     task = with_layout(task, config.task, lambda: env)
     learner = make_learner(
         env,

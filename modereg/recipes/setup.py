@@ -22,7 +22,7 @@ from modereg.suggestions import with_suggestion
 from modereg.tasks import Task, WorkerEnv
 from modereg.wrapping import SteeredEnv, steer_env
 
-__all__ = ["Setup", "check_device", "check_trust", "discrete", "set_up", "with_layout"]
+__all__ = ["Setup", "check_device", "check_trust", "discrete", "make_envs", "set_up", "with_layout"]
 
 
 @dataclass
@@ -64,20 +64,14 @@ class Setup:
 
         The global generators are left as they were: seed it before it is used.
         """
-        if self.workers == 1:
-            return self._make_env()
         with isolated_generators():
-            return WorkerEnv(self.task.make_env, self.num_envs, self.workers)
-
-    def _make_env(self) -> EnvBase:
-        place = {} if self.env_device.type == "cpu" else {"device": self.env_device}
-        with isolated_generators():
-            return self.task.make_env(self.num_envs, **place)
+            return make_envs(self.task, self.num_envs, self.workers, self.env_device)
 
     @cached_property
     def env(self) -> EnvBase:
         """A plain environment that is made once, in this process, for those who only look."""
-        return self._make_env()
+        with isolated_generators():
+            return make_envs(self.task, self.num_envs, 1, self.env_device)
 
     def steered(self, prior: Prior | int, gamma: float | None = None) -> SteeredEnv:
         """Return an environment of its own, with the noise as its action and a code an episode.
@@ -121,14 +115,33 @@ def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
         env_device=_env_device(config, place),
         workers=config.workers,
     )
-    if setup.num_envs % setup.workers:
-        raise ConfigurationError(
-            f"expected workers that divide the {setup.num_envs} environments, got {setup.workers}; "
-            "choose another number of either (--task.workers, --task.num-envs)"
-        )
+    _check_workers(setup.num_envs, setup.workers)
     setup.task = with_layout(task, config, lambda: setup.env)
     setup.layout = setup.task.layout.for_policy(policy)
     return setup
+
+
+def make_envs(
+    task: Task, num_envs: int, workers: int = 1, device: torch.device | None = None
+) -> EnvBase:
+    """Return a batch of a task's environments, in this process or stepped by workers.
+
+    Raises:
+        ConfigurationError: if workers do not share the environments equally.
+    """
+    _check_workers(num_envs, workers)
+    if workers > 1:
+        return WorkerEnv(task.make_env, num_envs, workers)
+    place = {} if device is None or device.type == "cpu" else {"device": device}
+    return task.make_env(num_envs, **place)
+
+
+def _check_workers(num_envs: int, workers: int) -> None:
+    if num_envs % workers:
+        raise ConfigurationError(
+            f"expected workers that divide the {num_envs} environments, got {workers}; "
+            "choose another number of either (--task.workers, --task.num-envs)"
+        )
 
 
 def _env_device(config: TaskConfig, policy: torch.device) -> torch.device:

@@ -97,6 +97,8 @@ def test_options_come_back_and_bad_ones_are_refused() -> None:
     assert from_yaml(FromScratchConfig, to_yaml(config)) == config
     with pytest.raises(ConfigurationError, match="expected updates of at least 0"):
         FromScratchConfig(updates=-1)
+    with pytest.raises(ConfigurationError, match="task without gamma, which nothing here reads"):
+        FromScratchConfig(task=TaskConfig(gamma=0.9))
     with pytest.raises(ConfigurationError, match="cannot be commanded"):
         DDiffPGOptions(dropout=1.0)
     with pytest.raises(ConfigurationError, match="expected explore in"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from modereg.ddiffpg.options import DDiffPGOptions
+from modereg.errors import ConfigurationError
 from modereg.learners.config import check_numbers
 from modereg.recipes.config.parts import LogConfig, TaskConfig
 
@@ -83,3 +84,12 @@ class FromScratchConfig:
             ),
             natural=("env_steps", "updates", "seed"),
         )
+        usual = TaskConfig()
+        idle = ("device", "offset", "gamma", "feature_noise")
+        given = [name for name in idle if getattr(self.task, name) != getattr(usual, name)]
+        if given:
+            raise ConfigurationError(
+                f"expected a task without {', '.join(given)}, which nothing here reads: it runs on "
+                "the CPU, plays chunks from their first action, and has its discount in "
+                "learning.gamma; leave it out"
+            )
