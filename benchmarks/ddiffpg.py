@@ -20,8 +20,8 @@ Of ``modes`` also:
   mode, .45 of the way to its goal; the share of episodes that reach a goal all the same within 72
   steps, where a row that is stuck commands another mode; blocked is the same without replanning.
 
-``modes, then stage 2``: the policy without commands as the base of ``modereg discover cluster`` and
-then ``finetune`` with the same unequal pay; the figures are those of sampled noise after stage 2,
+``modes, then stage 2``: the policy without commands as the base of ``modereg discover cluster``, with
+as many codes as modes were found, and then ``finetune`` with the same unequal pay; the figures are those of sampled noise after stage 2,
 beside those after stage 1, and steps and minutes those of the two.
 
 Rows that the file has already are kept, so others are added, such as those of ``--task maze --seeds
@@ -105,7 +105,7 @@ def main() -> None:
                     continue
                 config = configuration(given, method, seed, out)
                 if method == STAGE_2:
-                    row = named | stage_2(from_scratch(config)["policy"], config, given.smoke)
+                    row = named | stage_2(from_scratch(config), config, given.smoke)
                 else:
                     row = named | run(config, given)
                 print(row, flush=True)
@@ -204,8 +204,8 @@ def make_task(config: FromScratchConfig) -> Any:
     return plugins.resolve_task(config.task.name, **config.task.options)
 
 
-def stage_2(base: str, config: FromScratchConfig, smoke: bool) -> dict[str, Any]:
-    """Find codes of the learned policy, and fine-tune them with unequal pay."""
+def stage_2(made: dict[str, Any], config: FromScratchConfig, smoke: bool) -> dict[str, Any]:
+    """Find as many codes of the learned policy as it has modes, and fine-tune by unequal pay."""
     began, out = time.process_time(), config.out
     task = replace(config.task, num_envs=256)
     method = ClusterConfig(
@@ -213,8 +213,14 @@ def stage_2(base: str, config: FromScratchConfig, smoke: bool) -> dict[str, Any]
     )
     if smoke:
         method = replace(method, episodes=256, imitation_steps=20, refinements=1)
-    common: dict[str, Any] = {"base": base, "task": task, "seed": config.seed, "log": QUIET}
-    first = discover(DiscoverConfig(out=out / "stage1", method=method, **common))
+    common: dict[str, Any] = {
+        "base": made["policy"],
+        "task": task,
+        "seed": config.seed,
+        "log": QUIET,
+    }
+    codes = max(made["modes"], 2)
+    first = discover(DiscoverConfig(out=out / "stage1", method=method, num_codes=codes, **common))
     second = finetune(
         FinetuneConfig(
             start=str(out / "stage1"),
