@@ -20,9 +20,10 @@ Of ``modes`` also:
   mode, .45 of the way to its goal; the share of episodes that reach a goal all the same within 72
   steps, where a row that is stuck commands another mode; blocked is the same without replanning.
 
-``modes, then stage 2``: the policy without commands as the base of ``modereg discover cluster``, with
-as many codes as modes were found, and then ``finetune`` with the same unequal pay; the figures are those of sampled noise after stage 2,
-beside those after stage 1, and steps and minutes those of the two.
+``modes, then stage 2``: the policy without commands as the base of ``modereg discover cluster``,
+with as many codes as modes were found, and then ``finetune`` with the same unequal pay; the figures
+are those of sampled noise after stage 2, beside those after stage 1, and steps and minutes those of
+the two.
 
 Rows that the file has already are kept, so others are added, such as those of ``--task maze --seeds
 0 --methods modes``: PointMaze of gymnasium-robotics, six routes to one goal that pay alike; or of
