@@ -51,7 +51,7 @@ def test_embeddings_command_and_without_them_both_are_shown() -> None:
     observations = TensorDict({keys.OBSERVATION: torch.zeros(128, 2)}, [128])
     free = torch.ones(128, dtype=torch.bool)
     optimizer = torch.optim.Adam(actor.policy.parameters(), 3e-3)
-    for _ in range(300):
+    for _ in range(200):
         loss = actor.loss(targets, observations, told, free)
         optimizer.zero_grad()
         loss.backward()
