@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modereg.errors import ConfigurationError
-from modereg.learners.config import check_numbers
+from modereg.numbers import check_numbers
 
 __all__ = ["DDiffPGOptions"]
 

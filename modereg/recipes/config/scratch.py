@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from modereg.ddiffpg.options import DDiffPGOptions
 from modereg.errors import ConfigurationError
-from modereg.learners.config import check_numbers
+from modereg.numbers import check_numbers
 from modereg.recipes.config.parts import LogConfig, TaskConfig
 
 __all__ = ["FromScratchConfig"]
