@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modereg.errors import ConfigurationError
-from modereg.learners.config import PPOConfig, SACConfig, check_numbers
+from modereg.learners.config import PPOConfig, SACConfig
+from modereg.numbers import check_numbers
 
 if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem

@@ -22,7 +22,6 @@ from modereg.learners.replay_config import (
     ResidualConfig,
     SACConfig,
 )
-from modereg.numbers import check_numbers
 
 if TYPE_CHECKING:
     from modereg.learners.base import Learner, Problem
@@ -40,7 +39,6 @@ __all__ = [
     "ResiPConfig",
     "ResidualConfig",
     "SACConfig",
-    "check_numbers",
     "learner_configs",
 ]
 

@@ -98,7 +98,7 @@ class DemonstratedLearner(ReplayLearner):
         return data[windows_within(decisions, self.windows.length)]
 
     def prepared_shown(self, data: TensorDictBase) -> TensorDictBase:
-        """Return demonstrations ``[n]`` with codes as :meth:`prepared` returns what is played."""
+        """Return demonstrations ``[n]`` with codes, as ``prepared`` returns what is played."""
         return self.prepared(data)
 
     def _codes(self, last: TensorDictBase) -> Tensor:

@@ -44,7 +44,7 @@ class NoiseSACLoss(ReplayLoss):
         reduction: of the ensemble: ``min``, or ``mean`` for one of many members.
 
     ``qvalue_network`` is held as it is; ``target_network`` is a copy of it, which
-    :meth:`update_target` moves, and ``start_network`` one of the policy, which stays.
+    ``update_target`` moves, and ``start_network`` one of the policy, which stays.
 
     Raises:
         ConfigurationError: if an option is out of range.

@@ -12,7 +12,8 @@ from modereg import cli
 from modereg.cli import main
 from modereg.errors import ConfigurationError, MissingDependencyError
 from modereg.learners import config as learners
-from modereg.learners.config import PPOConfig, check_numbers, learner_configs
+from modereg.learners.config import PPOConfig, learner_configs
+from modereg.numbers import check_numbers
 from modereg.recipes.config import FinetuneConfig, from_yaml, to_yaml
 
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from modereg.balances.config import BalanceConfig, ConstantConfig
 from modereg.errors import ConfigurationError
-from modereg.learners.config import PPOConfig, check_numbers
+from modereg.learners.config import PPOConfig
+from modereg.numbers import check_numbers
 from modereg.recipes.config.parts import LogConfig, NoiseConfig, TaskConfig
 
 __all__ = [
