@@ -16,6 +16,7 @@ BUILTINS = {
     "ShapeError": ValueError,
     "StochasticSamplerError": ValueError,
     "TerminalObservationError": ValueError,
+    "WorkerError": RuntimeError,
 }
 
 

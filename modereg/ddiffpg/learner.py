@@ -118,7 +118,9 @@ class DDiffPG:
         """
         number = self.modes.number
         when = torch.randint(1, max(self.collector.max_decisions // 2, 1) + 1, (size,))
-        explorers = round(self.options.explore * size) if number else size
+        whole, rest = divmod(self.options.explore * size, 1.0)
+        explorers = int(whole) + int(rest > 0.0 and float(torch.rand(())) < rest)
+        explorers = explorers if number else size
         turn = self.collector.batches + torch.arange(size - explorers)
         none = torch.zeros(explorers, dtype=torch.int64)
         first = torch.cat([none, 1 + turn % max(number, 1)])

@@ -19,6 +19,7 @@ from modereg.ddiffpg.learner import DDiffPG
 from modereg.ddiffpg.modes import ModeTable
 from modereg.ddiffpg.options import DDiffPGOptions
 from modereg.ddiffpg.replay import TrajectoryReplay
+from modereg.errors import ConfigurationError
 from modereg.layout import Layout
 from modereg.novelty import RandomNetworkDistillation
 from modereg.policies import GenerativePolicy
@@ -80,9 +81,15 @@ def make_learner(
         seed: of the resets.
 
     Raises:
-        ConfigurationError: if the actions are not bounded, or the environment lacks an entry.
+        ConfigurationError: if the actions are not bounded, the environment lacks an entry, or the
+            layout skips actions.
     """
     sizes, options = sizes or Sizes(), options or DDiffPGOptions()
+    if layout.offset:
+        raise ConfigurationError(
+            f"expected a task whose chunks are played from their first action, got offset="
+            f"{layout.offset}; what is learned here has no other actions to skip"
+        )
     box = _action_box(env, layout.played)
     shapes: dict[NestedKey, Sequence[int]] = {
         key: env.observation_spec[key].shape[1:] for key in observation_keys

@@ -75,6 +75,8 @@ class TrajectoryReplay:
         counts = torch.bincount(self.groups, minlength=group + 1)
         counts[group] += 1
         candidates = self.groups == counts.argmax()
+        failed = candidates & ~self.episodes["success"]
+        candidates = failed if bool(failed.any()) else candidates  # rare successes stay
         return int(self.numbers.masked_fill(~candidates, self.came).argmin())
 
     def regroup(self, rows: Tensor, groups: Tensor) -> None:

@@ -15,6 +15,7 @@ from torchrl.data import (
 )
 
 from modereg.errors import ConfigurationError
+from modereg.layout import Layout
 from modereg.learners.base import Problem, descend
 from modereg.learners.config import ReplayConfig
 from modereg.learners.nstep import Windows, folded
@@ -66,7 +67,7 @@ class ReplayLearner:
         )
         self.paid_by = [] if problem.mi_reward is None else problem.mi_reward.reads
         longest = problem.layout.max_decisions
-        steps = min(config.nstep, longest)  # more would sum nothing more
+        steps = min(config.nstep, self.longest(problem.layout))  # more would sum nothing more
         self.windows = Windows(steps, self.device) if steps > 1 else None
         needed = [*loss.in_keys, *self.paid_by, *[("next", "done")] * (steps > 1)]
         self.read: list[NestedKey] = list(dict.fromkeys(needed))
@@ -75,6 +76,11 @@ class ReplayLearner:
         self.batches, self.kept, self.owed, self.steps = 0, 0, 0.0, 0
         self._under_way = False
         self.collector = problem.make_collector(config.decisions)
+
+    @staticmethod
+    def longest(layout: Layout) -> int:
+        """Return how many transitions an episode has at most: its decisions."""
+        return layout.max_decisions
 
     def prepared(self, data: TensorDictBase) -> TensorDictBase:
         """Return transitions ``[n]`` with ``stored``, what is kept of them, from what is read."""
@@ -134,7 +140,7 @@ class ReplayLearner:
             data = data if valid is None else data[valid]
             return self._kept(data) if len(data) else data
         self._refuse_gaps(batch)
-        valid = torch.ones(len(data), dtype=torch.bool) if valid is None else valid
+        valid = torch.ones_like(data.get(("next", "done"))[..., 0]) if valid is None else valid
         rows = self._kept(data).set(VALID, valid.to(self.device)).reshape(batch.shape)
         windows = self.windows.add(rows)
         return windows[windows.get(VALID)[:, 0]].exclude(VALID)

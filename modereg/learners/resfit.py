@@ -7,6 +7,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from modereg.decoding import ChunkDecoder
+from modereg.layout import Layout
 from modereg.learners.base import Problem
 from modereg.learners.demonstrated import DemonstratedLearner
 from modereg.learners.replay import loss_options, standardise_chunks
@@ -62,6 +63,11 @@ class ResFiT(DemonstratedLearner):
             "critic": torch.optim.Adam(critic, config.critic_learning_rate, fused=True),
         }
         super().__init__(problem, config, loss, optimizers)
+
+    @staticmethod
+    def longest(layout: Layout) -> int:
+        """Return how many transitions an episode has at most: its single steps."""
+        return layout.max_steps
 
     def _drawn(self, state: TensorDictBase) -> Tensor:
         return self.loss.explore(state, state.get(self.residual.base_key))

@@ -5,6 +5,7 @@ Copy this file and change it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ MOST_ENVS = 64
 
 EVALUATION_SEED, FINAL_SEED = 10_000, 20_000
 """Added to a run's seed for the evaluations during it and at its end."""
+
+NOTHING_FOUND = (
+    "no way to the goal was found, so what is saved commands nothing, and plays what exploration "
+    "did; give more env_steps, a larger learning.explore-noise, or a goal that random actions "
+    "reach now and then"
+)
 
 POLICY, COMMANDED, MODES = "policy", "commanded", "modes.safetensors"
 """What a finished run holds: the policy without commands, with them, and their embeddings."""
@@ -165,19 +172,30 @@ class Judge:
     def play(
         self, learner: DDiffPG, embeddings: Tensor, count: int, seed: int
     ) -> Generator[Event, None, tuple[Episodes, Tensor]]:
-        """Play episodes, each row by one of the embeddings; return them and which it was."""
-        rows = torch.arange(self.env.batch_size.numel()) % len(embeddings)
+        """Play episodes, each row by one of the embeddings; return them and which it was.
+
+        More embeddings than there are rows are played one part after another.
+        """
+        size = self.env.batch_size.numel()
+        played: list[Episodes] = []
+        codes: list[Tensor] = []
         with isolated_generators(seed):
             self.env.set_seed(derived_seed(seed, 1))
-            parts = iterate_episodes(
-                self.env,
-                count,
-                max_decisions=learner.collector.max_decisions,
-                policy=Commanded(learner.actor, embeddings[rows]),
-                final=self._final(),
-            )
-            episodes = yield from counted("judging", count, parts)
-        return episodes, rows[torch.arange(count) % len(rows)]
+            for number, part in enumerate(embeddings.split(size)):
+                share, rows = (
+                    -(-count * len(part) // len(embeddings)),
+                    torch.arange(size) % len(part),
+                )
+                parts = iterate_episodes(
+                    self.env,
+                    share,
+                    max_decisions=learner.collector.max_decisions,
+                    policy=Commanded(learner.actor, embeddings[number * size + rows]),
+                    final=self._final(),
+                )
+                played.append((yield from counted("judging", share, parts)))
+                codes.append(number * size + rows[torch.arange(share) % size])
+        return Episodes.cat(played), torch.cat(codes)
 
     def _final(self) -> list[Any]:
         there = self.env.observation_spec.keys(True, True)
@@ -233,6 +251,8 @@ def _close(config: FromScratchConfig, learner: DDiffPG, judge: Judge) -> Steps:
     """Save the policy in its two forms, judge it, and return the summary."""
     out, policy = Path(config.out), learner.actor.acting
     loader = plugins.policy_loader("diffusers")
+    if not learner.modes.number:
+        warnings.warn(NOTHING_FOUND, stacklevel=2)
     free: Any = loader.without(policy, keys.MODE_EMBEDDING)
     saved: Any = policy
     saved.save_pretrained(out / COMMANDED)

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from torchrl.envs import EnvBase, ParallelEnv
+from torchrl.envs import EnvBase, ParallelEnv, SerialEnv, TransformedEnv
 
 from modereg.errors import ConfigurationError, WorkerError
 
 __all__ = ["WorkerEnv"]
 
-PROMISES = ("success_counts", "finished_rows_stay", "max_steps")
+PROMISES = ("success_counts", "max_steps")
 """Attributes by which environments say how they count, which hold for their rows here too."""
 
 
@@ -47,11 +47,12 @@ class WorkerEnv(EnvBase):
             )
         super().__init__(device="cpu", batch_size=torch.Size([num_envs]))
         one = make(1)
+        innermost = _innermost(one)
         for name in PROMISES:
-            if hasattr(type(one), name) or name in vars(one):
-                setattr(self, name, getattr(one, name))
+            if hasattr(type(innermost), name) or name in vars(innermost):
+                setattr(self, name, getattr(innermost, name))
         one.close(raise_if_closed=False)
-        share = partial(make, num_envs // workers)
+        share = partial(_rows, make, num_envs // workers)
         self._pool = ParallelEnv(workers, share, mp_start_method="spawn", daemon=True)
         self._split = (workers, num_envs // workers)
         self.observation_spec = self._pool.full_observation_spec.flatten(0, 1)
@@ -71,7 +72,7 @@ class WorkerEnv(EnvBase):
         return self._together(self._ask(lambda: self._pool._step(rows)))
 
     def _divided(self, tensordict: TensorDictBase) -> TensorDictBase:
-        rows = tensordict.exclude("_step")  # who has ended is each environment's own to leave out
+        rows = tensordict.exclude("_step")  # each process knows by itself which rows have ended
         return rows.unflatten(0, self._split)
 
     def _together(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -126,3 +127,53 @@ def _exit_code(process: Any) -> int | None:
         return process.exitcode
     except ValueError:
         return None
+
+
+def _rows(make: Callable[..., EnvBase], number: int) -> EnvBase:
+    """Return the environment of a process, ``[number]``."""
+    env = make(number)
+    if not env.batch_size:
+        env = SerialEnv(1, partial(_same, env))
+    return _Resting(env) if isinstance(_innermost(env), SerialEnv) else env
+
+
+def _same(env: EnvBase) -> EnvBase:
+    return env
+
+
+def _innermost(env: EnvBase) -> EnvBase:
+    while isinstance(env, TransformedEnv):
+        env = env.base_env
+    return env
+
+
+class _Resting(EnvBase):
+    """Single environments side by side, of which those that have ended are not stepped."""
+
+    def __init__(self, env: EnvBase) -> None:
+        super().__init__(device=env.device, batch_size=env.batch_size)
+        self._env = env
+        self.observation_spec = env.full_observation_spec.clone()
+        self.action_spec = env.full_action_spec.clone()
+        self.reward_spec = env.full_reward_spec.clone()
+        self.done_spec = env.full_done_spec.clone()
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._env.set_seed(seed)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        self._latest = self._env.reset(tensordict)
+        return self._latest.exclude("_reset").clone()
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        alive = self._latest.get("done").logical_not().reshape(self.batch_size)
+        data = tensordict.clone().update(self._latest.exclude("reward"))  # what rows that rest keep
+        if not bool(alive.all()):
+            data.set("_step", alive)
+        self._latest = self._env._step(data)
+        return self._latest.clone()
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """End the environments."""
+        self._env.close(raise_if_closed=False)
+        super().close(raise_if_closed=raise_if_closed)

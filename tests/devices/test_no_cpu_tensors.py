@@ -70,6 +70,7 @@ def _is_empty_list(node: ast.Call) -> bool:
 
 
 FOLDERS = {
+    "ddiffpg": "learning from scratch is on the CPU, and says so",
     "report": "figures and pages are drawn from what was moved to the CPU",
     "testing": "the checks make their own small data, on the CPU, for what is checked there",
 }
@@ -79,6 +80,7 @@ SEEDED = "drawn on the CPU from a seed, so that it is the same on every device; 
 MOVED = "a table that its caller moves to the device and type of what it goes with"
 TABLE = "figures of a summary, which are lists"
 EXPERT = "an expert's demonstrations are made on the CPU"
+SCRATCH = "learning from scratch is on the CPU"
 REGRESSED = "small regressions in float64, of what was moved to the CPU"
 ALLOWED = {
     ("commands/modes.py", "_weights"): TABLE,
@@ -105,6 +107,9 @@ ALLOWED = {
     ("policies/flow.py", "FlowPolicy.denoising"): MOVED,
     ("priors/_make.py", "prior_from_config"): "probabilities are kept on the CPU, in float64",
     ("priors/continuous.py", "NormalPrior._distribution"): "for a number, the entropy",
+    ("learners/base.py", "Problem.make_step_residual"): "networks are made on the CPU, then moved",
+    ("recipes/from_scratch.py", "Judge.judge"): SCRATCH,
+    ("recipes/from_scratch.py", "Judge.play"): SCRATCH,
     ("recipes/pretrain.py", "chunks_of"): EXPERT,
     ("recipes/pretrain.py", "pretrain_steps"): "indices into demonstrations, which are on the CPU",
     ("tasks/avoid.py", "route_pay"): MOVED,

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torchrl.envs.utils import check_env_specs
 
 from modereg.errors import ConfigurationError, WorkerError
-from modereg.tasks import GymnasiumEnv, WorkerEnv, gymnasium_task
+from modereg.tasks import GymnasiumEnv, WorkerEnv, environment_task, gymnasium_task
+from modereg.tasks.workers import _rows
+from modereg.testing import CountingEnv
 
 TASK = gymnasium_task("Pendulum-v1", max_steps=6, success="at_end")
 SHARE = 2
@@ -90,3 +92,35 @@ def test_one_that_has_ended_is_named(env: WorkerEnv) -> None:
     ):
         env.step(data)
     assert not pids & {process.pid for process in multiprocessing.active_children()}
+
+
+class Strict(CountingEnv):
+    """Ends after three steps, and takes no other before its reset."""
+
+    success_counts = "at_end"
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        assert self._state[0] < 3
+        return super()._step(tensordict)
+
+
+def test_single_environments_that_have_ended_are_not_stepped() -> None:
+    env = _rows(environment_task("strict", Strict, 9).make_env, 3)
+    data, action = env.reset(), torch.zeros(3, 2)
+    for _ in range(2):
+        data = env.step_mdp(env.step(data.set("action", action)))
+    data = env.reset(data.set("_reset", torch.tensor([[False], [True], [False]])))
+    counts = []
+    for _ in range(3):
+        data = env.step(data.set("action", action))["next"]
+        counts.append(data["observation"][:, 0].tolist())
+    assert counts == [[3, 1, 3], [3, 2, 3], [3, 3, 3]]
+
+
+def test_a_row_a_process_and_how_success_counts_within_transforms() -> None:
+    task = environment_task("strict", Strict, 9)
+    assert _rows(task.make_env, 1).batch_size == (1,)
+    assert WorkerEnv(task.make_env, 2, 2).success_counts == "at_end"  # type: ignore[attr-defined]
