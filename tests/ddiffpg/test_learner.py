@@ -7,10 +7,12 @@ import pytest
 import torch
 from torchrl.envs import ExcludeTransform, TransformedEnv
 
-from modereg import keys
+from modereg import keys, plugins
 from modereg.ddiffpg.collecting import EpisodeCollector, random_chunks
 from modereg.ddiffpg.learner import DDiffPG
+from modereg.ddiffpg.making import make_clusters, make_learner
 from modereg.errors import ConfigurationError
+from modereg.tasks import gaussian_mixture_task
 from tests.ddiffpg.made import learner, taught
 
 
@@ -105,3 +107,18 @@ def test_an_environment_without_success_is_refused() -> None:
     env = TransformedEnv(made.collector.env.base_env, ExcludeTransform(keys.SUCCESS))
     with pytest.raises(ConfigurationError, match="success_key"):
         EpisodeCollector(env, made.actor.box, [], 3)
+
+
+@pytest.mark.parametrize(("share", "mean"), [(0.1, 1.6), (0.5, 8.0)])
+def test_a_share_of_few_rows_explores_in_the_mean(share: float, mean: float) -> None:
+    made = taught(explore=share)
+    explorers = [int((made._commands(16)[0] == 0).sum()) for _ in range(200)]
+    assert set(explorers) <= {int(mean), -int(-mean // 1)}
+    assert sum(explorers) / 200 == pytest.approx(mean, abs=0.15)
+
+
+def test_chunks_that_skip_actions_are_refused() -> None:
+    task = gaussian_mixture_task().with_layout(offset=1, execute=3)
+    env, loader = task.make_env(4), plugins.policy_loader("diffusers")
+    with pytest.raises(ConfigurationError, match="from their first action, got offset=1"):
+        make_learner(env, task.layout, task.observation_keys, loader, make_clusters("one"))

@@ -32,6 +32,14 @@ def test_a_crowd_does_not_drive_out_the_rare() -> None:
     assert torch.bincount(replay.groups).tolist() == [0, 6, 2]
 
 
+def test_failures_of_a_command_do_not_drive_out_its_successes() -> None:
+    replay = TrajectoryReplay(8)
+    replay.extend(_episodes(3), torch.ones(3, dtype=torch.int64))
+    for start in range(3, 20):
+        replay.extend(_episodes(1, start, success=False), torch.tensor([1]))
+    assert sorted(replay.numbers.tolist()) == [0, 1, 2, 15, 16, 17, 18, 19]
+
+
 def test_each_group_is_drawn_alike_and_no_padding() -> None:
     replay = TrajectoryReplay(20)
     replay.extend(_episodes(12), torch.zeros(12, dtype=torch.int64))

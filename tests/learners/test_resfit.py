@@ -178,3 +178,10 @@ def test_it_goes_on_from_the_residual_of_a_start() -> None:
 def test_options_out_of_range_are_refused(option: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
         ResFiTConfig(**option)
+
+
+def test_returns_are_of_as_many_steps_as_an_episode_has() -> None:
+    made = _learner(nstep=100)
+    layout = made.problem.layout
+    assert made.windows is not None
+    assert made.windows.length == layout.max_steps > layout.max_decisions

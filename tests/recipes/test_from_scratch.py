@@ -12,9 +12,9 @@ from modereg import keys, plugins
 from modereg.ddiffpg.options import DDiffPGOptions
 from modereg.errors import ConfigurationError
 from modereg.recipes.config import FromScratchConfig, TaskConfig, from_yaml, to_yaml
-from modereg.recipes.events import Advanced
+from modereg.recipes.events import Advanced, drain
 from modereg.recipes.follow import follow, from_scratch
-from modereg.recipes.from_scratch import mode_hits
+from modereg.recipes.from_scratch import make, mode_hits
 from modereg.recipes.setup import set_up
 from tests.recipes.conftest import QUIET, read_rows, read_summary
 
@@ -103,3 +103,13 @@ def test_options_come_back_and_bad_ones_are_refused() -> None:
         DDiffPGOptions(dropout=1.0)
     with pytest.raises(ConfigurationError, match="expected explore in"):
         DDiffPGOptions(explore=1.5)
+
+
+def test_more_modes_than_rows_are_all_judged(tmp_path: Path) -> None:
+    config = _config(tmp_path / "run", task=replace(TASK, num_envs=4))
+    learner, judge = make(config)
+    learner.prefill(1)
+    embeddings = torch.randn(6, 4)
+    played = drain(judge.play(learner, embeddings, 12, 0))
+    assert torch.bincount(played[1]).tolist() == [2] * 6
+    assert len(played[0]) == 12
