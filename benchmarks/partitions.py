@@ -53,6 +53,8 @@ SHIFTED: dict[str, tuple[str | float, ...]] = {
 TASKS = ["avoid", "mujoco", "gusts", "rooms", "maze"]
 NOISES = (0.1, 0.3, 1.0)
 SURE = 0.9
+MIN_SUCCESSES = 200
+"""Of fewer, discoverers cluster failures too, by their default; then all are judged."""
 
 
 class Judged:
@@ -61,6 +63,8 @@ class Judged:
     def __init__(self, env: Any, episodes: int) -> None:
         final = collect_episodes(env, episodes, final=[keys.HISTORY, keys.SUCCESS, keys.MODE]).final
         solved = final[keys.SUCCESS].squeeze(-1)
+        if int(solved.sum()) < MIN_SUCCESSES:
+            solved = torch.ones_like(solved)
         self.features = final[keys.HISTORY][solved]
         self.labels = final[keys.MODE].squeeze(-1)[solved]
 
