@@ -38,7 +38,7 @@ from torchrl.envs import EnvBase
 
 from modereg import keys
 from modereg.plugins import resolve_policy
-from modereg.policies import GenerativePolicy
+from modereg.policies import GenerativePolicy, freeze
 from modereg.tasks import WorkerEnv, gymnasium_task
 from modereg.transforms import ActionChunk
 from modereg.wrapping import steer_env
@@ -141,7 +141,7 @@ def main() -> None:
     train("foreign_maze", TRAINED["foreign_maze"], home, args.smoke)
     os.chdir(home)  # where the policy's owner would be
     sys.path.insert(0, str(home))
-    base = resolve_policy("my_policy:load").eval()
+    base = freeze(resolve_policy("my_policy:load"))
     cases = [("random", name, None) for name in args.tasks]
     cases += [("base", "maze", base)] if "maze" in args.tasks else []
     rows: list[dict[str, Any]] = []
