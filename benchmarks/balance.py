@@ -89,6 +89,48 @@ class Bed:
         scaled = [(spread, by, rule, first) for by in (10.0, 0.1) for rule in ("fixed", DEFAULT)]
         return alike + again + scaled
 
+    def tune(self, spread: float, scale: float, balance: str, seed: int) -> dict[str, Any]:
+        """Fine-tune, unless that is done, and return the row."""
+        out = self.out / f"{balance.replace(' ', '_')}_{spread}_{scale}_{seed}"
+        if not (out / "summary.json").exists():
+            coef = (CONSTANTS | {"fixed": 0.3 / scale}).get(balance)
+            spent = read_json(self.stage1 / "summary.json")["env_steps"]
+            run(
+                f"finetune {self.learner} {balance if coef is None else 'constant'}",
+                *QUIET,
+                "--accept-uncommanded",
+                cwd=Path(__file__).parent,
+                task__options=self.task(spread, scale),
+                base=self.base,
+                start=self.stage1,
+                out=out,
+                seed=seed,
+                env_steps=spent + self.env_steps,
+                eval_episodes=min(512, self.judged),
+                final_episodes=self.judged,
+                **self.options,
+                **({} if coef is None else {"balance__coef": coef}),
+            )
+        about = {"task": self.name, "pay": f"1 +- {spread}", "scale": scale, "balance": balance}
+        return about | {"seed": seed} | self._figures(out, scale)
+
+    def _figures(self, out: Path, scale: float) -> dict[str, Any]:
+        summary = read_json(out / "summary.json")
+        figures = summary["sampled"]
+        with (out / "curves.csv").open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        return {
+            "success": round(figures["success"], 4),
+            "return": round(figures["mean_return"] / scale, 4),
+            "entropy": round(figures["entropy"], 4),
+            "modes": self.modes,
+            "present": figures["present_modes"],
+            "commandable": figures["commandable_modes"],
+            **{name: round(float(last[name]), 4) if last.get(name) else None for name in KEPT},
+            "env_steps": summary["env_steps"],
+            "cpu_seconds": round(cpu_seconds(out), 1),
+        }
+
 
 def avoid(out: Path, smoke: bool) -> Bed:
     """Return Avoid, after its stage 1 has run."""
@@ -120,56 +162,6 @@ def maze(out: Path, smoke: bool) -> Bed:
 BEDS = {"avoid": avoid, "maze": maze}
 
 
-class Balances:
-    """The runs from one stage 1."""
-
-    def __init__(self, bed: Bed) -> None:
-        self.bed = bed
-
-    def tune(self, spread: float, scale: float, balance: str, seed: int) -> dict[str, Any]:
-        """Fine-tune, unless that is done, and return the row."""
-        bed = self.bed
-        out = bed.out / f"{balance.replace(' ', '_')}_{spread}_{scale}_{seed}"
-        if not (out / "summary.json").exists():
-            coef = (CONSTANTS | {"fixed": 0.3 / scale}).get(balance)
-            spent = read_json(bed.stage1 / "summary.json")["env_steps"]
-            run(
-                f"finetune {bed.learner} {balance if coef is None else 'constant'}",
-                *QUIET,
-                "--accept-uncommanded",
-                cwd=Path(__file__).parent,
-                task__options=bed.task(spread, scale),
-                base=bed.base,
-                start=bed.stage1,
-                out=out,
-                seed=seed,
-                env_steps=spent + bed.env_steps,
-                eval_episodes=min(512, bed.judged),
-                final_episodes=bed.judged,
-                **bed.options,
-                **({} if coef is None else {"balance__coef": coef}),
-            )
-        about = {"task": bed.name, "pay": f"1 +- {spread}", "scale": scale, "balance": balance}
-        return about | {"seed": seed} | self._figures(out, scale)
-
-    def _figures(self, out: Path, scale: float) -> dict[str, Any]:
-        summary = read_json(out / "summary.json")
-        figures = summary["sampled"]
-        with (out / "curves.csv").open(newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        return {
-            "success": round(figures["success"], 4),
-            "return": round(figures["mean_return"] / scale, 4),
-            "entropy": round(figures["entropy"], 4),
-            "modes": self.bed.modes,
-            "present": figures["present_modes"],
-            "commandable": figures["commandable_modes"],
-            **{name: round(float(last[name]), 4) if last.get(name) else None for name in KEPT},
-            "env_steps": summary["env_steps"],
-            "cpu_seconds": round(cpu_seconds(out), 1),
-        }
-
-
 def main() -> None:
     """Run everything that is not there yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,7 +178,7 @@ def main() -> None:
         bed = BEDS[name](out.resolve(), args.smoke)
         todo = bed.cases(args.spread, args.seeds)
         for case in todo[2:3] if args.smoke else todo:
-            rows.append(Balances(bed).tune(*case))
+            rows.append(bed.tune(*case))
             write_results(args.json, "Balances", {"rows": rows})
     for row in rows:
         print(row)

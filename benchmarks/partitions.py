@@ -57,16 +57,13 @@ MIN_SUCCESSES = 200
 """Of fewer, discoverers cluster failures too, by their default; then all are judged."""
 
 
-class Judged:
-    """Episodes that no discoverer has seen: features ``[N, F]`` and labels ``[N]`` of successes."""
-
-    def __init__(self, env: Any, episodes: int) -> None:
-        final = collect_episodes(env, episodes, final=[keys.HISTORY, keys.SUCCESS, keys.MODE]).final
-        solved = final[keys.SUCCESS].squeeze(-1)
-        if int(solved.sum()) < MIN_SUCCESSES:
-            solved = torch.ones_like(solved)
-        self.features = final[keys.HISTORY][solved]
-        self.labels = final[keys.MODE].squeeze(-1)[solved]
+def fresh(env: Any, episodes: int) -> tuple[Tensor, Tensor]:
+    """Return features ``[N, F]`` and labels ``[N]`` of successes that no discoverer has seen."""
+    final = collect_episodes(env, episodes, final=[keys.HISTORY, keys.SUCCESS, keys.MODE]).final
+    solved = final[keys.SUCCESS].squeeze(-1)
+    if int(solved.sum()) < MIN_SUCCESSES:
+        solved = torch.ones_like(solved)
+    return final[keys.HISTORY][solved], final[keys.MODE].squeeze(-1)[solved]
 
 
 def environment(session: Session, seed: int, more: tuple[str | float, ...] = ()) -> Any:
@@ -119,29 +116,29 @@ def judge(folder: Path, name: str, number: int, episodes: int, smoke: bool) -> l
     def read(features: Tensor) -> list[Tensor]:
         return [scores.argmax(-1) for scores in log_q(features)]
 
-    def row(what: str, judged: Judged, features: Tensor) -> dict[str, Any]:
+    def row(what: str, features: Tensor, labels: Tensor) -> dict[str, Any]:
         codes = sum(each.num_codes for each in made) / len(made)
         about = {"task": name, "what": what, "codes": round(codes, 1), "episodes": len(features)}
         found = read(features)
-        return about | agreement([(each, judged.labels) for each in found])
+        return about | agreement([(each, labels) for each in found])
 
-    judged = Judged(environment(session, 100), episodes)
-    clean = read(judged.features)
-    sure = torch.stack([each.amax(-1) for each in log_q(judged.features)]).exp() > SURE
-    rows = [row("seeds", judged, judged.features)]
+    features, labels = fresh(environment(session, 100), episodes)
+    clean = read(features)
+    sure = torch.stack([each.amax(-1) for each in log_q(features)]).exp() > SURE
+    rows = [row("seeds", features, labels)]
     if number > 1:
         rows[0] |= agreement(list(combinations(clean, 2)), "between_")
     rows[0] |= {"certain": round(float(sure.float().mean()), 4)}
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(judged.features.shape, generator=generator) * judged.features.std(0)
+    noise = torch.randn(features.shape, generator=generator) * features.std(0)
     for strength in NOISES:
-        noisy = judged.features + strength * noise
+        noisy = features + strength * noise
         same = agreement(list(zip(clean, read(noisy), strict=True)), "between_")
-        rows.append(row(f"noise {strength}", judged, noisy) | same)
+        rows.append(row(f"noise {strength}", noisy, labels) | same)
     if name in SHIFTED:
-        other = Judged(environment(session, 101, SHIFTED[name]), episodes)
+        other = fresh(environment(session, 101, SHIFTED[name]), episodes)
         what = "dynamics, " + " ".join(map(str, SHIFTED[name]))
-        rows.append(row(what, other, other.features))
+        rows.append(row(what, *other))
     return rows
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py --json benchmarks/results/scaling.json
 
-Whole chunks are played, for so many rows, after a first episode that counts for nothing. Rows:
+Whole chunks are played, for so many rows, after a first one that counts for nothing. Rows:
 
 - what: ``random`` plays chunks that are drawn at random, ``base`` those of a base policy, a UNet in
   the conventions of diffusers (``foreign_maze``), decoded for all rows at once.

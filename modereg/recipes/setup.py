@@ -20,6 +20,7 @@ from modereg.residual import ChunkResidual, StepResidual
 from modereg.seeding import isolated_generators
 from modereg.suggestions import with_suggestion
 from modereg.tasks import Task, WorkerEnv
+from modereg.tasks.workers import check_workers
 from modereg.wrapping import SteeredEnv, steer_env
 
 __all__ = ["Setup", "check_device", "check_trust", "discrete", "make_envs", "set_up", "with_layout"]
@@ -115,7 +116,7 @@ def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
         env_device=_env_device(config, place),
         workers=config.workers,
     )
-    _check_workers(setup.num_envs, setup.workers)
+    check_workers(setup.num_envs, setup.workers)
     setup.task = with_layout(task, config, lambda: setup.env)
     setup.layout = setup.task.layout.for_policy(policy)
     return setup
@@ -124,24 +125,15 @@ def set_up(config: TaskConfig, base: str, device: str = "cpu") -> Setup:
 def make_envs(
     task: Task, num_envs: int, workers: int = 1, device: torch.device | None = None
 ) -> EnvBase:
-    """Return a batch of a task's environments, in this process or stepped by workers.
+    """Return a batch of a task's environments, in this process or stepped by several workers.
 
     Raises:
         ConfigurationError: if workers do not share the environments equally.
     """
-    _check_workers(num_envs, workers)
     if workers > 1:
         return WorkerEnv(task.make_env, num_envs, workers)
     place = {} if device is None or device.type == "cpu" else {"device": device}
     return task.make_env(num_envs, **place)
-
-
-def _check_workers(num_envs: int, workers: int) -> None:
-    if num_envs % workers:
-        raise ConfigurationError(
-            f"expected workers that divide the {num_envs} environments, got {workers}; "
-            "choose another number of either (--task.workers, --task.num-envs)"
-        )
 
 
 def _env_device(config: TaskConfig, policy: torch.device) -> torch.device:

@@ -35,8 +35,8 @@ def environment_task(
     Raises:
         ConfigurationError: if there is no time limit, or a batch that ``num_envs`` cannot set.
     """
-    env = _make_env(make, None, 1)
-    own = getattr(env, "max_steps", None)
+    env = _make_env(make, None, None)
+    own, counts = (getattr(env, name, None) for name in ("max_steps", "success_counts"))
     imposed = None if max_steps == own else max_steps
     truncates = imposed is not None or "truncated" in env.done_keys
     specs = env.observation_spec.items(include_nested=True, leaves_only=True)
@@ -49,7 +49,7 @@ def environment_task(
     fields: dict[str, Any] = {"execute": 8, "time_limit": limit} | layout
     return Task(
         name=name,
-        make_env=partial(_make_env, make, imposed),
+        make_env=partial(_make_env, make, imposed, counts),
         layout=Layout(max_steps=steps, **fields),
         observation_keys=keys,
     )
@@ -72,6 +72,7 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
 def _make_env(
     make: Callable[..., EnvBase],
     max_steps: int | None,
+    success_counts: str | None,
     num_envs: int = 1,
     device: Any = None,
     **options: Any,
@@ -84,6 +85,8 @@ def _make_env(
         env = make(**options)
     else:
         env = SerialEnv(num_envs, partial(make, **options))
+        if success_counts is not None:  # which nobody sees of those within
+            env.success_counts = success_counts
     if "num_envs" not in names and len(env.batch_size) > (num_envs > 1):
         raise ConfigurationError(
             f"The factory's environment has the batch size {tuple(env.batch_size)}, which cannot "

@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase, ParallelEnv, SerialEnv, TransformedEnv
 
 from modereg.errors import ConfigurationError, WorkerError
 
-__all__ = ["WorkerEnv"]
+__all__ = ["WorkerEnv", "check_workers"]
 
 PROMISES = ("success_counts", "max_steps")
 """Attributes by which environments say how they count, which hold for their rows here too."""
@@ -35,16 +35,12 @@ class WorkerEnv(EnvBase):
         workers: number of processes, which divides B.
 
     Raises:
-        ConfigurationError: if there are no two workers, or they do not share the rows equally.
+        ConfigurationError: if there is no worker, or they do not share the rows equally.
         WorkerError: in a step or reset, if a process has ended.
     """
 
     def __init__(self, make: Callable[..., EnvBase], num_envs: int, workers: int) -> None:
-        if workers < 2 or num_envs % workers:
-            raise ConfigurationError(
-                "expected at least two workers that divide the number of environments, got "
-                f"{workers} of them and {num_envs} environments; choose another number of either"
-            )
+        check_workers(num_envs, workers)
         super().__init__(device="cpu", batch_size=torch.Size([num_envs]))
         one = make(1)
         innermost = _innermost(one)
@@ -127,6 +123,19 @@ def _exit_code(process: Any) -> int | None:
         return process.exitcode
     except ValueError:
         return None
+
+
+def check_workers(num_envs: int, workers: int) -> None:
+    """Refuse workers that do not share the environments equally.
+
+    Raises:
+        ConfigurationError: if there is none, or their number does not divide that of environments.
+    """
+    if workers < 1 or num_envs % workers:
+        raise ConfigurationError(
+            f"expected workers that divide the {num_envs} environments, got {workers}; choose "
+            "another number of either (--task.workers, --task.num-envs)"
+        )
 
 
 def _rows(make: Callable[..., EnvBase], number: int) -> EnvBase:
