@@ -11,8 +11,6 @@ fitting both again is policy iteration, with a Monte-Carlo critic of all outcome
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -23,14 +21,15 @@ from torchrl.envs import EnvBase, TransformedEnv
 from modereg import keys
 from modereg.decoding import find_transform
 from modereg.discovery.chance import chance_shares
+from modereg.discovery.chunk_features import ChunkFeatures
 from modereg.discovery.cluster import ClusterModeDiscoverer
-from modereg.discovery.decoders import OBSERVED, DecoderStudent, ExactDecoder
-from modereg.discovery.guidance import BATCH, CodeStates, guide
+from modereg.discovery.decoder_choice import FEATURES, MOVED, DecoderChoice
+from modereg.discovery.decoders import OBSERVED, ExactDecoder
+from modereg.discovery.guidance import CodeStates, guide
 from modereg.discovery.judge import REACHED, CodeJudge, as_rows
 from modereg.discovery.outcome import OutcomeData, OutcomeModel, observe
 from modereg.residual import ChunkResidual
 from modereg.rollouts import Episodes
-from modereg.seeding import isolated_generators
 from modereg.steering import SteeringPolicy
 from modereg.transforms import NoiseAction
 
@@ -45,22 +44,13 @@ FIRST_KL, LEAST_KL = 0.1, 0.02
 KL_FALLS, KL_RISES = 0.6, 1.5
 """Its factors after a round in which the code was hit more often than before, and any other."""
 
-FRESH, FRESH_PART = 12_000, 1000
-"""Noises at visited states that are decoded for the student, at no environment step."""
-
-TIMED = 64
-"""Rows on which the cost of a gradient is measured."""
-
 JUDGED = 4096
 """Decisions of the base by which it is told what chance decides."""
 
 OFTEN = 4.0
 """How many times as often codes are drawn that are moved by a residual, while it is fitted."""
 
-CHUNKS, FEATURES, OUTCOME, PLAYER, EPISODE = "chunks", "features", "outcome", "player", "episode"
-MOVED = "moved"
-"""Entry of what the residual added to a chunk's features."""
-
+CHUNKS, OUTCOME, PLAYER, EPISODE = "chunks", "outcome", "player", "episode"
 KEPT = (OBSERVED, CHUNKS, MOVED, OUTCOME, PLAYER, EPISODE)
 
 
@@ -111,15 +101,12 @@ class GuidedDiscovery(CodeJudge):
         self.noise_action, self.layout = find_transform(env, NoiseAction), env.layout
         self.read = decision_entries(env)
         self.outcome_steps, self.guide_steps = outcome_steps, guide_steps
-        self.student_steps = student_steps
+        self.decoder = DecoderChoice(self._exact, student_steps, 2 * guide_steps)
         num_codes = discoverer.num_codes
         self.kl_coef = torch.full((num_codes,), FIRST_KL, device=self.device)
         self.players = torch.full((num_codes,), num_codes, device=self.device)
         self.rounds: list[TensorDict] = []
         self.seen = 0
-        self.exact: bool | None = None
-        self.student: DecoderStudent | None = None
-        self.fresh: TensorDict | None = None
 
     @property
     def trained(self) -> dict[str, nn.Module]:
@@ -203,7 +190,7 @@ class GuidedDiscovery(CodeJudge):
             Figures of :meth:`OutcomeModel.fit` and :func:`guide`, and ``student_r2``.
         """
         data, figures = self.fit_outcomes()
-        decode, learned = self._decoder(data)
+        decode, learned = self.decoder.fit(data, self.model.chunk_features)
         states = CodeStates(data[OUTCOME], data[PLAYER], self._num_codes)
         guided = guide(
             self.steering,
@@ -216,67 +203,15 @@ class GuidedDiscovery(CodeJudge):
             int(self._share * self.guide_steps),
             residual=self.residual,
         )
-        if not self.exact:  # what the decoder alone reads, such as images, is not needed again
+        if (
+            not self.decoder.exact
+        ):  # what the decoder alone reads, such as images, is not needed again
             needed = {*self.steering.observation_keys, keys.ACTION, *KEPT}
             self.rounds = [part.select(*needed, strict=False) for part in self.rounds]
         return figures | learned | guided
 
-    def _decoder(self, data: TensorDict) -> tuple[Callable[..., Tensor], dict[str, float]]:
-        """Return what gives a noise's features with a gradient, and the student's figures."""
-        exact, first = self._exact(), self.exact is None
-        if self.exact is None:
-            self.exact = self._exact_is_cheap(exact, data)
-        if self.exact:
-            return exact, {}
-        if self.student is None or self.fresh is None:
-            self.student = self._new_student(data[OBSERVED])
-            self.fresh = self._decode_fresh(exact, data)
-        decoded = data.select(*self.fresh.keys())
-        if data.get(MOVED, None) is not None:
-            decoded.set(FEATURES, data[FEATURES] - data[MOVED])
-        pairs = cast(TensorDict, torch.cat([self.fresh, decoded]))
-        steps = self.student_steps if first else self.student_steps // 4
-        noise = pairs[keys.ACTION].float()
-        r2 = self.student.fit(pairs[OBSERVED], noise, pairs[FEATURES], steps)
-        return self.student, {"student_r2": r2}
-
-    def _exact(self) -> ExactDecoder:
-        return ExactDecoder(
-            self.noise_action.policy, self.layout, self.model.chunk_features, self.noise_action.lift
-        )
-
-    def _new_student(self, observed: Tensor) -> DecoderStudent:
-        size = self.steering.noise_shape.numel()
-        student = DecoderStudent(observed, size, self.model.chunk_features.out_features)
-        return student.to(self.device)
-
-    def _exact_is_cheap(self, exact: ExactDecoder, data: TensorDict) -> bool:
-        """Whether gradients of the decoder cost less than those of a student and its training."""
-        rows = data[:TIMED]
-        noise = rows[keys.ACTION]
-        if not exact.differentiable(rows, noise):
-            return False
-        decode = min(exact.seconds(rows, noise) for _ in range(2)) / len(rows)
-        gradient = min(exact.gradient_seconds(rows, noise) for _ in range(2)) / len(rows)
-        with isolated_generators():
-            student = self._new_student(data[OBSERVED])
-            start = time.perf_counter()
-            student.fit(rows[OBSERVED], noise.float(), rows[FEATURES], 4)
-        step = (time.perf_counter() - start) / 4
-        guided = 2 * self.guide_steps  # over all rounds, about
-        with_student = FRESH * decode + (2 * self.student_steps + guided / 2) * step
-        return guided * BATCH * gradient < with_student
-
-    @torch.no_grad()
-    def _decode_fresh(self, exact: ExactDecoder, data: TensorDict) -> TensorDict:
-        """Decode noises of N(0, I) at states that the base visited."""
-        parts = []
-        for _ in range(0, FRESH, FRESH_PART):
-            rows = data[torch.randint(len(data), (FRESH_PART,), device=self.device)]
-            noise = torch.randn_like(rows[keys.ACTION])
-            part = rows.select(OBSERVED).set(FEATURES, exact(rows, noise))
-            parts.append(part.set(keys.ACTION, noise))
-        return cast(TensorDict, torch.cat(parts))
+    def _exact(self, features: ChunkFeatures) -> ExactDecoder:
+        return ExactDecoder(self.noise_action.policy, self.layout, features, self.noise_action.lift)
 
     # --- the residual
 
@@ -369,7 +304,7 @@ class GuidedDiscovery(CodeJudge):
     def chance_shares(self) -> Tensor:
         """Return the share of each code's outcome that chance decides, of the base's episodes."""
         rows = self.rounds[0][:JUDGED]
-        decode = self._exact() if self.student is None else self.student
+        decode = self.decoder.without_gradient(self.model.chunk_features)
         features = self.model.chunk_features(rows[OBSERVED], rows[CHUNKS])
         return chance_shares(
             self.model,
@@ -384,12 +319,9 @@ class GuidedDiscovery(CodeJudge):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what later refinements read, as plain dictionaries of tensors and numbers."""
-        student = {} if self.student is None else dict(self.student.state_dict())
-        return super().state_dict() | {
+        own = super().state_dict() | self.decoder.state_dict()
+        return own | {
             "rounds": [part.to_dict() for part in self.rounds],
-            "exact": self.exact,
-            "fresh": None if self.fresh is None else self.fresh.to_dict(),
-            "student": student,
             "model": dict(self.model.state_dict()),
             "kl_coef": self.kl_coef,
             "players": self.players,
@@ -406,12 +338,8 @@ class GuidedDiscovery(CodeJudge):
         self.model.load_state_dict(state["model"])
         for name in ("kl_coef", "players"):
             setattr(self, name, state[name].to(self.device))
-        self.seen, self.exact = state["seen"], state["exact"]
-        if state["fresh"] is not None:
-            self.fresh = as_rows(state["fresh"]).to(self.device)
-            self.student = self._new_student(self.rounds[0][OBSERVED])
-            self.student.load_state_dict(state["student"])
-            self.student.requires_grad_(False)
+        self.seen = state["seen"]
+        self.decoder.load_state_dict(state, self.rounds[0], self.model.chunk_features)
         if state["residual"] is not None:
             residual = self._make_residual(state["bound"])
             residual.load_state_dict(state["residual"])

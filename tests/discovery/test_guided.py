@@ -14,7 +14,7 @@ from torch import Tensor
 from torchrl.envs import TransformedEnv
 
 from modereg import keys
-from modereg.discovery import GuidedDiscovery, decision_entries, guided
+from modereg.discovery import GuidedDiscovery, decision_entries, decoder_choice, guided
 from modereg.discovery.stage1 import choose_codes
 from modereg.errors import ConfigurationError
 from modereg.storage import load_state, save_state
@@ -38,7 +38,7 @@ ROUND = dict(std=0.5, next_std=0.3)
 
 @pytest.fixture(autouse=True)
 def few_fresh_noises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guided, "FRESH", 2000)
+    monkeypatch.setattr(decoder_choice, "FRESH", 2000)
 
 
 def started(made: Wrapped, **changes: int) -> tuple[GuidedDiscovery, dict[str, float]]:
@@ -81,9 +81,9 @@ def of_means() -> Tensor:
 def test_after_one_round_codes_command(world: str) -> None:
     made = WORLDS[world]()
     stage, fitted = started(made)
-    assert stage.exact is ("no gradient" not in world)
+    assert stage.decoder.exact is ("no gradient" not in world)
     assert fitted["outcome_nll"] < 0.7 * fitted["class_share_nll"]
-    assert ("student_r2" in fitted) is not stage.exact
+    assert ("student_r2" in fitted) is not stage.decoder.exact
     assert fitted.get("student_r2", 1.0) > 0.8
     row, rolled = stage.refine(made.env, 256, **ROUND)
     assert len(rolled) == 256
@@ -115,8 +115,8 @@ def test_the_gradient_is_of_the_decoder_where_it_is_cheap(
 ) -> None:
     """By the time that it takes, not by what it is."""
     stage, figures = started(wrapped(function), student_steps=100)
-    assert stage.exact is exact
-    assert (stage.student is None) is exact
+    assert stage.decoder.exact is exact
+    assert (stage.decoder.student is None) is exact
     assert ("student_r2" in figures) is not exact
 
 
@@ -126,7 +126,7 @@ def test_measuring_what_is_cheap_changes_nothing() -> None:
         made = wrapped()
         base, discoverer = clustered(made, decision_entries(made.env), 128)
         stage = GuidedDiscovery(made.env, made.steering, discoverer, outcome_steps=3, guide_steps=3)
-        stage.exact = known
+        stage.decoder.exact = known
         found.append(stage.begin(base))
     assert found[0] == found[1]
 
@@ -204,7 +204,7 @@ def _again(
     whole["discoverer"] = dict(made.discoverer.state_dict())
     save_state(folder / "state.pt", whole)
     loaded = load_state(folder / "state.pt")
-    usual = without_gradient if stage.exact is False else going
+    usual = without_gradient if stage.decoder.exact is False else going
     other = wrapped(function or usual)
     torch.manual_seed(99)  # what is drawn while loading must not matter
     other.discoverer.load_state_dict(loaded["discoverer"])

@@ -12,8 +12,8 @@ from modereg.discovery import (
     ClusterModeDiscoverer,
     annealed,
     clustering,
+    decoder_choice,
     discover_modes,
-    guided,
     stage1,
 )
 from modereg.discovery.judge import CodeJudge
@@ -135,7 +135,7 @@ def test_each_code_gets_its_episodes(
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Wrapped:
-    monkeypatch.setattr(guided, "FRESH", 1000)
+    monkeypatch.setattr(decoder_choice, "FRESH", 1000)
     return wrapped()
 
 
@@ -167,7 +167,7 @@ def test_the_number_of_codes_is_found_and_its_episodes_are_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Several codes may share a road; each road has one that leads there."""
-    monkeypatch.setattr(guided, "FRESH", 1000)
+    monkeypatch.setattr(decoder_choice, "FRESH", 1000)
     monkeypatch.setattr(stage1, "MOST_TIMES", 2)
     monkeypatch.setattr(clustering, "RUNS", 1)  # a third of the time
     env, steering, discoverer = made = wrapped(codes=None)
@@ -275,7 +275,7 @@ def test_each_loss_beside_the_base_is_warned_of(
 
 @pytest.mark.filterwarnings("ignore:stage 1")
 def test_what_noise_does_not_command_a_residual_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guided, "FRESH", 1000)
+    monkeypatch.setattr(decoder_choice, "FRESH", 1000)
     env, steering, discoverer = made = wrapped(deaf)
     assert env.residual is None
     figures = discover_modes(*made, episodes=512, refinements=3, residual=6.0, **STEPS["guided"])

@@ -123,7 +123,7 @@ def test_every_phase_of_stage_one_can_be_the_last_before_a_stop(
             imitation_steps=60, refine_steps=10, target=1.0, episodes=768, refine_episodes=128
         )
     else:
-        monkeypatch.setattr("modereg.discovery.guided.FRESH", 1000)
+        monkeypatch.setattr("modereg.discovery.decoder_choice.FRESH", 1000)
         steps = dict(outcome_steps=20, guide_steps=20, student_steps=40)
         method, base = guiding(target=1.0, episodes=256, **steps), f"tests.recipes.tiny:{policy}"
     config = discover_config(base, tmp_path / "a", method=method, num_codes=6)
