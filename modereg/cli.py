@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import field, fields, make_dataclass
-from typing import Annotated, Any, Union
+from typing import Any
 
-import tyro
-
+from modereg.arguments import COMMANDS, parse
 from modereg.errors import ModeregError
 from modereg.interruption import Terminated, again, interruptible
 from modereg.lazy import optional
@@ -29,29 +27,13 @@ from modereg.recipes.config import (
     ModesConfig,
     PretrainConfig,
     ReportConfig,
+    SweepConfig,
 )
-from modereg.recipes.config.text import choices
 from modereg.suggestions import did_you_mean
 
 __all__ = ["main"]
 
 REPORT_EXTRA = "modereg[report]"
-
-COMMANDS: dict[str, type] = {
-    "pretrain": PretrainConfig,
-    "from-scratch": FromScratchConfig,
-    "discover": DiscoverConfig,
-    "finetune": FinetuneConfig,
-    "evaluate": EvaluateConfig,
-    "modes": ModesConfig,
-    "export": ExportConfig,
-    "report": ReportConfig,
-    "demo": DemoConfig,
-    "inspect": InspectConfig,
-    "doctor": DoctorConfig,
-    "completion": CompletionConfig,
-}
-"""What each command's options become."""
 
 INTERRUPTED, TERMINATED = 128 + 2, 128 + 15
 """Exit statuses after SIGINT and SIGTERM, as a shell has them."""
@@ -73,58 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
     config = None
     with interruptible():
         try:
-            config = _parse(given)
+            config = parse(given)
             return _execute(config)
         except (ModeregError, OSError) as error:
             return _explain(error)
         except KeyboardInterrupt as interruption:
             _explain_interruption(config, given)
             return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
-
-
-def _parse(given: list[str]) -> Any:
-    if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
-        tyro._experimental_options["ansi_codes"] = False
-    kinds = COMMANDS | _with_choices(given[0] if given else "")
-    named = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in kinds.items()]
-    command: Any = Union[tuple(named)]  # noqa: UP007  (made of a list)
-    config = tyro.cli(
-        command, prog="modereg", args=given, config=(tyro.conf.CascadeSubcommandArgs,)
-    )
-    original = COMMANDS[next(name for name, kind in kinds.items() if kind is type(config))]
-    values = {entry.name: getattr(config, entry.name) for entry in fields(original)}
-    return original(**values)
-
-
-def _with_choices(command: str) -> dict[str, Any]:
-    """Return a command whose options depend on choices, with sub-commands for each.
-
-    ``modereg finetune sac bound --balance.share 0.8``: an option that what is chosen does not read
-    is refused by the parser.
-    """
-    chosen = {"finetune": ("learner", "balance"), "discover": ("method",)}.get(command)
-    if chosen is None:
-        return {}
-    kind = COMMANDS[command]
-    made = make_dataclass(
-        kind.__name__,
-        [_choice(kind, option) for option in chosen],
-        bases=(kind,),
-        namespace={"__doc__": kind.__doc__},
-        frozen=True,
-    )
-    return {command: made}
-
-
-def _choice(kind: type, option: str) -> tuple[str, Any, Any]:
-    """Return an option of a command as a field of which each kind is a sub-command."""
-    named = [
-        Annotated[part, tyro.conf.subcommand(name, prefix_name=False)]
-        for name, part in choices(option).items()
-    ]
-    usual = next(entry.default for entry in fields(kind) if entry.name == option)
-    of_them: Any = Union[tuple(named)]  # noqa: UP007
-    return option, of_them, field(default=usual)
 
 
 def _explain(error: Exception) -> int:
@@ -139,7 +76,7 @@ def _explain(error: Exception) -> int:
 def _execute(config: Any) -> int:
     """Run a command and print what it found."""
     if isinstance(config, CompletionConfig):
-        _parse(["--tyro-print-completion", config.shell])
+        parse(["--tyro-print-completion", config.shell])
     if isinstance(config, DoctorConfig):
         from modereg.doctor import doctor
 
@@ -153,7 +90,7 @@ def _execute(config: Any) -> int:
         from modereg.commands.modes import table as modes_table
 
         print(modes_table(result))
-    elif not isinstance(config, DemoConfig):
+    elif not isinstance(config, DemoConfig | SweepConfig):
         print(json.dumps(_short(result), indent=2))
     return 0
 
@@ -188,6 +125,10 @@ def _run(config: Any) -> dict[str, Any]:
         from modereg.commands import modes
 
         return modes.export(config) if isinstance(config, ExportConfig) else modes.modes(config)
+    if isinstance(config, SweepConfig):
+        from modereg.commands.sweep import sweep
+
+        return sweep(config)
     if isinstance(config, ReportConfig):
         from modereg.commands.report import report
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import tyro
 
-from modereg import cli
+from modereg import arguments, cli
 from modereg.cli import main
 from modereg.interruption import Terminated
 from modereg.recipes.config import DemoConfig, EvaluateConfig, PretrainConfig
 
-COMMANDS = tuple(cli.COMMANDS)
+COMMANDS = tuple(arguments.COMMANDS)
 HEAVY = {
     "IPython",
     "diffusers",

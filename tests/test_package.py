@@ -39,7 +39,8 @@ NEED_MANISKILL = {
 }
 EXTRAS = ("jinja2", "matplotlib", "tensorboard", "tqdm", "tyro", "yaml")
 COMMAND_LINE = tuple(
-    f"modereg.{name}" for name in ("cli", "commands", "doctor", "recipes", "report")
+    f"modereg.{name}"
+    for name in ("arguments", "child", "cli", "commands", "doctor", "recipes", "report")
 )
 HEAVY = {"diffusers", "gymnasium", "matplotlib", "scipy", "tensordict", "torch", "torchrl"}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Job", "run_jobs"]
+__all__ = ["Job", "brief", "end_with", "run_jobs"]
 
 Job = tuple[str, Callable[[Any], dict[str, Any]], Any]
 """A name, what is called, and what it is called with."""
@@ -43,7 +43,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, started: float) -> list[dict[str
             futures = {name: pool.submit(_run_job, function, job) for name, function, job in jobs}
             for name, future in futures.items():
                 results.append(future.result())
-                print(f"[{time.perf_counter() - started:5.0f} s] {name}: {_brief(results[-1])}")
+                print(f"[{time.perf_counter() - started:5.0f} s] {name}: {brief(results[-1])}")
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             _end([child for child in multiprocessing.active_children() if child not in others])
@@ -63,10 +63,10 @@ def _begin(parent: int) -> None:
     """Leave Ctrl-C to the parent, which ends its workers by SIGTERM, and end without a parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Wait for the end of the parent, however it came, and end at once.
 
     Whoever adopts an orphan has another number. A run goes on from its checkpoint.
@@ -81,11 +81,15 @@ def _run_job(function: Callable[[Any], dict[str, Any]], config: Any) -> dict[str
     return function(config)
 
 
-def _brief(result: dict[str, Any]) -> str:
+def brief(result: dict[str, Any]) -> str:
+    """Return what a run came to, in a line."""
     figures = result.get("sampled")
     if figures is None:
         return f"loss {result['loss']:.4f}"
+    text = f"success {figures['success']:.3f}"
+    if figures.get("present_modes") is None:  # no label tells them
+        return text
     return (
-        f"success {figures['success']:.3f}, entropy {figures['entropy']:.3f}, "
-        f"modes present {figures['present_modes']}, commandable {figures['commandable_modes']}"
+        f"{text}, entropy {figures['entropy']:.3f}, modes present {figures['present_modes']}, "
+        f"commandable {figures['commandable_modes']}"
     )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from modereg import cli
+from modereg import arguments
 from modereg.balances.config import BoundConfig, ConstantConfig, GateConfig, MultiplierConfig
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.learners import config as learners
@@ -81,9 +81,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parse(line: str) -> Any:
     """Read a command line as the program itself does."""
-    program, *arguments = shlex.split(line)
+    program, *words = shlex.split(line)
     assert program == "modereg"
-    return cli._parse(arguments)
+    return arguments.parse(words)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -15,6 +15,7 @@ from modereg.recipes.config.looking import (
     InspectConfig,
     ModesConfig,
     ReportConfig,
+    SweepConfig,
 )
 from modereg.recipes.config.parts import LogConfig, NoiseConfig, ProgressConfig, TaskConfig
 from modereg.recipes.config.scratch import FromScratchConfig
@@ -46,6 +47,7 @@ __all__ = [
     "PretrainConfig",
     "ProgressConfig",
     "ReportConfig",
+    "SweepConfig",
     "TaskConfig",
     "VariationalConfig",
     "from_yaml",

@@ -21,6 +21,7 @@ __all__ = [
     "InspectConfig",
     "ModesConfig",
     "ReportConfig",
+    "SweepConfig",
 ]
 
 
@@ -173,6 +174,30 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if not self.mode:
             raise ConfigurationError("expected the name of a mode, got none; modes lists them")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Run every method on every task with every seed, as a file says; go on where it was left.
+
+    Attributes:
+        file: YAML with ``tasks``, ``methods`` and ``seeds``; see the tutorial "Many runs".
+        out: folder of all runs, the table and the pages; None takes ``runs/NAME`` of the file's
+            name.
+        processes: runs side by side; each takes one core.
+        page: whether the runs of a task are drawn on a page at the end.
+        trust_code: follow references to code (``module:factory``) that the file has; whoever wrote
+            it then runs code here.
+    """
+
+    file: tyro.conf.Positional[Path]
+    out: Path | None = None
+    processes: int = 2
+    page: bool = True
+    trust_code: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self, count=("processes",))
 
 
 @dataclass(frozen=True)
