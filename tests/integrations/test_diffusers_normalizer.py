@@ -88,12 +88,29 @@ def test_mean_and_deviation_of_a_constant_dimension_collapse_to_it() -> None:
     assert made.normalize_action(torch.tensor([[0.0, 0.7]]))[0, 1] == 0
 
 
-def test_a_constant_dimension_needs_a_convention_and_a_small_one_is_none() -> None:
+def test_a_constant_dimension_needs_a_convention() -> None:
     bounds = {"min": LOW, "max": HIGH}
-    with pytest.raises(ConfigurationError, match=r"constant ones at \[1\].*'collapsed' \(LeRobot"):
+    with pytest.raises(ConfigurationError, match=r"or nearly, at \[1\].*'collapsed' \(LeRobot"):
         Normalizer.from_statistics([bounds], bounds)
     with pytest.raises(ConfigurationError, match="'centered' or 'collapsed', got 'zero'"):
         Normalizer([(2,)], 2, constant="zero")  # type: ignore[arg-type]
-    fine = {"min": [0.0], "max": [1.5e-6]}
-    made = Normalizer.from_statistics([fine], fine)
-    assert float(made.action_scale) == pytest.approx(7.5e-7)
+
+
+@pytest.mark.parametrize(
+    ("mode", "below", "above"),
+    [
+        ("minmax", {"min": [0.5], "max": [0.50009]}, {"min": [0.0], "max": [1.1e-4]}),
+        ("meanstd", {"mean": [0.5], "std": [0.9e-4]}, {"mean": [0.5], "std": [1.1e-4]}),
+    ],
+)
+def test_a_range_that_diffusion_policy_leaves_as_it_is(
+    mode: Any, below: dict[str, list[float]], above: dict[str, list[float]]
+) -> None:
+    """Its ``range_eps`` is 1e-4; whoever scales by less than that makes noise of it."""
+    with pytest.raises(ConfigurationError, match="say what the policy's library does"):
+        Normalizer.from_statistics([below], below, mode)
+    centered = Normalizer.from_statistics([below], below, mode, "centered")
+    assert float(centered.action_scale) == 1.0
+    collapsed = Normalizer.from_statistics([below], below, mode, "collapsed")
+    assert 0 < float(collapsed.action_scale) < 1e-4, "LeRobot and DPPO scale it"
+    assert 0 < float(Normalizer.from_statistics([above], above, mode).action_scale) < 1e-3

@@ -19,6 +19,9 @@ Constant = Literal["centered", "collapsed"]
 Statistics = Mapping[str, Any]
 """Name -> values of ``min``, ``max``, ``mean`` or ``std``, as in a LeRobot data set."""
 
+LEAST = {"minmax": 0.5e-4, "meanstd": 1e-4}
+"""Scale below which diffusion_policy leaves a dimension as it is (its ``range_eps``)."""
+
 _STATISTICS = {"minmax": ("min", "max"), "meanstd": ("mean", "std")}
 
 
@@ -29,7 +32,8 @@ class Normalizer(nn.Module):
     A dimension that is constant in the data has no scale, and libraries differ in what they do:
 
     - ``"centered"`` (diffusion_policy, and what a policy made here is trained with): the constant
-      is 0 in normalised units, at scale 1.
+      is 0 in normalised units, at scale 1. In statistics that others took, a dimension counts as
+      constant from a range or standard deviation below 1e-4 on, as in diffusion_policy.
     - ``"collapsed"`` (LeRobot, DPPO): every value is -1 under ``"minmax"`` and 0 under
       ``"meanstd"``, and whatever is decoded is the constant. Its scale is kept as 0.
 
@@ -204,19 +208,22 @@ def _shift_and_scale(
             f"{tuple(second.shape)}"
         )
     shift, scale = _center(first, second) if mode == "minmax" else (first, second)
-    return shift, _without_constants(shift, scale, constant)
+    least = 0.0 if constant == "collapsed" else LEAST[mode]
+    return shift, _without_constants(shift, scale, constant, least)
 
 
 def _center(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return (high + low) / 2, (high - low) / 2
 
 
-def _without_constants(shift: Tensor, scale: Tensor, constant: Constant | None) -> Tensor:
-    """Give dimensions whose spread is rounding, seen against their value, a scale by convention."""
-    is_constant = scale <= 1e-6 * shift.abs()
+def _without_constants(
+    shift: Tensor, scale: Tensor, constant: Constant | None, least: float = 0.0
+) -> Tensor:
+    """Give dimensions whose spread is rounding, or below the least, a scale by convention."""
+    is_constant = (scale <= 1e-6 * shift.abs()) | (scale < least)
     if constant is None and bool(is_constant.any()):
         raise ConfigurationError(
-            f"expected statistics that vary in each dimension, got constant ones at "
+            f"expected statistics that vary in each dimension, got constant ones, or nearly, at "
             f"{is_constant.nonzero().squeeze(-1).tolist()}; say what the policy's library does "
             "there: constant='collapsed' (LeRobot, DPPO) or 'centered' (diffusion_policy)"
         )
