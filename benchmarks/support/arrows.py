@@ -9,7 +9,10 @@ from modereg.report.style import MUTED, canvas, method_colors, png, tidy
 
 __all__ = ["write_arrows"]
 
-MARKERS = {"ppo": "o", "sac": "s", "dsrl": "D", "residual": "^", "dppo": "P", "qf3": "X"}
+MARKERS = {
+    "ppo": "o", "sac": "s", "dsrl": "D", "residual": "^", "resip": "<", "resfit": ">", "dppo": "P",
+    "qf3": "X",
+}  # fmt: skip
 OTHER = "v"
 SHOWN = {"modereg": "regularised"}
 """Methods that other pictures know by another name, and its colour."""
