@@ -137,7 +137,7 @@ $(STAMPS)/maniskill: $(STAMPS)/core
 	@touch $@
 
 $(STAMPS)/mujoco: $(STAMPS)/core
-	$(PIP) --no-build-isolation -e ".[mujoco]"
+	$(PIP) --no-build-isolation -e ".[kitchen]"
 	@touch $@
 
 $(STAMPS)/vla: $(STAMPS)/core

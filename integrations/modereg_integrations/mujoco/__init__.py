@@ -1,7 +1,7 @@
-r"""MuJoCo for modereg: a ball with inertia in a maze with six routes, simulated by ``mujoco``.
+r"""MuJoCo for modereg: a ball with inertia in a maze with six routes, and FrankaKitchen.
 
-Needs the extra ``mujoco`` (``pip install modereg[mujoco]``); the names below are imported when they
-are first used. From the command line::
+Needs the extra ``mujoco`` (``pip install modereg[mujoco]``), and for the kitchen ``kitchen``; the
+names below are imported when they are first used. From the command line::
 
     modereg pretrain --task.name mujoco:point_maze --out runs/maze_base
     modereg discover --task.name mujoco:point_maze --base runs/maze_base/policy \
@@ -13,6 +13,10 @@ Over three seeds, in routes that pay 1 +- .3, success went from .84 to .86 (base
 with all six routes commandable (discovery, 147 to 149 thousand steps, 39 to 45 CPU seconds), and
 stayed there (fine-tuning). Without ``--start`` a fine-tuning ends in a single route.
 ``benchmarks/foreign_policies.py --tasks mujoco`` does this.
+
+``mujoco:kitchen`` is FrankaKitchen-v1 of gymnasium-robotics in a batch, told apart by the order in
+which three of its subtasks are completed (``--task.options subtasks 4`` for all 24 orders of four),
+with a scripted expert. ``benchmarks/bmd.py --tasks kitchen`` fine-tunes it.
 
 Importing this package registers the maze with Gymnasium, so that
 ``gymnasium.make("modereg_integrations.mujoco:ModeregPointMaze-v0")`` makes a single one.

@@ -1,16 +1,21 @@
-"""The maze as a task for modereg."""
+"""The tasks that ``mujoco:NAME`` names, and the maze as one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from inspect import signature
+from typing import Any
 
 from modereg.errors import ConfigurationError
 from modereg.layout import Layout
+from modereg.suggestions import with_suggestion
 from modereg.tasks.base import Task
 from modereg.tasks.experts import demonstrate
 from modereg.tasks.plots import Picture
 from modereg_integrations.mujoco.env import PointMaze
 from modereg_integrations.mujoco.expert import lead_through
+from modereg_integrations.mujoco.kitchen.task import kitchen_task
 from modereg_integrations.mujoco.maze_geometry import (
     GOAL,
     GOAL_RADIUS,
@@ -22,14 +27,35 @@ from modereg_integrations.mujoco.maze_geometry import (
     wall_boxes,
 )
 
-__all__ = ["make_task"]
+__all__ = ["make_task", "maze_task"]
 
-NAME = "point_maze"
 HORIZON = 8
 
 
-def make_task(
-    name: str = NAME,
+def make_task(name: str = "point_maze", **options: Any) -> Task:
+    """A task of MuJoCo's by its name: ``mujoco:point_maze`` or ``mujoco:kitchen``.
+
+    Args:
+        name: ``"point_maze"`` or ``"kitchen"``.
+        options: of :func:`maze_task` or of
+            :func:`~modereg_integrations.mujoco.kitchen.task.kitchen_task`.
+
+    Raises:
+        ConfigurationError: for another name, or an option that the task has not.
+    """
+    if name not in TASKS:
+        sentence = f"expected a task of {', '.join(TASKS)}, got {name!r}"
+        raise ConfigurationError(with_suggestion(sentence, name, TASKS))
+    known = list(signature(TASKS[name]).parameters)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        sentence = f"'mujoco:{name}' has no option {unknown[0]!r}; its options are "
+        sentence += ", ".join(sorted(known))
+        raise ConfigurationError(with_suggestion(sentence, unknown[0], known))
+    return TASKS[name](**options)
+
+
+def maze_task(
     *,
     pay_spread: float = 0.3,
     start_noise: float = 0.02,
@@ -43,7 +69,6 @@ def make_task(
     The discoverer sees positions.
 
     Args:
-        name: ``"point_maze"``, the one task there is.
         pay_spread: how unequally the routes pay, see
             :func:`~modereg_integrations.mujoco.env.route_pay`.
         start_noise: half-width of the uniform noise on the start, in metres.
@@ -51,14 +76,7 @@ def make_task(
             :func:`~modereg.tasks.experts.demonstrate`.
         max_steps: environment steps of an episode.
         num_envs: sensible number of environments in a batch.
-
-    Raises:
-        ConfigurationError: for another name.
     """
-    if name != NAME:
-        raise ConfigurationError(
-            f"expected the task 'point_maze', got {name!r}; use mujoco:point_maze."
-        )
     make_env = partial(
         PointMaze, start_noise=start_noise, max_steps=max_steps, pay_spread=pay_spread
     )
@@ -87,3 +105,7 @@ def make_task(
             goals=[(*GOAL, GOAL_RADIUS)],
         ),
     )
+
+
+TASKS: dict[str, Callable[..., Task]] = {"point_maze": maze_task, "kitchen": kitchen_task}
+"""The tasks by their names."""

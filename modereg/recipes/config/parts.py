@@ -17,7 +17,8 @@ class TaskConfig:
 
     Attributes:
         name: ``task:avoid``, ``task:gaussian_mixture``, ``task:visual_avoid``, ``gymnasium:ID``,
-            ``maniskill:ID``, ``mujoco:point_maze``, or ``module:factory`` of your own.
+            ``maniskill:ID``, ``mujoco:point_maze``, ``mujoco:kitchen``, or ``module:factory`` of
+            your own.
         options: options of the task, such as ``pay_spread 0.3``.
         num_envs: environments in a batch; None takes what the task suggests.
         workers: processes that step the environments, for simulators that take their time; 1 steps

@@ -41,8 +41,8 @@ def test_by_its_entry_point() -> None:
 
 
 def test_wrong_names_and_options() -> None:
-    with pytest.raises(ConfigurationError, match="expected the task 'point_maze', got 'maze'"):
-        make_task("maze")
+    with pytest.raises(ConfigurationError, match="of point_maze, kitchen, got 'kitchn'. Did you"):
+        make_task("kitchn")
     with pytest.raises(ConfigurationError, match="'pay_spred'.*Did you mean 'pay_spread'"):
         resolve_task("mujoco:point_maze", pay_spred=1)
 

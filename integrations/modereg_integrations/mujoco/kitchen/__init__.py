@@ -1,0 +1,1 @@
+"""FrankaKitchen, told apart by the order in which its subtasks are completed."""
