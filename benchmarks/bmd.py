@@ -28,9 +28,10 @@ Each but the base and stage1 may take the same number of environment steps, its 
 soft actor-critic where a simulator takes its time, the same for all methods of a task.
 
 Columns: episodes (of sampled noise, that were judged), success, success_error (standard error),
-success_by_mode_mean (the paper's SR_M: the mean over modes of successes over the episodes of that
-mode; an episode that fails belongs to a mode once its label is decided), mastered (the paper's
-mc@0.8: modes with at least .8 of that), entropy (of the modes among successes, by the logarithm of
+success_by_mode_mean (the paper's SR_M: the mean, over modes with an episode, of successes over the
+episodes of that mode; one that fails belongs to a mode once its label is decided, which in the
+mixture is never, so it is 1 there), mastered (the paper's mc@0.8: modes with at least .8 of that),
+entropy (of the modes among successes, by the logarithm of
 their number), return, modes (how many there are), present (at least 1 % of the successes),
 commandable (some code reaches it, with success, in at least .8 of its episodes), env_steps and
 cpu_seconds (those of stage 1 included, evaluations too, demonstrations and cloning not).
