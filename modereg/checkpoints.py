@@ -89,9 +89,7 @@ class Adapter:
         """
         if self.tuned is None:
             return None
-        chain = DenoisingChain(base, self.tuned.steps, rank=self.tuned.rank)
-        chain.load_weights(self.tuned.weights)
-        return freeze(chain)
+        return freeze(self.tuned.chain(base, features_key=self.steering.latent_key))
 
     def check_base(self, base: GenerativePolicy, name: str = "the adapter") -> None:
         """Check that it was made on a base policy.
@@ -164,7 +162,7 @@ def save_adapter(folder: Path, adapter: Adapter) -> None:
         if residual is not None:
             config[part] = residual_config(residual)
     if adapter.tuned is not None:
-        named = {"steps": adapter.tuned.steps, "rank": adapter.tuned.rank}
+        named = {name: getattr(adapter.tuned, name) for name in ("steps", "rank", "codes")}
         config["tuned"] = {name: value for name, value in named.items() if value is not None}
     write_atomic(Path(folder) / MODEL, save(weights))
     write_json(Path(folder) / CONFIG, config | {"digest": _digest(config, weights)})
@@ -282,4 +280,6 @@ def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _build_tuned(config: dict[str, Any] | None, weights: dict[str, Tensor]) -> TunedWeights | None:
-    return None if config is None else TunedWeights(weights, config["steps"], config.get("rank"))
+    if config is None:
+        return None
+    return TunedWeights(weights, config["steps"], config.get("rank"), config.get("codes"))

@@ -80,7 +80,10 @@ class CommandedPolicy(TensorDictModuleBase):
         self.prior = CategoricalPrior(cast(CategoricalPrior, prior).probs)
         self.latent_key, self.chunk_key = latent_key, chunk_key
         self.played = slice(layout.offset, layout.offset + layout.played)
-        self.base: GenerativePolicy = adapter.chain(freeze(base)) or base
+        chain = adapter.chain(freeze(base))
+        if chain is not None and chain.codes is not None and code is not None:
+            chain = freeze(chain.fixed(code))  # what is exported as a policy, exactly
+        self.base: GenerativePolicy = chain or base
         self.steering, self.residual = adapter.steering, adapter.residual
         self.step_residual = adapter.step_residual
         for part in (self.steering, self.residual, self.step_residual):

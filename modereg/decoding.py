@@ -47,7 +47,7 @@ class ChunkDecoder:
     def in_keys(self) -> list[NestedKey]:
         """Entries of a state that are read."""
         moved_by = getattr(self._noise.residual, "in_keys", [])
-        return list(dict.fromkeys([*self._noise.policy.steered_entries, *moved_by]))
+        return list(dict.fromkeys([*self._noise.decodes.steered_entries, *moved_by]))
 
     def __call__(self, state: TensorDictBase, action: Tensor) -> Tensor:
         """Return what is executed, ``[*B, execute, A]``, of actions at states ``[*B]``."""

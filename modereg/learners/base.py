@@ -18,6 +18,7 @@ from modereg.errors import ConfigurationError, NonFiniteError
 from modereg.layout import Layout
 from modereg.networks import MLP, EnsembleMLP
 from modereg.policies import DenoisingChain, GenerativePolicy
+from modereg.policies import embed_codes as embedded
 from modereg.residual import ChunkResidual, StepResidual
 from modereg.steering import SteeringPolicy
 from modereg.transforms import MIReward
@@ -223,7 +224,7 @@ class Problem:
         return there
 
     def make_chain(
-        self, steps: int | None, rank: int | None = None, **options: float
+        self, steps: int | None, rank: int | None, *, embed_codes: bool, **options: float
     ) -> DenoisingChain:
         """Return a chain of the base, with the weights that a start brought, if any.
 
@@ -232,24 +233,35 @@ class Problem:
                 and all of a base that was not trained.
             rank: of low-rank adapters; None takes the start's, and trains all weights of a base
                 that was not trained.
+            embed_codes: whether the denoiser is told the code too; False takes what the start did.
             **options: of :class:`~modereg.policies.DenoisingChain`.
 
         Raises:
-            ConfigurationError: if the base has no such chain, or the start's weights are of another
-                number of steps, or of another rank.
+            ConfigurationError: if the base has no such chain, cannot be told codes, or the start's
+                weights are of another number of steps, or of another rank, or told other codes.
         """
-        there, asked = self.env.tuned, {"steps": steps, "rank": rank}
-        found = asked if there is None else {name: getattr(there, name) for name in asked}
+        key, codes = self.steering.latent_key, self.steering.head.log_std.in_features
+        if embed_codes and codes < 2:
+            raise ConfigurationError(
+                "expected several codes for a denoiser that is told them, got one; name a start or "
+                "a number of codes, or leave embed_codes out"
+            )
+        there = self.env.tuned
+        asked = {"steps": steps, "rank": rank, "codes": codes if embed_codes else None}
+        if there is None:
+            made: dict[str, Any] = {"steps": steps, "rank": rank, **options}
+            if not embed_codes:
+                return DenoisingChain(self.base, **made)
+            observed = self.env.fake_tensordict()
+            return embedded(self.base, codes, observed, features_key=key, **made)
+        found = {name: getattr(there, name) for name in asked}
         for name, value in asked.items():
             if value not in (None, found[name]):
                 raise ConfigurationError(
                     f"expected {name} as the start trained, {found[name]}, got {value}; leave them "
                     "out"
                 )
-        chain = DenoisingChain(self.base, found["steps"], rank=found["rank"], **options)
-        if there is not None:
-            chain.load_weights(there.weights().weights)
-        return chain
+        return there.weights().chain(self.base, features_key=key, **options)
 
     def _ensemble(
         self, key: NestedKey, length: int, members: int, octaves: int, **options: int

@@ -30,12 +30,17 @@ class DPPO(OnPolicyLearner):
 
     Raises:
         ConfigurationError: if the base has no chain of denoising steps, or the start's trained
-            another number of them, or adapters of another rank.
+            another number of them, or adapters of another rank, or told it no codes, or if it
+            cannot be told codes.
     """
 
     def __init__(self, problem: Problem, config: DPPOConfig) -> None:
         self.chain = problem.make_chain(
-            config.steps, config.lora_rank, noise=config.noise, floor=config.floor
+            config.steps,
+            config.lora_rank,
+            embed_codes=config.embed_codes,
+            noise=config.noise,
+            floor=config.floor,
         )
         critic = problem.make_critic()
         loss = ChainPPOLoss(

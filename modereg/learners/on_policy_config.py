@@ -100,6 +100,8 @@ class DPPOConfig(OnPolicyConfig):
             takes those of ``start``, and all of a base that was not trained.
         lora_rank: of low-rank adapters that are trained in the place of the weights; None takes
             that of ``start``, and trains all weights of a base that was not trained.
+        embed_codes: whether the denoiser is told the code, too, which shifts the biases of its
+            layers; else it is where ``start`` did so, and a code chooses the noise alone.
         noise: eta in (0, 1] of a diffusion, sigma of a flow, while it collects.
         floor: smallest standard deviation of a step at a noise of 1, in the denoiser's units.
         gamma_denoising: discount of a denoising step.
@@ -113,6 +115,7 @@ class DPPOConfig(OnPolicyConfig):
     kl_coef: float = 0.0
     steps: int | None = None
     lora_rank: int | None = None
+    embed_codes: bool = False
     noise: float = 0.3
     floor: float = 0.3
     gamma_denoising: float = 0.99

@@ -28,13 +28,15 @@ class QF3(ReplayLearner):
 
     Raises:
         ConfigurationError: if the base has no chain of denoising steps, or the start's trained
-            another number of them, or adapters of another rank.
+            another number of them, or adapters of another rank, or told it no codes, or if it
+            cannot be told codes.
     """
 
     loss: QF3Loss
 
     def __init__(self, problem: Problem, config: QF3Config) -> None:
-        self.chain = problem.make_chain(config.steps, config.lora_rank, noise=0.0)
+        told = config.embed_codes
+        self.chain = problem.make_chain(config.steps, config.lora_rank, embed_codes=told, noise=0.0)
         problem.env.set_decoder(self.chain)
         loss = QF3Loss(
             self.chain,

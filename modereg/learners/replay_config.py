@@ -216,6 +216,8 @@ class QF3Config(ReplayConfig):
             takes those of ``start``, and all of a base that was not trained.
         lora_rank: of low-rank adapters that are trained in the place of the weights; None takes
             that of ``start``, and trains all weights of a base that was not trained.
+        embed_codes: whether the denoiser is told the code, too, which shifts the biases of its
+            layers; else it is where ``start`` did so, and a code chooses the noise alone.
         clip: error of the velocity up to which the critic leads it, in the denoiser's units.
         cfm_coef: weight of flow matching on what was played.
         noise: with which it is matched: ``played``, from which it was decoded, so that codes go on
@@ -231,6 +233,7 @@ class QF3Config(ReplayConfig):
 
     steps: int | None = None
     lora_rank: int | None = None
+    embed_codes: bool = False
     clip: float = 0.3
     cfm_coef: float = 0.05
     noise: Literal["played", "independent"] = "played"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from modereg import keys
 from modereg.errors import CheckpointError, ConfigurationError
 from modereg.functional import gaussian_step_log_prob
+from modereg.policies.code_shifts import CodeShifts, add_shifts, shifted_layers
 from modereg.policies.denoising import Denoising, NoisePath
 from modereg.policies.generative import GenerativePolicy
-from modereg.policies.low_rank import low_rank_copy, merged
+from modereg.policies.low_rank import copy_plain, low_rank_copy, merged
 from modereg.storage import uncompiled
 
-__all__ = ["ChainRecorder", "ChainSample", "DenoisingChain", "TunedWeights"]
+__all__ = ["ChainSample", "DenoisingChain", "TunedWeights"]
 
 
 class ChainSample(NamedTuple):
@@ -44,11 +46,29 @@ class TunedWeights(NamedTuple):
         weights: parameters of the policy's copy by name: those of its adapters, where it has some.
         steps: how many of the last steps they do.
         rank: of low-rank adapters; None where all weights were trained.
+        codes: how many numbers the features of the code are that the denoiser is told; None where
+            it is told none.
     """
 
     weights: dict[str, Tensor]
     steps: int
     rank: int | None = None
+    codes: int | None = None
+
+    def chain(self, base: GenerativePolicy, **options: Any) -> DenoisingChain:
+        """Return the chain of a base that has these weights.
+
+        Args:
+            base: what they were trained from.
+            **options: of :class:`DenoisingChain`, besides what is told here.
+
+        Raises:
+            CheckpointError: if they are those of another policy.
+        """
+        told: dict[str, Any] = {"codes": self.codes, "layers": shifted_layers(self.weights)}
+        chain = DenoisingChain(base, self.steps, rank=self.rank, **told, **options)
+        chain.load_weights(self.weights)
+        return chain
 
 
 class DenoisingChain(GenerativePolicy):
@@ -76,11 +96,16 @@ class DenoisingChain(GenerativePolicy):
         noise: eta in [0, 1] of a diffusion, sigma of a flow. 0 draws nothing, and has no
             likelihood.
         floor: smallest standard deviation of a step at a noise of 1, in the denoiser's units.
+        codes: D, the length of the code's features, ``[*B, D]``, that the copy is told as the last
+            of its observations: it shifts the biases of ``layers``. None tells it none.
+        layers: names of layers of the base; :func:`~modereg.policies.embed_codes` finds them.
+        features_key: entry of these features.
 
     Attributes:
         base: the base policy.
         tuned: its copy, whose parameters, or the adapters among them, require gradients. Where it
             does all steps it is the trained policy by itself.
+        shifts: :class:`~modereg.policies.CodeShifts` of the copy, None where it is told no codes.
         first: the first trained step.
         std: of the trained steps, ``[K']`` float64.
 
@@ -98,6 +123,9 @@ class DenoisingChain(GenerativePolicy):
         rank: int | None = None,
         noise: float = 0.3,
         floor: float = 0.3,
+        codes: int | None = None,
+        layers: Sequence[str] = (),
+        features_key: NestedKey = keys.LATENT_FEATURES,
     ) -> None:
         given = {"noise": noise, "floor": floor}
         if wrong := [name for name, value in given.items() if not 0 <= value < math.inf]:
@@ -111,11 +139,12 @@ class DenoisingChain(GenerativePolicy):
             raise ConfigurationError(
                 f"expected 1 to {total} trained steps, as many as the policy takes, got {steps}"
             )
+        told = [] if codes is None else [features_key]
         super().__init__(
-            observation_keys=base.observation_keys,
+            observation_keys=[*base.observation_keys, *told],
             noise_shape=base.noise_shape,
             chunk_shape=base.chunk_shape,
-            observation_shapes=base.observation_shapes,
+            observation_shapes=[*base.observation_shapes, *[None for _ in told]],
             autocast=base.autocast,
             noise_key=base.noise_key,
             chunk_key=base.chunk_key,
@@ -123,7 +152,9 @@ class DenoisingChain(GenerativePolicy):
         self.observation_steps = base.observation_steps
         self.steps, self.noise, self.first, self.rank = steps, noise, total - steps, rank
         self.base = base
+        self.codes, self._told_keys = codes, told
         self.tuned = _trainable(base) if rank is None else low_rank_copy(base, rank)
+        self.shifts = None if codes is None else CodeShifts(self.tuned, codes, layers)
         named = self.tuned.named_parameters()
         self._learned = [name for name, value in named if rank is None or value.requires_grad]
         self._frozen, self._mean = frozen, self.tuned.denoising(0.0)
@@ -131,20 +162,33 @@ class DenoisingChain(GenerativePolicy):
         std = self._drawn.std[self.first :].clamp_min(noise * floor)
         self.register_buffer("std", std, persistent=False)
 
+    @property
+    def steered_entries(self) -> list[NestedKey]:
+        """Where a steered environment has the observations; the code's features are as they are."""
+        return [*self.base.steered_entries, *self._told_keys]
+
+    def observation_entries(self, tensordict: TensorDictBase) -> list[NestedKey]:
+        """Return where the observations stand, the code's features last."""
+        return [*self.base.observation_entries(tensordict), *self._told_keys]
+
     def configuration(self) -> dict[str, Any]:
-        """Add the base's options and the number of trained steps."""
+        """Add the base's options, the number of trained steps, and what else is trained how."""
         own = {"steps": self.steps, "base": self.base.configuration()}
-        own |= {} if self.rank is None else {"rank": self.rank}
+        options = {"rank": self.rank, "codes": self.codes}
+        own |= {name: value for name, value in options.items() if value is not None}
         return super().configuration() | own
 
     def decode(self, noise: Tensor, *observations: Any) -> Tensor:
         """Decode without noise in the steps: ``[*B, *noise_shape]`` to ``[*B, H, A]``."""
-        if self.first == 0:
+        if self.first == 0 and self.shifts is None:
             return self.tuned.decode(noise, *observations)
         rows, values = _rows(noise, observations)
-        for step in range(self.first + self.steps):
-            part = self._frozen if step < self.first else self._mean
-            rows = part.mean(rows, _step(step, rows), *values)
+        with self._telling(values) as read:
+            if self.first == 0:
+                return self.tuned.decode(rows, *read).reshape(noise.shape)
+            for step in range(self.first + self.steps):
+                part = self._frozen if step < self.first else self._mean
+                rows = part.mean(rows, _step(step, rows), *read)
         return self._mean.chunk(rows).reshape(noise.shape)
 
     @torch.no_grad()
@@ -154,14 +198,15 @@ class DenoisingChain(GenerativePolicy):
         The likelihoods are those of what was drawn, before anything is clipped.
         """
         rows, values = _rows(noise, observations)
-        for step in range(self.first):
-            rows = self._frozen.mean(rows, _step(step, rows), *values)
-        chain, log_probs = [rows], []
-        for index, deviation in enumerate(self.std.to(rows).unbind()):
-            mean = self._drawn.mean(rows, _step(self.first + index, rows), *values)
-            rows = mean + deviation * torch.randn_like(mean)
-            log_probs.append(gaussian_step_log_prob(rows, mean, deviation.expand(len(rows))))
-            chain.append(rows)
+        with self._telling(values) as read:
+            for step in range(self.first):
+                rows = self._frozen.mean(rows, _step(step, rows), *read)
+            chain, log_probs = [rows], []
+            for index, deviation in enumerate(self.std.to(rows).unbind()):
+                mean = self._drawn.mean(rows, _step(self.first + index, rows), *read)
+                rows = mean + deviation * torch.randn_like(mean)
+                log_probs.append(gaussian_step_log_prob(rows, mean, deviation.expand(len(rows))))
+                chain.append(rows)
         batch = noise.shape[: -len(self.noise_shape)]
         whole, log_prob = torch.stack(chain, 1), torch.stack(log_probs, 1)
         return ChainSample(
@@ -200,12 +245,14 @@ class DenoisingChain(GenerativePolicy):
         Returns:
             In the denoiser's units, as :meth:`normalised` has them.
         """
-        return self._mean.predicted(sample, step, *observations)
+        with self._telling(observations) as read:
+            return self._mean.predicted(sample, step, *read)
 
     @torch.no_grad()
     def base_predicted(self, sample: Tensor, step: Tensor, *observations: Any) -> Tensor:
         """Return what :meth:`predicted` is with the base's weights, ``[n, H, A]``."""
-        return self._frozen.predicted(sample, step, *observations)
+        with self._telling(observations) as read:
+            return self._frozen.predicted(sample, step, *read)
 
     def normalised(self, chunk: Tensor) -> Tensor:
         """Return a chunk of the policy's units in the denoiser's, ``[n, H, A]`` both."""
@@ -220,7 +267,18 @@ class DenoisingChain(GenerativePolicy):
         rows = chain[:, :-1].reshape(-1, *shape)
         step = torch.arange(self.first, self.first + self.steps, device=chain.device)
         values = [value.repeat_interleave(self.steps, 0) for value in observations]
-        return part.mean(rows, step.repeat(number), *values).reshape(number, self.steps, *shape)
+        with self._telling(values) as read:
+            mean = part.mean(rows, step.repeat(number), *read)
+        return mean.reshape(number, self.steps, *shape)
+
+    @contextmanager
+    def _telling(self, observations: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        """Tell the copy the codes, and give what the denoiser reads itself; the base hears none."""
+        if self.shifts is None:
+            yield observations
+        else:
+            with self.shifts.told(observations[-1]):
+                yield observations[:-1]
 
     def log_prob(self, chain: Tensor, means: Tensor) -> Tensor:
         """Return the log density of each step, nats, ``[n, K']``.
@@ -236,7 +294,7 @@ class DenoisingChain(GenerativePolicy):
         """Return a copy of the trained weights, on the CPU."""
         named = self._trained().items()
         copies = {name: value.detach().cpu().clone().contiguous() for name, value in named}
-        return TunedWeights(copies, self.steps, self.rank)
+        return TunedWeights(copies, self.steps, self.rank, self.codes)
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -260,61 +318,36 @@ class DenoisingChain(GenerativePolicy):
         named = dict(self.tuned.named_parameters())
         return {uncompiled(name): named[name] for name in self._learned}
 
+    def fixed(self, code: int | Tensor) -> DenoisingChain:
+        """Return the chain of one code, told none: its shifts are added to biases of a copy.
+
+        It has plain weights, without adapters, and no noise in its steps. What it plays is to float
+        precision what this chain does of the code.
+
+        Args:
+            code: its number, or its features, ``[D]``.
+        """
+        made = DenoisingChain(self.base, self.steps, noise=0.0)
+        copy_plain(self.tuned, made.tuned)
+        if self.codes is not None:
+            number = isinstance(code, int)
+            features = torch.eye(self.codes)[code] if number else torch.as_tensor(code)
+            add_shifts(self.tuned, features, made.tuned)
+        return made
+
     def save_whole(self, folder: Path | str) -> bool:
         """Save the trained policy as a policy of its own, and return whether that can be done.
 
         It can where all steps were trained, by a class with ``save_pretrained``, whose folder needs
-        neither the base nor modereg. Low-rank adapters are merged into its weights.
+        neither the base nor modereg. Low-rank adapters are merged into its weights. A policy that
+        is told codes is saved for one of them, by :meth:`fixed`.
         """
-        if self.first or not hasattr(self.tuned, "save_pretrained"):
+        told = self.codes is not None
+        if self.first or told or not hasattr(self.tuned, "save_pretrained"):
             return False
         whole: Any = self.tuned if self.rank is None else merged(self.tuned, self.base)
         whole.save_pretrained(folder)
         return True
-
-
-class ChainRecorder:
-    """Decodes by draws of a chain in a steered environment, and keeps what it drew for the learner.
-
-    ``env.set_decoder(recorder)``, roll out, then :meth:`write` into the batch.
-
-    Args:
-        chain: whose draws.
-        chain_key: entry of the chains that it writes.
-        log_prob_key: entry of their log-densities.
-    """
-
-    def __init__(
-        self,
-        chain: DenoisingChain,
-        *,
-        chain_key: NestedKey = keys.CHAIN,
-        log_prob_key: NestedKey = keys.CHAIN_LOG_PROB,
-    ) -> None:
-        self.chain, self.chain_key, self.log_prob_key = chain, chain_key, log_prob_key
-        self._drawn: list[ChainSample] = []
-
-    def decode_from(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
-        """Draw a chunk ``[*B, H, A]`` with the observations of a tensordict, and remember how."""
-        values = self.chain.read_observations(tensordict, noise)
-        self._drawn.append(self.chain.sample(noise, *values))
-        return self._drawn[-1].chunk
-
-    def write(self, batch: TensorDictBase) -> TensorDictBase:
-        """Write chains and likelihoods into the batch ``[*B, T]`` of these decisions; forget them.
-
-        Raises:
-            ConfigurationError: if it has another number of decisions.
-        """
-        drawn, self._drawn = self._drawn, []
-        if len(drawn) != batch.shape[-1]:
-            raise ConfigurationError(
-                f"expected a batch of the {len(drawn)} decisions that were drawn since the last, "
-                f"got one of {batch.shape[-1]}; write each batch, before the next is collected"
-            )
-        time = batch.ndim - 1
-        batch.set(self.chain_key, torch.stack([each.chain for each in drawn], time))
-        return batch.set(self.log_prob_key, torch.stack([each.log_prob for each in drawn], time))
 
 
 def _trainable(base: GenerativePolicy) -> GenerativePolicy:

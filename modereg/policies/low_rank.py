@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from modereg.errors import ConfigurationError
 
-__all__ = ["LowRank", "low_rank_copy", "merged"]
+__all__ = ["LowRank", "copy_plain", "low_rank_copy", "merged"]
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -82,20 +82,24 @@ def low_rank_copy(module: Kind, rank: int) -> Kind:
     return made
 
 
-@torch.no_grad()
 def merged(adapted: nn.Module, base: Kind) -> Kind:
-    """Return a copy of a module with plain weights that plays as its :func:`low_rank_copy` does.
+    """Return a copy of a module with plain weights that plays as its trained copy does.
 
     Args:
-        adapted: the low-rank copy, which stays as it is.
+        adapted: the copy, low-rank (:func:`low_rank_copy`) or not, which stays as it is.
         base: what it is a copy of, likewise.
     """
     made = copy.deepcopy(base)
-    for place, part in adapted.named_modules():
-        for name, found in getattr(part, "parametrizations", {}).items():
-            if any(isinstance(each, LowRank) for each in found):
-                getattr(made.get_submodule(place), name).copy_(getattr(part, name))
+    copy_plain(adapted, made)
     return made
+
+
+@torch.no_grad()
+def copy_plain(adapted: nn.Module, into: nn.Module) -> None:
+    """Write the weights that a trained copy plays into another copy, one without adapters."""
+    for place, part in into.named_modules():
+        for name, value in part.named_parameters(recurse=False):
+            value.copy_(getattr(adapted.get_submodule(place), name))
 
 
 def _held(value: Tensor) -> Tensor:

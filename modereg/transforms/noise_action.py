@@ -27,7 +27,14 @@ class Decoder(Protocol):
     """What may decode in the place of the policy, such as a :class:`GenerativePolicy`."""
 
     def decode_from(self, tensordict: TensorDictBase, noise: Tensor) -> Tensor:
-        """Return the chunk ``[*B, H, A]`` of noise, given the policy's observations."""
+        """Return the chunk ``[*B, H, A]`` of noise, given what it reads."""
+
+    def observation_entries(self, tensordict: TensorDictBase) -> list[NestedKey]:
+        """Return what it reads of a tensordict, besides the noise."""
+
+    @property
+    def steered_entries(self) -> list[NestedKey]:
+        """What it reads of a steered environment, besides the noise."""
 
 
 _CHUNK, _NOISE = "_modereg_chunk", "_modereg_noise"
@@ -148,6 +155,11 @@ class NoiseAction(Transform):
         """What decodes in the place of the policy, or None."""
         return self.__dict__["_decoder"]["decodes"]
 
+    @property
+    def decodes(self) -> Decoder:
+        """What decodes: the decoder, or the policy where there is none."""
+        return self.decoder or self.policy
+
     def set_decoder(self, decoder: Decoder | None) -> None:
         """Let this decode from now on, where the policy lives, here and in clones; None undoes it.
 
@@ -216,10 +228,10 @@ class NoiseAction(Transform):
         Returns:
             ``[*B, H, A]``, not yet moved by a residual.
         """
-        device, decoder = module_device(self.policy), self.decoder or self.policy
+        device, decoder = module_device(self.policy), self.decodes
         if device is None or device == noise.device:
             return decoder.decode_from(tensordict, noise)
-        read = tensordict.select(*self.policy.observation_entries(tensordict)).to(device)
+        read = tensordict.select(*decoder.observation_entries(tensordict)).to(device)
         return decoder.decode_from(read, noise.to(device)).to(noise.device)
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase:
