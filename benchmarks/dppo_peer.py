@@ -31,7 +31,7 @@ import torch
 from finetuners import QUIET, judged, steps_to
 from support.commands import cpu_seconds, run
 from support.results import write_results
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from torch import Tensor, nn
 
 from modereg import keys
@@ -119,6 +119,15 @@ class Theirs:
         model.ddim_alphas_prev = torch.cat([alphas[1:], torch.ones(1)])
         model.ddim_alphas_sqrt = alphas.sqrt()
         model.ddim_sqrt_one_minus_alphas = (1.0 - alphas).sqrt()
+
+    def observation_entries(self, data: TensorDictBase) -> list[NestedKey]:
+        """Return what it reads."""
+        return ["observation", "elapsed"]
+
+    @property
+    def steered_entries(self) -> list[NestedKey]:
+        """What it reads of a steered environment."""
+        return ["observation", "elapsed"]
 
     def state(self, data: TensorDictBase) -> Tensor:
         """Return what its networks see, ``[B, d]``: the base's observation, and the time."""

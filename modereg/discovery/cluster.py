@@ -215,7 +215,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         Returns:
             num_codes, clustered episodes, those of the ``rarest`` code, input noise, silhouette,
             and on a held-out tenth the estimator's
-            :meth:`~modereg.estimators.RewardEstimator.figures`.
+            :meth:`~modereg.estimators.RewardEstimator.figures`; where failures are clustered too,
+            ``successes_short``, as a share of the successes that would be enough.
 
         Raises:
             ConfigurationError: if there are too few episodes, or fewer distinct ones than codes.
@@ -238,6 +239,8 @@ class ClusterModeDiscoverer(ModeDiscoverer):
         codes = functional.nearest_centroid(seen, centroids)
         metrics = self._train(chosen, codes)
         self.frozen.fill_(True)
+        if success is not None and not only_successes:
+            metrics["successes_short"] = 1.0 - float(success.sum()) / self.min_successes
         return {
             "num_codes": self.num_codes,
             "clustered_episodes": len(chosen),

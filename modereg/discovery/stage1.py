@@ -67,7 +67,11 @@ def episodes_of_a_round(
 
 
 def shows_too_few(figures: dict[str, float], episodes: int, asked: int) -> bool:
-    """Whether more episodes of the base are due: rare behaviours may hide in those that were found.
+    """Whether more episodes of the base are due.
+
+    Rare behaviours may hide in those that were found; or failures were clustered too, which look
+    alike whatever was meant, since there were too few successes, and further episodes would bring
+    enough.
 
     Args:
         figures: of the clustering.
@@ -77,6 +81,8 @@ def shows_too_few(figures: dict[str, float], episodes: int, asked: int) -> bool:
     found = figures.get("suggested_modes", 0)
     few = figures["clustered_episodes"] < A_BEHAVIOUR * found
     few |= found > 1 and figures["rarest"] < RARE
+    left = MOST_TIMES * asked / episodes
+    few |= 0.0 < figures.get("successes_short", 0.0) <= 1.0 - 1.0 / left
     return few and episodes < MOST_TIMES * asked
 
 
@@ -88,7 +94,8 @@ def find_modes(env: TransformedEnv, episodes: int = 2048, **options: Any) -> Clu
     Args:
         env: steered environment, with codes of any number, which the base does not see.
         episodes: how many; twice or four times as many where they show so many behaviours that
-            each would have fewer than 80, or the rarest fewer than 20.
+            each would have fewer than 80, or the rarest fewer than 20, or where there are too few
+            successes to cluster these alone and that would be enough.
         options: of :meth:`~modereg.discovery.ClusterModeDiscoverer.from_episodes`.
 
     Raises:

@@ -331,7 +331,11 @@ class DenoisingChain(GenerativePolicy):
         copy_plain(self.tuned, made.tuned)
         if self.codes is not None:
             number = isinstance(code, int)
-            features = torch.eye(self.codes)[code] if number else torch.as_tensor(code)
+            features = (
+                torch.eye(self.codes, device=self.std.device)[code]
+                if number
+                else torch.as_tensor(code)
+            )
             add_shifts(self.tuned, features, made.tuned)
         return made
 

@@ -84,7 +84,8 @@ class CodeShifts:
         """
         for table in self._tables:
             table.normal_(std=0.1)
-        one, two = torch.eye(max(features, 2))[:2, :features]
+        device = self._tables[0].device
+        one, two = torch.eye(max(features, 2), device=device)[:2, :features]
         mixed = decode(torch.stack([one, two, two, one, two]))
         alone = [decode(each.expand(5, -1).clone()) for each in (one, two)]
         for table in self._tables:

@@ -145,6 +145,8 @@ def test_only_successes_are_clustered_where_there_are_enough() -> None:
     with pytest.warns(UserWarning, match="at least 481 successful episodes to cluster, got 480 of"):
         few = ClusterModeDiscoverer(8, 5, min_successes=481, **options).fit(features, success)
     assert (few["only_successes"], few["clustered_episodes"]) == (0.0, 600)
+    assert few["successes_short"] == pytest.approx(1 / 481)
+    assert "successes_short" not in metrics
     capped = ClusterModeDiscoverer(8, 4, max_episodes=200, **options).fit(features, success)
     assert capped["clustered_episodes"] == 200
 

@@ -239,6 +239,19 @@ def test_more_episodes_are_due_where_behaviours_have_few(
     assert not shows_too_few(one, episodes, 2048)
 
 
+@pytest.mark.parametrize(
+    ("short", "episodes", "few"),
+    [(0.3, 512, True), (0.7, 512, True), (0.8, 512, False), (0.3, 1024, True), (0.6, 1024, False),
+     (0.3, 2048, False), (0.0, 512, False)],
+)  # fmt: skip
+def test_more_episodes_where_they_bring_enough_successes(
+    short: float, episodes: int, few: bool
+) -> None:
+    """Of at most four times 512; where failures are clustered, one behaviour means nothing."""
+    figures = {"clustered_episodes": episodes, "suggested_modes": 1, "rarest": 100}
+    assert shows_too_few(figures | {"successes_short": short}, episodes, 512) == few
+
+
 @pytest.mark.parametrize(("target", "steps"), [(0.0, 2), (0.25, 3)])
 def test_rounds_end_at_the_target(made: Wrapped, target: float, steps: int) -> None:
     """A target of nothing takes no round, and one that the first round reaches takes one."""
