@@ -330,12 +330,8 @@ class DenoisingChain(GenerativePolicy):
         made = DenoisingChain(self.base, self.steps, noise=0.0)
         copy_plain(self.tuned, made.tuned)
         if self.codes is not None:
-            number = isinstance(code, int)
-            features = (
-                torch.eye(self.codes, device=self.std.device)[code]
-                if number
-                else torch.as_tensor(code)
-            )
+            eye = torch.eye(self.codes, device=self.std.device)
+            features = eye[code] if isinstance(code, int) else torch.as_tensor(code)
             add_shifts(self.tuned, features, made.tuned)
         return made
 
