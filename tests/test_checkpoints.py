@@ -19,7 +19,7 @@ from modereg.errors import CheckpointError, ConfigurationError
 from modereg.estimators import KINDS, CategoricalMI, ContrastiveMI
 from modereg.layout import Layout
 from modereg.networks import MLP, InputNoise
-from modereg.policies import DenoisingChain
+from modereg.policies import DenoisingChain, embed_codes
 from modereg.priors import CategoricalPrior, LearnedPrior
 from modereg.residual import ChunkResidual, StepResidual
 from modereg.steering import SteeringPolicy
@@ -179,6 +179,26 @@ def test_trained_weights_come_back_beside_their_base_alone(
     with pytest.raises(CheckpointError, match="expected the weights of FlowPolicy, got others"):
         load_adapter(tmp_path).chain(flow(velocity=nn.Linear(30, 20)))
     assert _adapter().chain(base) is None
+
+
+@pytest.mark.parametrize(("steps", "rank"), [(5, None), (2, None), (5, 2)])
+def test_a_denoiser_that_is_told_codes_comes_back(
+    steps: int, rank: int | None, tmp_path: Path
+) -> None:
+    base, rows, noise = flow(), data(3), torch.randn(3, *SHAPE)
+    steering = _adapter().steering
+    chain = embed_codes(base, 3, data(1), steps=steps, rank=rank, features_key=steering.latent_key)
+    changed(chain)
+    saved = replace(_adapter(), tuned=chain.weights(), base_fingerprint=base.fingerprint())
+    save_adapter(tmp_path, saved)
+    loaded = load_adapter(tmp_path, base).chain(base)
+    assert loaded is not None
+    rows.set(steering.latent_key, torch.eye(3))
+    played = chain.decode_from(rows, noise)
+    assert loaded.codes == 3
+    assert torch.equal(loaded.decode_from(rows, noise), played)
+    rows.set(steering.latent_key, torch.eye(3).roll(1, 0))
+    assert not torch.allclose(loaded.decode_from(rows, noise), played, atol=0.01)
 
 
 def test_a_residual_of_single_steps_comes_back_beside_one_of_chunks(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
+from tensordict import TensorDict
 
 from modereg.errors import ConfigurationError
-from modereg.policies import DenoisingChain, freeze
+from modereg.policies import DenoisingChain, embed_codes, freeze
 from modereg_integrations.diffusers import DiffusersPolicy
 from modereg_integrations.diffusers.denoiser import MLPDenoiser
 from modereg_integrations.diffusers.normalizer import Normalizer
@@ -127,3 +128,23 @@ def test_what_was_trained_whole_is_a_policy_of_its_own_library(tmp_path: Path) -
     assert loaded.fingerprint() != base.fingerprint()
     assert not DenoisingChain(base, 3).save_whole(tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_one_code_is_a_policy_of_its_own_library(rank: int | None, tmp_path: Path) -> None:
+    base = policy(SCHEDULERS["v_prediction, clips False"])
+    noise, observed = torch.randn(5, *SHAPE), torch.randn(5, OBS)
+    example = TensorDict({base.observation_keys[0]: observed}, [5])
+    chain = embed_codes(base, 3, example, rank=rank)
+    with torch.no_grad():
+        for value in chain.tuned.parameters():
+            if value.requires_grad:
+                value.add_(0.1 * torch.randn_like(value))
+    assert not chain.save_whole(tmp_path / "all")
+    for code in range(3):
+        assert chain.fixed(code).save_whole(tmp_path / str(code))
+        loaded = DiffusersPolicy.from_pretrained(tmp_path / str(code))
+        played = chain.decode(noise, observed, torch.eye(3)[code].expand(5, -1))
+        torch.testing.assert_close(loaded.decode(noise, observed), played, rtol=1e-5, atol=1e-5)
+        other = chain.decode(noise, observed, torch.eye(3)[code - 1].expand(5, -1))
+        assert not torch.allclose(loaded.decode(noise, observed), other, atol=0.01)

@@ -170,6 +170,36 @@ def test_it_goes_on_from_the_weights_of_a_start(rank: int | None, other: int) ->
         _learner(on, lora_rank=other)
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_codes_shift_the_denoiser_and_a_start_brings_them_along(rank: int | None) -> None:
+    first = _learner(lora_rank=rank, embed_codes=True, learning_rate=1e-2)
+    assert first.chain.codes == 2
+    root, noise = first.problem.env.reset(), torch.randn(4, *SHAPE)
+    one, two = (torch.eye(2)[torch.full((4,), code)] for code in (0, 1))
+
+    def decode(made: DPPO, features: Tensor) -> Tensor:
+        rows = root.clone().set(made.problem.steering.latent_key, features)
+        return made.chain.decode_from(rows, noise)
+
+    assert torch.equal(decode(first, one), first.problem.base.decode_from(root, noise))
+    assert torch.equal(decode(first, one), decode(first, two))
+    first.update(first.collect())
+    assert not torch.equal(decode(first, one), decode(first, two))
+    on = _problem()
+    on.env.set_decoder(freeze(first.chain.weights().chain(on.base)))
+    for asked in (False, True):
+        made = _learner(on, embed_codes=asked)
+        assert (made.chain.codes, made.chain.rank) == (2, rank)
+        assert torch.equal(decode(made, two), decode(first, two))
+    on.env.set_decoder(freeze(DenoisingChain(on.base, rank=rank)))
+    with pytest.raises(ConfigurationError, match="expected codes as the start trained, None, got"):
+        _learner(on, embed_codes=True)
+
+
+def test_it_goes_on_bit_for_bit_with_codes_in_the_denoiser() -> None:
+    check_goes_on(partial(_learner, embed_codes=True), trained_weights, 3)
+
+
 def test_a_policy_without_a_chain_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="denoising steps .* got TinyPolicy"):
         _learner(problem())
