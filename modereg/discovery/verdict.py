@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -101,6 +102,10 @@ class Verdict:
     def commanding(self) -> int:
         """Number of codes that command."""
         return sum(code.commands for code in self.codes)
+
+    def with_losses(self, sentences: Iterable[str]) -> Verdict:
+        """Return it with further sentences on what is worse than the base, each once."""
+        return replace(self, losses=tuple(dict.fromkeys([*self.losses, *sentences])))
 
     def __str__(self) -> str:
         """Say it in a few sentences."""

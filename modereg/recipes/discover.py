@@ -38,7 +38,15 @@ from modereg.recipes.config import (
     GuidedConfig,
     VariationalConfig,
 )
-from modereg.recipes.evaluate import judge, judging, keep_paths, steps_per_second, traced
+from modereg.recipes.evaluate import (
+    Judged,
+    judge,
+    judging,
+    keep_paths,
+    steps_per_second,
+    traced,
+    worse_than_base,
+)
 from modereg.recipes.events import Advanced, Event, Planned, Progressed, Steps, counted
 from modereg.recipes.features import choose_features, keep_features, looking_at
 from modereg.recipes.finetune import Stage, close, fit_inputs, fresh_discoverer, reinforce
@@ -151,8 +159,17 @@ def _close(
     state: dict[str, Any],
 ) -> Steps:
     """Judge what is kept, save it as an adapter, and return the summary."""
-    kept, figures = yield from _judged(config, method, setup, stage, env, state)
+    kept, judged = yield from _judged(config, method, setup, stage, env, state)
     estimator = stage.discoverer.estimator
+    base = {
+        "outcomes": stage.base_outcomes.tolist(),
+        "modes": state.get("base_modes"),
+        "episodes": stage.base_episodes,
+    }
+    verdict = stage.verdict(kept)
+    if base["modes"] is not None:  # what is lost within a code the label alone can tell
+        worse = worse_than_base(base, judged[1], estimator.prior, estimator)
+        verdict = verdict.with_losses(worse)
     adapter = Adapter(
         steering=stage.steering,
         estimator=estimator,
@@ -164,11 +181,7 @@ def _close(
             "method": method.name,
             "env_steps": state["env_steps"],
             "commanded": kept["commanded"],
-            "base": {
-                "outcomes": stage.base_outcomes.tolist(),
-                "modes": state.get("base_modes"),
-                "episodes": stage.base_episodes,
-            },
+            "base": base,
         },
         residual=stage.residual,
     )
@@ -181,8 +194,8 @@ def _close(
         "steered_codes": float(stage.steering.head.steered.mean()),
         "partition": state["partition"],
         "feature_dims": state["feature_dims"],
-        "verdict": stage.verdict(kept).to_dict(),
-        "sampled": figures,
+        "verdict": verdict.to_dict(),
+        "sampled": judged[0],
     }
 
 
@@ -193,11 +206,11 @@ def _judged(
     stage: CodeJudge,
     env: SteeredEnv,
     state: dict[str, Any],
-) -> Generator[Event, None, tuple[dict[str, float], dict[str, Any]]]:
+) -> Generator[Event, None, tuple[dict[str, float], Judged]]:
     """Judge what is kept, on fresh episodes where they made codes be chosen again; keep paths.
 
     Returns:
-        The figures of the stage, and those of the summary.
+        The figures of the stage, and what was judged.
     """
     trace, discoverer, seed = traced(setup, env), stage.discoverer, config.seed + 10_000
     for number in range(1, AGAIN + 2):
@@ -217,7 +230,7 @@ def _judged(
         state["env_steps"] += judged[1].spent
         seed = derived_seed(config.seed, 6, number)
     keep_paths(config, setup, stage.steering, trace, judged, seed)
-    return kept, judged[0]
+    return kept, judged
 
 
 def stage_of(

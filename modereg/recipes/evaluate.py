@@ -35,6 +35,7 @@ from modereg.steering import SteeringPolicy
 from modereg.wrapping import SteeredEnv
 
 __all__ = [
+    "Judged",
     "evaluate",
     "evaluate_policy",
     "judge",

@@ -98,6 +98,9 @@ def test_losses_are_in_the_verdict() -> None:
     found = verdict_of(table, EVEN, steered, ALIKE, 1000, 1200, FIGURES, FIGURES, None)
     assert found.losses == losses(ALIKE @ table, EVEN, 1200, 1000)
     assert len(found.losses) == 2
+    more = found.with_losses([found.losses[0], "Worse than the base: mode 7."])
+    assert more.losses == (*found.losses, "Worse than the base: mode 7.")
+    assert more.to_dict()["text"].count("Worse than the base") == 3
     assert all(loss in str(found) for loss in found.losses)
 
 
