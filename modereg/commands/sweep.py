@@ -28,7 +28,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     """Run what a file asks for; see :class:`~modereg.recipes.config.SweepConfig`.
 
     Returns:
-        ``{"rows": [...], "failed": [...], "pages": [...]}``; rows are kept in ``sweep.json``, too,
+        ``{"rows": [...], "pages": [...]}``; rows are kept in ``sweep.json``, too,
         and as a table in ``sweep.md``, after each run.
 
     Raises:

@@ -98,10 +98,11 @@ def read_trials(file: Path, out: Path, *, trust: bool = False) -> list[Trial]:
         CheckpointError: if the file cannot be read.
     """
     tasks, methods, seeds = _read(file)
+    order = _ordered(methods, file)
     trials = [
         _Lines(file, out, tasks, methods, task, seed).trial(method)
         for task in tasks
-        for method in _ordered(methods, file)
+        for method in order
         for seed in seeds
     ]
     for trial in trials:

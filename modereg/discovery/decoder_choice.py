@@ -14,6 +14,7 @@ from modereg import keys
 from modereg.discovery.chunk_features import ChunkFeatures
 from modereg.discovery.decoders import OBSERVED, DecoderStudent, ExactDecoder
 from modereg.discovery.guidance import BATCH
+from modereg.discovery.judge import as_rows
 from modereg.seeding import isolated_generators
 
 __all__ = ["FEATURES", "MOVED", "DecoderChoice"]
@@ -111,9 +112,7 @@ class DecoderChoice:
         self.exact = state["exact"]
         if state["fresh"] is None:
             return
-        fresh = TensorDict(state["fresh"])
-        fresh.batch_size = fresh[OBSERVED].shape[:1]
-        self._fresh = fresh.to(data[OBSERVED].device)
+        self._fresh = as_rows(state["fresh"]).to(data[OBSERVED].device)
         self.student = _new_student(data, features)
         self.student.load_state_dict(state["student"])
         self.student.requires_grad_(False)

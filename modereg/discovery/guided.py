@@ -203,9 +203,8 @@ class GuidedDiscovery(CodeJudge):
             int(self._share * self.guide_steps),
             residual=self.residual,
         )
-        if (
-            not self.decoder.exact
-        ):  # what the decoder alone reads, such as images, is not needed again
+        # What the decoder alone reads, such as images, a student does not need again.
+        if not self.decoder.exact:
             needed = {*self.steering.observation_keys, keys.ACTION, *KEPT}
             self.rounds = [part.select(*needed, strict=False) for part in self.rounds]
         return figures | learned | guided

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError
 from modereg.keys import ACTION, ELAPSED, MODE, OBSERVATION, REWARD, SUCCESS
+from modereg_integrations.mujoco.arrays import to_tensor
 from modereg_integrations.mujoco.maze_geometry import (
     MAX_STEPS,
     NUM_MODES,
@@ -144,11 +144,5 @@ class PointMaze(EnvBase):
         }
         if running is not None:
             entries[REWARD] = self._pay[mode] * (success & running)
-        tensors = {key: _to_tensor(value) for key, value in entries.items()}
+        tensors = {key: to_tensor(value) for key, value in entries.items()}
         return TensorDict(tensors, self.batch_size, device=self.device)
-
-
-def _to_tensor(values: np.ndarray) -> Tensor:
-    """Copy values ``[N]`` or ``[N, D]`` into a tensor with at least a column, floats as float32."""
-    tensor = torch.tensor(values if values.ndim > 1 else values[:, None])
-    return tensor.float() if tensor.is_floating_point() else tensor

@@ -87,8 +87,7 @@ class Arm:
     @property
     def hand(self) -> Floats:
         """Place of the hand, ``[3]`` in metres."""
-        place: Floats = self.physics.data.site("end_effector").xpos.copy()
-        return place
+        return self.physics.hand()
 
     def joint(self, index: int) -> float:
         """Return an entry of ``qpos``."""

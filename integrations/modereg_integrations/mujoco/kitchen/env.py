@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from modereg.errors import ConfigurationError
 from modereg.keys import ACTION, ELAPSED, MODE, OBSERVATION, REWARD, SUCCESS
+from modereg_integrations.mujoco.arrays import to_tensor
 from modereg_integrations.mujoco.kitchen.simulation import ARM, KitchenPhysics
 from modereg_integrations.mujoco.kitchen.subtasks import (
     GOALS,
@@ -162,7 +162,7 @@ class FrankaKitchen(EnvBase):
         pay = self._pay[modes_of_orders(self.order)] * ((after > before) & self._success())
         if self._subtask_reward:
             pay = pay + (after - before) - ((after > before) & self._success())
-        return self._entries().set(REWARD, _to_tensor(pay).to(self.device))
+        return self._entries().set(REWARD, to_tensor(pay).to(self.device))
 
     def _sense(self, row: int) -> None:
         self._seen[row] = self.physics.observe(self._sensors[row])
@@ -184,11 +184,5 @@ class FrankaKitchen(EnvBase):
             "done": self._done(),
             "terminated": self._done(),
         }
-        tensors = {key: _to_tensor(value) for key, value in entries.items()}
+        tensors = {key: to_tensor(value) for key, value in entries.items()}
         return TensorDict(tensors, self.batch_size, device=self.device)
-
-
-def _to_tensor(values: np.ndarray) -> Tensor:
-    """Copy values ``[N]`` or ``[N, D]`` into a tensor with at least a column, floats as float32."""
-    tensor = torch.tensor(values if values.ndim > 1 else values[:, None])
-    return tensor.float() if tensor.is_floating_point() else tensor
